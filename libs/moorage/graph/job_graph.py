@@ -1,0 +1,133 @@
+"""The compiled pipeline: what the coordinator schedules and the workers build their subtasks from.
+
+The coordinator never imports user code; it sees this description, which ``moorage.api`` compiles from a Pipeline. A
+worker imports the pipeline by ``pipeline_ref``, compiles it again and refuses to run it when the two descriptions
+differ. Flink: JobGraph, JobVertex, IntermediateDataSet.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal
+
+import msgspec
+
+from moorage.ids import ExchangeId, JobId, OperatorId, OperatorUid, VertexId
+
+
+class OperatorKind(Enum):
+    SOURCE = "source"
+    MAP = "map"
+    FILTER = "filter"
+    FLAT_MAP = "flat_map"
+    KEY_BY = "key_by"
+    PROCESS = "process"
+    SINK_ENCODER = "sink_encoder"
+    """Last operator before an exactly-once sink's exchange: encodes the output record."""
+    SINK_COMMITTER = "sink_committer"
+    """The exactly-once sink: a task of its own that writes transactions."""
+    SINK_WRITER = "sink_writer"
+    """An at-least-once sink, chained."""
+
+
+class OperatorNode(msgspec.Struct, frozen=True, kw_only=True):
+    uid: OperatorUid
+    operator_id: OperatorId
+    name: str
+    kind: OperatorKind
+    upstream: OperatorUid | None
+    """The operator of the same vertex whose output it gets; None: the vertex's input."""
+
+
+class JobVertex(msgspec.Struct, frozen=True, kw_only=True):
+    """A chain (or tree) of operators that runs as one task."""
+
+    vertex: VertexId
+    name: str
+    operators: tuple[OperatorNode, ...]
+    """In topological order, the head first."""
+    parallelism: int
+    inputs: tuple[ExchangeId, ...] = ()
+    outputs: tuple[ExchangeId, ...] = ()
+
+    @property
+    def is_source(self) -> bool:
+        return not self.inputs
+
+    @property
+    def is_committer(self) -> bool:
+        """An exactly-once sink: takes no part in checkpoints, follows their fate."""
+        return self.operators[0].kind is OperatorKind.SINK_COMMITTER
+
+
+class ExchangeKind(Enum):
+    KEYED = "keyed"
+    """Partition = key group of the record's key; every producer writes to every partition."""
+    FORWARD = "forward"
+    """Partition = key group of the batch that the record came from; only the owner of a key group writes to it."""
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    exchange: ExchangeId
+    kind: ExchangeKind
+    producer: VertexId
+    producer_operator: OperatorUid
+    """The operator whose output goes into it."""
+    consumer: VertexId
+    partitions: int
+
+
+class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Flink's CheckpointConfig, as far as it is built. Times in ms. ``interval_ms`` 0: only on demand."""
+
+    interval_ms: int = 1_000
+    timeout_ms: int = 600_000
+    min_pause_ms: int = 0
+    max_concurrent: int = 1
+    tolerable_failures: int = 10
+    mode: Literal["exactly_once"] = "exactly_once"
+    retained: int = 3
+
+
+class RestartConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """When a failed job is started again."""
+
+    strategy: Literal["exponential_delay", "fixed_delay", "failure_rate", "none"] = "exponential_delay"
+    initial_delay_ms: int = 100
+    max_delay_ms: int = 30_000
+    multiplier: float = 1.5
+    reset_after_ms: int = 300_000
+    """A run without failure for so long sets the delay back."""
+    max_attempts: int = 2**31 - 1
+    """fixed_delay and exponential_delay: restarts in a row before the job fails."""
+    failure_interval_ms: int = 60_000
+    """failure_rate: window in which at most ``max_attempts`` failures are tolerated."""
+
+
+class JobGraph(msgspec.Struct, frozen=True, kw_only=True):
+    job: JobId
+    pipeline_ref: str
+    """``package.module:attribute`` or ``/path/file.py:attribute``."""
+    max_parallelism: int
+    """Number of key groups."""
+    vertices: tuple[JobVertex, ...]
+    """In topological order."""
+    exchanges: tuple[Exchange, ...]
+    checkpoint: CheckpointConfig
+    restart: RestartConfig
+    fingerprint: str
+    """Hash of everything above but configuration: a worker that compiles another one must not run the job."""
+
+    @property
+    def slots(self) -> int:
+        """Slots that the job needs: slot i runs subtask i of every vertex (Flink's slot sharing)."""
+        return max(vertex.parallelism for vertex in self.vertices)
+
+    def vertex(self, vertex: VertexId) -> JobVertex:
+        return next(v for v in self.vertices if v.vertex == vertex)
+
+    def exchange(self, exchange: ExchangeId) -> Exchange:
+        return next(e for e in self.exchanges if e.exchange == exchange)
+
+    def parallelism(self) -> dict[VertexId, int]:
+        return {v.vertex: v.parallelism for v in self.vertices}

@@ -1,0 +1,142 @@
+"""Workers to coordinator. Each event of a subtask carries the job's attempt; the coordinator drops and counts older ones."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from moorage.ids import Attempt, CheckpointId, Epoch, ExchangeId, JobId, OperatorId, OperatorUid, VertexId, WorkerId
+from moorage.state.operator_state import OperatorSubtaskState
+
+
+class SubtaskState(Enum):
+    """Flink's ExecutionState, as far as a worker reports it."""
+
+    INITIALIZING = "INITIALIZING"
+    RUNNING = "RUNNING"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+
+class RunningSubtask(msgspec.Struct, frozen=True, kw_only=True):
+    job: JobId
+    attempt: Attempt
+    vertex: VertexId
+    subtask: int
+    state: SubtaskState
+
+
+class WorkerHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """Registration and sign of life in one: a worker is known by its heartbeats."""
+
+    worker: WorkerId
+    epoch: Epoch
+    """The newest coordinator epoch that the worker has seen."""
+    slots: int
+    subtasks: tuple[RunningSubtask, ...]
+    """Everything that the worker runs now."""
+    sent_ms: int
+    leaving: bool = False
+    """The worker stops after this message; its slots are free at once."""
+    host: str = ""
+    metrics_port: int = 0
+
+
+class SubtaskStateChanged(msgspec.Struct, frozen=True, kw_only=True):
+    worker: WorkerId
+    job: JobId
+    attempt: Attempt
+    vertex: VertexId
+    subtask: int
+    state: SubtaskState
+    failure: str | None = None
+    """FAILED: one readable line, the root cause first."""
+    trace: str | None = None
+    """FAILED: the traceback."""
+
+
+class CheckpointMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Flink's CheckpointMetrics of one subtask. Durations in ms."""
+
+    start_delay_ms: int = 0
+    alignment_ms: int = 0
+    sync_ms: int = 0
+    async_ms: int = 0
+    held_bytes: int = 0
+    """Bytes of frames that were held back while aligning."""
+    written_bytes: int = 0
+    """New bytes that this checkpoint wrote (Flink: checkpointed size)."""
+    state_bytes: int = 0
+    """Bytes of everything that the checkpoint refers to (Flink: full size)."""
+
+
+class OperatorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    operator: OperatorId
+    state: OperatorSubtaskState
+
+
+class AcknowledgeCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """The subtask's state is durable and every frame up to its barrier is confirmed by the broker."""
+
+    worker: WorkerId
+    job: JobId
+    attempt: Attempt
+    vertex: VertexId
+    subtask: int
+    checkpoint: CheckpointId
+    metrics: CheckpointMetrics
+    operators: tuple[OperatorSnapshot, ...]
+
+
+class DeclineReason(Enum):
+    """Why a subtask can't take part in a checkpoint."""
+
+    NOT_RUNNING = "not_running"
+    STORAGE = "storage"
+    LOG = "log"
+    ALIGNMENT_ABANDONED = "alignment_abandoned"
+    """A newer barrier arrived before this one's alignment ended."""
+    INTERNAL = "internal"
+
+
+class DeclineCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
+    worker: WorkerId
+    job: JobId
+    attempt: Attempt
+    vertex: VertexId
+    subtask: int
+    checkpoint: CheckpointId
+    reason: DeclineReason
+    detail: str
+
+
+class SinkCommitted(msgspec.Struct, frozen=True, kw_only=True):
+    """An exactly-once sink subtask has committed its output up to the barrier of ``checkpoint``. Also sent after a
+    restart, for what it found committed."""
+
+    worker: WorkerId
+    job: JobId
+    attempt: Attempt
+    vertex: VertexId
+    subtask: int
+    sink: OperatorUid
+    checkpoint: CheckpointId
+    committed_ms: int
+
+
+Event = WorkerHeartbeat | SubtaskStateChanged | AcknowledgeCheckpoint | DeclineCheckpoint | SinkCommitted
+
+
+class ExchangeProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """Consumer subtask to the producers of its exchange: how far each channel has been processed. Flow control only."""
+
+    job: JobId
+    attempt: Attempt
+    exchange: ExchangeId
+    consumer: int
+    partitions: tuple[int, ...]
+    producers: tuple[int, ...]
+    positions: tuple[int, ...]
+    """Parallel to ``partitions`` and ``producers``: offset of the next frame of that channel to be processed."""

@@ -1,0 +1,85 @@
+"""What the registry stores. The coordinator is the only writer (fenced), everybody may read."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal
+
+import msgspec
+
+from moorage.graph.job_graph import JobGraph
+from moorage.ids import Attempt, CheckpointId, Epoch, JobId, VertexId, WorkerId
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """Leadership of the coordinators."""
+
+    holder: str
+    epoch: Epoch
+    ttl_ms: int
+
+
+class JobStatus(Enum):
+    """Flink's JobStatus; a RESTARTING job waits for its back-off or for slots."""
+
+    CREATED = "CREATED"
+    RUNNING = "RUNNING"
+    RESTARTING = "RESTARTING"
+    FAILING = "FAILING"
+    CANCELLING = "CANCELLING"
+    FINISHED = "FINISHED"
+    CANCELED = "CANCELED"
+    FAILED = "FAILED"
+    SUSPENDED = "SUSPENDED"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in (JobStatus.FINISHED, JobStatus.CANCELED, JobStatus.FAILED)
+
+
+class LineageSegment(msgspec.Struct, frozen=True, array_like=True):
+    """What an attempt contributed to the history that counts (design, section 6).
+
+    ``end`` is the checkpoint at which the next segment takes over: of every channel, frames up to the attempt's barrier
+    ``end`` count. None: the running attempt.
+    """
+
+    attempt: Attempt
+    end: CheckpointId | None
+    parallelism: dict[VertexId, int]
+    """Subtasks of each vertex in that attempt: which channels exist follows from it."""
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A job with everything that a new leader needs to adopt or to restart it."""
+
+    job: JobId
+    graph: JobGraph
+    status: JobStatus
+    attempt: Attempt
+    """0 before the first deployment."""
+    submitted_ms: int
+    base_checkpoint_id: CheckpointId
+    """Last checkpoint id that an earlier life of this job name used; commit markers up to it belong to that life."""
+    slots: tuple[WorkerId, ...] = ()
+    """Slot i of the running attempt runs subtask i of every vertex; by whom."""
+    lineage: tuple[LineageSegment, ...] = ()
+    restored_checkpoint: CheckpointId | None = None
+    """The checkpoint that the running attempt started from."""
+    failure: str | None = None
+    """Root cause of the last failure, for people."""
+
+
+class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A completed checkpoint as the registry knows it; everything else is in its ``_metadata``."""
+
+    checkpoint: CheckpointId
+    attempt: Attempt
+    kind: Literal["checkpoint", "savepoint"]
+    metadata_path: str
+    metadata_bytes: int
+    metadata_checksum: int
+    """xxh3-64 of the ``_metadata`` file, checked when it is read."""
+    triggered_ms: int
+    completed_ms: int
+    state_bytes: int

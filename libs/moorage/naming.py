@@ -1,0 +1,124 @@
+"""Every topic, key and path name, in one place.
+
+Whoever needs a name asks here; nobody else concatenates. The cleaner parses paths with the same functions that built
+them, so a file that these functions can't name is never deleted.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from moorage.errors import PipelineError
+from moorage.ids import Attempt, CheckpointId, ExchangeId, JobId, OperatorUid, VertexId
+
+COMMANDS_TOPIC = "moorage.control.commands"
+EVENTS_TOPIC = "moorage.control.events"
+PROGRESS_TOPIC = "moorage.control.progress"
+CLEANUP_TOPIC = "moorage.control.cleanup"
+CONTROL_TOPICS = (COMMANDS_TOPIC, EVENTS_TOPIC, PROGRESS_TOPIC, CLEANUP_TOPIC)
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?")
+
+
+def check_name(kind: str, name: str) -> str:
+    """``name`` itself when it can be part of topics, keys and paths; else PipelineError which says what is allowed.
+
+    Names hold no dot and no double dash, so that topics and exchange ids can be taken apart again.
+    """
+    if not _NAME.fullmatch(name) or "--" in name:
+        raise PipelineError(
+            f"{kind} {name!r} can't be part of a topic name: use 1 to 64 of a-z, 0-9, '_' and single '-',"
+            " starting and ending with a letter or digit"
+        )
+    return name
+
+
+def exchange_id(producer: VertexId, consumer: VertexId) -> ExchangeId:
+    return ExchangeId(f"{producer}--{consumer}")
+
+
+def exchange_topic(job: JobId, exchange: ExchangeId) -> str:
+    return f"moorage.{job}.{exchange}"
+
+
+def commits_topic(job: JobId) -> str:
+    """Compacted topic of the sinks' commit markers; partition = key group."""
+    return f"moorage.{job}.commits"
+
+
+def job_topic_prefix(job: JobId) -> str:
+    return f"moorage.{job}."
+
+
+def transactional_id(job: JobId, sink: OperatorUid, subtask: int) -> str:
+    return f"moorage.{job}.{sink}.{subtask}"
+
+
+def source_group(job: JobId, source: OperatorUid) -> str:
+    """The consumer group that a source's offsets are committed to, for lag tools only."""
+    return f"moorage.{job}.{source}"
+
+
+# --- checkpoint storage: <job>/chk-<n>/... , <job>/shared/... , as in Flink ----------------------------------------
+
+
+def job_prefix(job: JobId) -> str:
+    return f"{job}/"
+
+
+def checkpoint_prefix(job: JobId, checkpoint: CheckpointId) -> str:
+    return f"{job}/chk-{checkpoint}/"
+
+
+def metadata_path(job: JobId, checkpoint: CheckpointId) -> str:
+    return f"{job}/chk-{checkpoint}/_metadata"
+
+
+def exclusive_state_path(
+    job: JobId, checkpoint: CheckpointId, attempt: Attempt, vertex: VertexId, subtask: int, name: str
+) -> str:
+    """A file that belongs to one checkpoint and goes with it."""
+    return f"{job}/chk-{checkpoint}/{vertex}-{subtask}-a{attempt}-{name}"
+
+
+def shared_state_path(
+    job: JobId, checkpoint: CheckpointId, attempt: Attempt, vertex: VertexId, subtask: int, name: str
+) -> str:
+    """A file that later checkpoints may refer to; ``checkpoint`` is the one that wrote it."""
+    return f"{job}/shared/{checkpoint}-{vertex}-{subtask}-a{attempt}-{name}"
+
+
+class StoragePath(NamedTuple):
+    """A path of the checkpoint storage, taken apart."""
+
+    job: JobId
+    checkpoint: CheckpointId
+    """The checkpoint that wrote the file."""
+    shared: bool
+    name: str
+
+    @property
+    def is_metadata(self) -> bool:
+        return not self.shared and self.name == "_metadata"
+
+
+_EXCLUSIVE = re.compile(r"([a-z0-9_-]+)/chk-(\d+)/([^/]+)")
+_SHARED = re.compile(r"([a-z0-9_-]+)/shared/(\d+)-([^/]+)")
+
+
+def parse_storage_path(path: str) -> StoragePath | None:
+    """The parts of a path that one of the functions above built; None for any other path (not ours to touch)."""
+    if match := _EXCLUSIVE.fullmatch(path):
+        return StoragePath(JobId(match[1]), CheckpointId(int(match[2])), False, match[3])
+    if match := _SHARED.fullmatch(path):
+        return StoragePath(JobId(match[1]), CheckpointId(int(match[2])), True, match[3])
+    return None
+
+
+# --- registry keys ---------------------------------------------------------------------------------------------------
+
+
+def registry_key(namespace: str, *parts: str) -> str:
+    """All keys of one registry share the hash tag ``{namespace}``, so that its scripts also run on a Redis Cluster."""
+    return ":".join((f"{{{namespace}}}", *parts))
