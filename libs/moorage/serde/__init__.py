@@ -1,0 +1,1 @@
+"""Bytes: control messages, frames, state segments, checkpoint metadata. No files, no sockets."""

@@ -1,0 +1,51 @@
+"""Bytes of position vectors (inside checkpoint metadata) and of commit markers (values of the commits topic).
+
+A version byte, then msgpack. Both lie inside something that carries a checksum: metadata, or a Kafka record batch.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from moorage.errors import CorruptDataError
+from moorage.ids import OperatorUid
+from moorage.state.positions import CommitMarker, InputPositions
+
+_VERSION = b"\x01"
+_encoder = msgspec.msgpack.Encoder()
+_positions = msgspec.msgpack.Decoder(InputPositions)
+_marker = msgspec.msgpack.Decoder(CommitMarker)
+
+T = TypeVar("T")
+
+
+def encode_positions(positions: InputPositions) -> bytes:
+    return _VERSION + _encoder.encode(positions)
+
+
+def decode_positions(data: bytes) -> InputPositions:
+    return _decode("channel positions", _positions, data)
+
+
+def marker_key(sink: OperatorUid, key_group: int) -> bytes:
+    """Compaction key of a commit marker."""
+    return f"{sink}/{key_group}".encode()
+
+
+def encode_marker(marker: CommitMarker) -> bytes:
+    return _VERSION + _encoder.encode(marker)
+
+
+def decode_marker(data: bytes) -> CommitMarker:
+    return _decode("commit marker", _marker, data)
+
+
+def _decode(kind: str, decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+    if data[:1] != _VERSION:
+        raise CorruptDataError(f"{kind}: unknown version {data[:1].hex() or 'nothing'}")
+    try:
+        return decoder.decode(data[1:])
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise CorruptDataError(f"{kind}: {error}") from error
