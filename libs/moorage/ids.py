@@ -50,10 +50,10 @@ class SubtaskId(NamedTuple):
     """One parallel instance of a vertex."""
 
     vertex: VertexId
-    index: int
+    subtask: int
 
     def __str__(self) -> str:
-        return f"{self.vertex}/{self.index}"
+        return f"{self.vertex}/{self.subtask}"
 
 
 def worker_name(worker: WorkerId) -> str:

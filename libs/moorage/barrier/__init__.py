@@ -1,0 +1,1 @@
+"""What a frame is worth, and when a barrier has arrived from everywhere."""
