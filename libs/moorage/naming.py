@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from moorage.errors import PipelineError
+from moorage.errors import PipelineError, StorageError
 from moorage.ids import Attempt, CheckpointId, ExchangeId, JobId, OperatorUid, VertexId
 
 COMMANDS_TOPIC = "moorage.control.commands"
@@ -114,6 +114,13 @@ def parse_storage_path(path: str) -> StoragePath | None:
     if match := _SHARED.fullmatch(path):
         return StoragePath(JobId(match[1]), CheckpointId(int(match[2])), True, match[3])
     return None
+
+
+def check_storage_path(path: str) -> str:
+    """``path`` itself when it is relative and stays below the root of the storage; else StorageError."""
+    if any(part in ("", ".", "..") for part in path.split("/")) or "\\" in path or "\0" in path:
+        raise StorageError(f"{path!r} is not a path of the checkpoint storage: it must be relative, without '..'")
+    return path
 
 
 # --- registry keys ---------------------------------------------------------------------------------------------------

@@ -123,6 +123,15 @@ class LogWriter(Protocol):
         ...
 
 
+class Partitioner(Enum):
+    """How the partition of an output record follows from its key; librdkafka's names."""
+
+    CONSISTENT_RANDOM = "consistent_random"
+    """CRC-32 of the key, as every librdkafka client does by default; a record without a key goes anywhere."""
+    MURMUR2_RANDOM = "murmur2_random"
+    """Murmur2 of the key, as Java clients do by default; a record without a key goes anywhere."""
+
+
 class TransactionalWriter(Protocol):
     """A transactional producer. One transaction is open at a time; any error means: close it and make a new one."""
 
@@ -184,9 +193,17 @@ class Log(Protocol):
 
     def writer(self, name: str) -> LogWriter: ...
 
-    def transactional_writer(self, transactional_id: str, *, transaction_timeout_ms: int) -> TransactionalWriter: ...
+    def transactional_writer(
+        self,
+        transactional_id: str,
+        *,
+        transaction_timeout_ms: int,
+        partitioner: Partitioner = Partitioner.CONSISTENT_RANDOM,
+    ) -> TransactionalWriter: ...
 
-    def record_writer(self, name: str) -> TransactionalWriter:
+    def record_writer(
+        self, name: str, *, partitioner: Partitioner = Partitioner.CONSISTENT_RANDOM
+    ) -> TransactionalWriter:
         """The same interface without transactions, for at-least-once sinks: ``init`` and ``begin`` do nothing,
         ``commit`` flushes."""
         ...
@@ -254,6 +271,10 @@ class CheckpointStorage(Protocol):
 # --- registry --------------------------------------------------------------------------------------------------------
 
 
+COMPLETED_IDS_KEPT = 1_000
+"""How many ids ``Registry.completed_ids`` remembers."""
+
+
 class Registry(Protocol):
     """The commit point of checkpoints, and what a new coordinator starts from. All calls are *blocking*.
 
@@ -262,8 +283,10 @@ class Registry(Protocol):
     safely.
     """
 
-    def acquire_lease(self, holder: str, ttl_ms: int) -> Lease | None:
-        """Take the lease if it is free or has expired: the lease with a new, higher epoch; None while another holds it."""
+    def acquire_lease(self, holder: str, ttl_ms: int, *, above: Epoch = Epoch(0)) -> Lease | None:
+        """Take the lease if it is free, has expired or is the holder's own: the lease with a new epoch, higher than any
+        before and than ``above`` (an epoch seen elsewhere, should the registry have lost its data); None while another
+        holds it."""
         ...
 
     def renew_lease(self, holder: str, epoch: Epoch, ttl_ms: int) -> bool:
@@ -287,7 +310,12 @@ class Registry(Protocol):
 
     def start_attempt(self, epoch: Epoch, record: JobRecord, latest: CheckpointId) -> None:
         """Store ``record`` with its new attempt. StaleAttemptError unless the stored attempt is lower and the newest
-        completed checkpoint is ``latest`` (0: none). From then on no checkpoint of an earlier attempt can be added."""
+        completed checkpoint is ``latest`` (0: none). From then on no checkpoint of an earlier attempt can be added.
+        Repeated with the record that is stored already, it does nothing."""
+        ...
+
+    def last_attempt(self, job: JobId) -> Attempt:
+        """The highest attempt ever stored under this name, 0 if none; it outlives ``purge_job``."""
         ...
 
     def next_checkpoint_id(self, epoch: Epoch, job: JobId) -> CheckpointId:
@@ -303,7 +331,7 @@ class Registry(Protocol):
     ) -> Sequence[CheckpointRecord]:
         """**The commit point.** Add a completed checkpoint and subsume the oldest beyond ``retain`` in one step; returns
         the subsumed ones. StaleAttemptError when the job's attempt is another; adding an id again changes nothing and
-        returns what it returned first or less."""
+        returns what it returned first or less. Savepoints are neither counted nor subsumed."""
         ...
 
     def checkpoints(self, job: JobId) -> Sequence[CheckpointRecord]:
@@ -313,7 +341,7 @@ class Registry(Protocol):
     def remove_checkpoint(self, epoch: Epoch, job: JobId, checkpoint: CheckpointId) -> None: ...
 
     def completed_ids(self, job: JobId) -> Sequence[CheckpointId]:
-        """Ids of checkpoints that were completed, ascending, subsumed ones included (at least the newest 1,000): with
+        """Ids of checkpoints that were completed, ascending, subsumed ones included (the newest COMPLETED_IDS_KEPT): with
         ``last_checkpoint_id`` the fate of every checkpoint follows."""
         ...
 

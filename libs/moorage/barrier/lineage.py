@@ -19,7 +19,6 @@ from moorage.ids import Attempt, CheckpointId, VertexId
 from moorage.messages.registry import LineageSegment
 from moorage.state.key_groups import owner_of
 
-
 BEFORE_FIRST = CheckpointId(0)
 
 

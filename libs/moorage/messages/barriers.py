@@ -13,3 +13,5 @@ class Barrier(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: CheckpointId
     triggered_ms: int
     """Wall clock of the coordinator at the trigger, for the start delay."""
+    base: CheckpointId = CheckpointId(0)
+    """Newest completed checkpoint at the trigger: increments build on it and on nothing else. 0: none."""

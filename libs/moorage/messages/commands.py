@@ -47,6 +47,8 @@ class TriggerCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: CheckpointId
     triggered_ms: int
     """Wall clock of the coordinator at the trigger."""
+    base: CheckpointId = CheckpointId(0)
+    """Newest completed checkpoint at the trigger: increments build on it and on nothing else. 0: none."""
 
 
 class NotifyCheckpointComplete(msgspec.Struct, frozen=True, kw_only=True):

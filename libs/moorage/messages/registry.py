@@ -80,6 +80,8 @@ class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     metadata_bytes: int
     metadata_checksum: int
     """xxh3-64 of the ``_metadata`` file, checked when it is read."""
+    base: CheckpointId = CheckpointId(0)
+    """The checkpoint whose files this one may share; it must be retained at the commit. 0: none."""
     triggered_ms: int
     completed_ms: int
     state_bytes: int
