@@ -63,6 +63,10 @@ class StaleAttemptError(RegistryError):
     """The job has moved on: another attempt, or another latest checkpoint, than the caller believed."""
 
 
+class BaseSubsumedError(RegistryError):
+    """The checkpoint builds on one that is not retained any more: its files may be gone, so it can't be completed."""
+
+
 class StorageError(MoorageError):
     """The checkpoint storage failed."""
 

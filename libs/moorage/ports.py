@@ -1,7 +1,7 @@
 """The world as the cores see it.
 
-Production adapters live in ``moorage.adapters``, twins for tests and the simulation in ``moorage.testing``; one contract
-test suite per port runs on both. Calls marked *blocking* do I/O and may take long: a loop never makes them itself but
+Production adapters live in ``moorage.adapters``, twins for tests and the simulation in ``moorage.testing``; one
+contract test suite per port runs on both. Calls marked *blocking* do I/O and may take long: a loop never makes them itself but
 hands them to its ``Executor``. All other calls return at once.
 """
 
@@ -78,7 +78,7 @@ class RecordReader(Protocol):
     """
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Read exactly these partitions from these offsets. Partitions whose position did not change are not disturbed."""
+        """Read exactly these partitions from these offsets; those that are read there already are not disturbed."""
         ...
 
     def poll(self, max_records: int) -> Sequence[RecordBatch]:
@@ -106,7 +106,7 @@ class LogWriter(Protocol):
     """
 
     def append(self, topic: str, partition: int, value: bytes, delivered: Delivery) -> None:
-        """Queue a message. It never blocks for long and never loses silently: every message is reported to ``delivered``."""
+        """Queue a message. It never blocks for long; every message is reported to ``delivered``, lost ones too."""
         ...
 
     def poll(self) -> None:
@@ -167,8 +167,10 @@ class TransactionalWriter(Protocol):
         ...
 
     def commit(self) -> None:
-        """*Blocking.* On return everything appended since ``begin`` is visible, all of it. FencedError when a newer
-        holder exists; any other error leaves the outcome unknown."""
+        """*Blocking.* On return everything appended since ``begin`` is committed, all of it. It becomes visible within a
+        moment: Kafka answers before it has written its markers; after a later ``init`` of the id it is visible for
+        certain. FencedError when a newer holder exists; any other error leaves the outcome unknown. An empty
+        transaction commits without asking anybody."""
         ...
 
     def abort(self) -> None:
@@ -209,7 +211,7 @@ class Log(Protocol):
         ...
 
     def create_topics(self, topics: Iterable[TopicSpec]) -> None:
-        """*Blocking.* Create what is not there; raises LogError when a topic exists with another number of partitions."""
+        """*Blocking.* Create what is not there; LogError when a topic exists with another number of partitions."""
         ...
 
     def delete_topics(self, names: Iterable[str]) -> None:
@@ -252,7 +254,7 @@ class CheckpointStorage(Protocol):
     """Write-once objects under relative paths. All calls are *blocking*."""
 
     def write(self, path: str, data: bytes) -> None:
-        """Create the object, durably and all at once; ObjectExistsError when it is there (create if absent, linearizable)."""
+        """Create the object, durably and all at once; ObjectExistsError when it is there (linearizable)."""
         ...
 
     def read(self, path: str) -> bytes:
@@ -327,11 +329,21 @@ class Registry(Protocol):
         ...
 
     def add_checkpoint(
-        self, epoch: Epoch, job: JobId, attempt: Attempt, record: CheckpointRecord, retain: int
+        self,
+        epoch: Epoch,
+        job: JobId,
+        attempt: Attempt,
+        record: CheckpointRecord,
+        retain: int,
+        keep_from: CheckpointId | None = None,
     ) -> Sequence[CheckpointRecord]:
-        """**The commit point.** Add a completed checkpoint and subsume the oldest beyond ``retain`` in one step; returns
-        the subsumed ones. StaleAttemptError when the job's attempt is another; adding an id again changes nothing and
-        returns what it returned first or less. Savepoints are neither counted nor subsumed."""
+        """**The commit point.** Add a completed checkpoint and subsume the oldest beyond ``retain`` in one step, but none
+        with an id of ``keep_from`` or higher (the lowest base of checkpoints still pending); returns the subsumed ones.
+
+        StaleAttemptError when the job's attempt is another. BaseSubsumedError when ``record.base`` is not 0 and not
+        retained any more (its files may be gone). Adding an id again changes nothing and returns what it returned first
+        or less. Savepoints are neither counted nor subsumed.
+        """
         ...
 
     def checkpoints(self, job: JobId) -> Sequence[CheckpointRecord]:
@@ -346,7 +358,7 @@ class Registry(Protocol):
         ...
 
     def purge_job(self, epoch: Epoch, job: JobId) -> None:
-        """Forget the job but for its checkpoint id counter and attempt, which stay monotonic for a later job of that name."""
+        """Forget the job but for its checkpoint id counter and attempt: a later job of that name goes on from them."""
         ...
 
 

@@ -8,7 +8,10 @@ from moorage.ids import CheckpointId
 
 
 class Barrier(msgspec.Struct, frozen=True, kw_only=True):
-    """What lies before it in the channel belongs to the checkpoint, what comes after does not. Flink: CheckpointBarrier."""
+    """What lies before it in the channel belongs to the checkpoint, what comes after does not.
+
+    Flink: CheckpointBarrier.
+    """
 
     checkpoint: CheckpointId
     triggered_ms: int

@@ -1,4 +1,4 @@
-"""Workers to coordinator. Each event of a subtask carries the job's attempt; the coordinator drops and counts older ones."""
+"""Workers to coordinator. A subtask's events carry the job's attempt; the coordinator drops and counts older ones."""
 
 from __future__ import annotations
 
