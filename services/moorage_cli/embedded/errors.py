@@ -1,0 +1,41 @@
+"""What can go wrong with a child process, in words for the person who started it."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from pathlib import Path
+
+from moorage.errors import MoorageError
+
+LOOPBACK = "127.0.0.1"
+
+
+class StackError(MoorageError):
+    """A process of the embedded stack can't start or has died; names it and says what to do."""
+
+
+def log_tail(log: Path, lines: int = 15) -> str:
+    """The last lines of a log file, for an error message; says so when there are none."""
+    try:
+        with log.open(errors="replace") as file:
+            tail = "".join(deque(file, lines)).rstrip()
+    except FileNotFoundError:
+        tail = ""
+    return f"Last lines of {log}:\n{tail}" if tail else f"{log} is empty."
+
+
+def choose_port(name: str, port: int) -> int:
+    """``port`` when nothing listens there, any free one for 0; StackError when it is taken.
+
+    Another process may still take the port before the server binds it; then the server's own log says so.
+    """
+    with socket.socket() as probe:
+        # As the servers do it: connections of an earlier run in TIME_WAIT don't count as a listener.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            raise StackError(f"{name} can't listen on {LOOPBACK}:{port}: {error.strerror or error}") from None
+        number: int = probe.getsockname()[1]
+        return number
