@@ -81,3 +81,7 @@ class ObjectMissingError(StorageError):
 
 class StateError(MoorageError):
     """State can't be restored into the operator that asks for it; names operator, field and what to do."""
+
+
+class MetadataError(MoorageError):
+    """State can't be written in the version of ``_metadata`` that was asked for; names the state and the version."""

@@ -16,6 +16,12 @@ from moorage.state.key_groups import KeyGroupRange
 NO_OFFSET = -1
 """In KeyGroupsHandle.offsets: the file holds nothing of this key group."""
 
+NO_KEY_GROUP = -1
+"""In StateChange.key_group: the change is not one of a key group."""
+
+UNKNOWN_SIZE_BYTES = -1
+"""In IncrementalKeyedHandle.written_bytes: not recorded."""
+
 
 class ByteStreamHandle(msgspec.Struct, frozen=True, tag="bytes"):
     """State carried inside the metadata (Flink: ByteStreamStateHandle)."""
@@ -34,6 +40,8 @@ class FileHandle(msgspec.Struct, frozen=True, tag="file"):
     path: str
     """Relative to the root of the checkpoint storage."""
     size_bytes: int
+    relative_path: str | None = None
+    """Set where the metadata names the file relative to its own folder, so that both can be moved together."""
 
 
 class SegmentHandle(msgspec.Struct, frozen=True, tag="segment"):
@@ -42,6 +50,10 @@ class SegmentHandle(msgspec.Struct, frozen=True, tag="segment"):
     path: str
     offset: int
     size_bytes: int
+    shared: bool = False
+    """Later checkpoints may refer to the segment too (Flink: CheckpointedStateScope)."""
+    logical_file: str = ""
+    """Which logical file the segment is (Flink: LogicalFileId)."""
 
 
 StreamHandle = ByteStreamHandle | FileHandle | SegmentHandle
@@ -54,6 +66,10 @@ class KeyGroupsHandle(msgspec.Struct, frozen=True, tag="key_groups"):
     offsets: tuple[int, ...]
     """One per key group of the range; NO_OFFSET where the stream has nothing of it."""
     stream: StreamHandle
+    handle_id: str | None = None
+    """Flink's StateHandleID; None where the metadata has none, as before Flink 1.16."""
+    canonical: bool = False
+    """In the canonical format of savepoints (Flink: KeyGroupsSavepointStateHandle); such a handle has no id."""
 
     @property
     def size_bytes(self) -> int:
@@ -78,6 +94,9 @@ class IncrementalKeyedHandle(msgspec.Struct, frozen=True, tag="incremental"):
     private: tuple[HandleAndLocalPath, ...]
     metadata: StreamHandle
     written_bytes: int
+    """What the checkpoint itself wrote of it; UNKNOWN_SIZE_BYTES in metadata from before Flink 1.16."""
+    handle_id: str = ""
+    """Flink's StateHandleID."""
 
     @property
     def size_bytes(self) -> int:
@@ -88,7 +107,67 @@ class IncrementalKeyedHandle(msgspec.Struct, frozen=True, tag="incremental"):
         )
 
 
-KeyedHandle = KeyGroupsHandle | IncrementalKeyedHandle
+class StateChange(msgspec.Struct, frozen=True, array_like=True):
+    """A change in a changelog; ``key_group`` is NO_KEY_GROUP for a change of the state's metadata."""
+
+    key_group: int
+    data: bytes
+
+
+class ChangelogBytesHandle(msgspec.Struct, frozen=True, tag="changelog_bytes"):
+    """A piece of a changelog carried inside the metadata (Flink: InMemoryChangelogStateHandle)."""
+
+    key_groups: KeyGroupRange
+    first: int
+    """Sequence number of the first change."""
+    end: int
+    """Sequence number behind the last change."""
+    changes: tuple[StateChange, ...]
+    handle_id: str
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(len(change.data) for change in self.changes)
+
+
+class StreamAndOffset(msgspec.Struct, frozen=True, array_like=True):
+    """A place in a stream."""
+
+    stream: StreamHandle
+    offset: int
+
+
+class ChangelogFilesHandle(msgspec.Struct, frozen=True, tag="changelog_files"):
+    """A piece of a changelog that lies in files (Flink: ChangelogStateHandleStreamImpl)."""
+
+    key_groups: KeyGroupRange
+    streams: tuple[StreamAndOffset, ...]
+    size_bytes: int
+    written_bytes: int
+    handle_id: str
+    storage: str | None
+    """Identifier of the changelog storage; None where the metadata has none, as in Flink 1.15: "filesystem"."""
+
+
+class ChangelogHandle(msgspec.Struct, frozen=True, tag="changelog"):
+    """Materialized state and the changes since (Flink: ChangelogStateBackendHandle)."""
+
+    key_groups: KeyGroupRange
+    materialized: tuple[KeyGroupsHandle | IncrementalKeyedHandle, ...]
+    changes: tuple[ChangelogBytesHandle | ChangelogFilesHandle, ...]
+    written_bytes: int
+    materialization: int
+    """Id of the materialization."""
+    checkpoint: CheckpointId | None
+    """None where the metadata has none, as in Flink 1.15."""
+    handle_id: str
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(part.size_bytes for part in self.materialized) + sum(part.size_bytes for part in self.changes)
+
+
+KeyedHandle = KeyGroupsHandle | IncrementalKeyedHandle | ChangelogHandle
 
 
 class DistributionMode(Enum):
@@ -116,6 +195,24 @@ class OperatorStreamHandle(msgspec.Struct, frozen=True, tag="operator"):
         return self.stream.size_bytes
 
 
+class FileMergingOperatorHandle(msgspec.Struct, frozen=True, tag="file_merging_operator"):
+    """An OperatorStreamHandle of a job that merges files; it keeps the job's folders of merged files alive
+    (Flink: FileMergingOperatorStreamStateHandle)."""
+
+    states: dict[str, StateMetaInfo]
+    stream: SegmentHandle | None
+    """None: no state, only the folders (Flink: EmptyFileMergingOperatorStreamStateHandle)."""
+    task_owned_folder: str
+    shared_folder: str
+
+    @property
+    def size_bytes(self) -> int:
+        return self.stream.size_bytes if self.stream is not None else 0
+
+
+OperatorHandle = OperatorStreamHandle | FileMergingOperatorHandle
+
+
 class InputChannelHandle(msgspec.Struct, frozen=True, tag="input_channel"):
     """State of an input channel (Flink: InputChannelStateHandle). Ours carries positions in the exchange log."""
 
@@ -138,12 +235,44 @@ class ResultSubpartitionHandle(msgspec.Struct, frozen=True, tag="result_subparti
     stream: StreamHandle
 
 
+class ChannelContent(msgspec.Struct, frozen=True, array_like=True):
+    """What a merged handle knows of one channel."""
+
+    group: int
+    """Gate of an input channel, partition of a result subpartition."""
+    channel: int
+    offsets: tuple[int, ...]
+    size_bytes: int
+
+
+class MergedInputChannelHandle(msgspec.Struct, frozen=True, tag="merged_input_channel"):
+    """All input channels of a subtask whose state lies in one stream (Flink: MergedInputChannelStateHandle)."""
+
+    subtask: int
+    channels: tuple[ChannelContent, ...]
+    size_bytes: int
+    stream: StreamHandle
+
+
+class MergedResultSubpartitionHandle(msgspec.Struct, frozen=True, tag="merged_result_subpartition"):
+    """All output channels of a subtask whose state lies in one stream (Flink: MergedResultSubpartitionStateHandle)."""
+
+    subtask: int
+    channels: tuple[ChannelContent, ...]
+    size_bytes: int
+    stream: StreamHandle
+
+
+InputHandle = InputChannelHandle | MergedInputChannelHandle
+OutputHandle = ResultSubpartitionHandle | MergedResultSubpartitionHandle
 StateHandle = (
     StreamHandle
     | KeyedHandle
-    | OperatorStreamHandle
-    | InputChannelHandle
-    | ResultSubpartitionHandle
+    | ChangelogBytesHandle
+    | ChangelogFilesHandle
+    | OperatorHandle
+    | InputHandle
+    | OutputHandle
 )
 
 
@@ -156,7 +285,17 @@ def streams_of(handle: StateHandle) -> Iterator[StreamHandle]:
             yield from (h.stream for h in handle.shared)
             yield from (h.stream for h in handle.private)
             yield handle.metadata
-        case KeyGroupsHandle() | OperatorStreamHandle() | InputChannelHandle() | ResultSubpartitionHandle():
+        case ChangelogHandle():
+            for part in (*handle.materialized, *handle.changes):
+                yield from streams_of(part)
+        case ChangelogFilesHandle():
+            yield from (place.stream for place in handle.streams)
+        case ChangelogBytesHandle():
+            pass
+        case FileMergingOperatorHandle():
+            if handle.stream is not None:
+                yield handle.stream
+        case _:
             yield handle.stream
 
 

@@ -1,18 +1,19 @@
-"""What a checkpoint holds: operators, their subtasks, and the handles of each (Flink: OperatorState, OperatorSubtaskState)."""
+"""What a checkpoint holds: operators, their subtasks and the handles of each. The types are Flink's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum
 
 import msgspec
 
 from moorage.ids import Attempt, CheckpointId, JobId, OperatorId, OperatorUid
 from moorage.state.handles import (
     ByteStreamHandle,
-    InputChannelHandle,
+    InputHandle,
     KeyedHandle,
-    OperatorStreamHandle,
-    ResultSubpartitionHandle,
+    OperatorHandle,
+    OutputHandle,
     StateHandle,
     paths_of,
 )
@@ -25,12 +26,12 @@ class OperatorSubtaskState(msgspec.Struct, frozen=True, kw_only=True):
     deltas after it.
     """
 
-    managed_operator: tuple[OperatorStreamHandle, ...] = ()
-    raw_operator: tuple[OperatorStreamHandle, ...] = ()
+    managed_operator: tuple[OperatorHandle, ...] = ()
+    raw_operator: tuple[OperatorHandle, ...] = ()
     managed_keyed: tuple[KeyedHandle, ...] = ()
     raw_keyed: tuple[KeyedHandle, ...] = ()
-    input_channel: tuple[InputChannelHandle, ...] = ()
-    result_subpartition: tuple[ResultSubpartitionHandle, ...] = ()
+    input_channel: tuple[InputHandle, ...] = ()
+    result_subpartition: tuple[OutputHandle, ...] = ()
     finished: bool = False
     """The subtask had finished before the checkpoint (Flink: FinishedOperatorSubtaskState)."""
 
@@ -77,6 +78,42 @@ class MasterState(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
 
 
+class SnapshotType(Enum):
+    """Kind of a checkpoint or savepoint (Flink: CheckpointType, SavepointType)."""
+
+    CHECKPOINT = "checkpoint"
+    FULL_CHECKPOINT = "full checkpoint"
+    CANONICAL_SAVEPOINT = "canonical savepoint"
+    CANONICAL_SUSPEND_SAVEPOINT = "canonical savepoint with suspend"
+    CANONICAL_TERMINATE_SAVEPOINT = "canonical savepoint with terminate"
+    NATIVE_SAVEPOINT = "native savepoint"
+    NATIVE_SUSPEND_SAVEPOINT = "native savepoint with suspend"
+    NATIVE_TERMINATE_SAVEPOINT = "native savepoint with terminate"
+
+    @property
+    def savepoint(self) -> bool:
+        return self not in (SnapshotType.CHECKPOINT, SnapshotType.FULL_CHECKPOINT)
+
+
+class CheckpointProperties(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of a checkpoint (Flink: CheckpointProperties). The defaults are those of a retained checkpoint."""
+
+    snapshot_type: SnapshotType = SnapshotType.CHECKPOINT
+    forced: bool = False
+    discard_subsumed: bool = True
+    discard_finished: bool = True
+    discard_cancelled: bool = False
+    discard_failed: bool = False
+    discard_suspended: bool = False
+    unclaimed: bool = False
+
+
+RETAINED_CHECKPOINT = CheckpointProperties()
+CANONICAL_SAVEPOINT = CheckpointProperties(
+    snapshot_type=SnapshotType.CANONICAL_SAVEPOINT, discard_subsumed=False, discard_finished=False
+)
+
+
 class CheckpointMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """Content of a ``_metadata`` file (Flink: CheckpointMetadata)."""
 
@@ -84,6 +121,8 @@ class CheckpointMetadata(msgspec.Struct, frozen=True, kw_only=True):
     operators: tuple[OperatorState, ...]
     master_states: tuple[MasterState, ...] = ()
     savepoint: bool = False
+    properties: CheckpointProperties | None = None
+    """None: RETAINED_CHECKPOINT or CANONICAL_SAVEPOINT, by ``savepoint``."""
 
     def paths(self) -> Iterator[str]:
         """Every object of the storage that the checkpoint needs besides its ``_metadata``."""
