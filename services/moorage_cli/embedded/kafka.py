@@ -62,6 +62,10 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=1
 
+# After a crash the controller gives the broker's place away only when its old session has expired.
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=1000
+
 # Nobody else will join a group in the next seconds.
 group.initial.rebalance.delay.ms=0
 # A typo in a topic's name must be an error, not a topic.

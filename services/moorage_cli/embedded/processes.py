@@ -131,6 +131,12 @@ class ManagedProcess:
         self._signal_quietly(signal.SIGKILL)
         thread.join()
 
+    def wait(self, timeout_s: float) -> int | None:
+        """Wait until the child ended for good (a restarting one does not): its return code, None on timeout."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return None if self.supervised else self.returncode
+
     def _signal_quietly(self, number: int) -> None:
         pid = self.pid
         if pid is not None:
