@@ -1,0 +1,33 @@
+"""Moorage: exactly-once stream processing on Kafka.
+
+::
+
+    import moorage as mo
+"""
+
+from moorage.api.connectors import KafkaSink, KafkaSource
+from moorage.api.formats import Format, Json, Raw, Text
+from moorage.api.keyed_state import KeyedContext, KeyedState
+from moorage.api.pipeline import KeyedStream, Pipeline, Stream
+from moorage.errors import MoorageError, PipelineError
+from moorage.graph.job_graph import CheckpointConfig, RestartConfig
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointConfig",
+    "Format",
+    "Json",
+    "KafkaSink",
+    "KafkaSource",
+    "KeyedContext",
+    "KeyedState",
+    "KeyedStream",
+    "MoorageError",
+    "Pipeline",
+    "PipelineError",
+    "Raw",
+    "RestartConfig",
+    "Stream",
+    "Text",
+]

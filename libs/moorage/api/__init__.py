@@ -1,0 +1,1 @@
+"""What people who write pipelines import; ``moorage`` itself re-exports it."""

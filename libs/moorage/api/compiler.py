@@ -1,0 +1,166 @@
+"""From a Pipeline to the JobGraph: operators are chained into vertices, exchanges lie between them.
+
+A new vertex begins behind every ``key_by`` (records change place) and at every exactly-once sink (its transactions
+follow the fate of checkpoints, not their pace). Everything else is chained into the vertex of its upstream operator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from moorage.api.operators import (
+    FilterOperator,
+    FlatMapOperator,
+    KeyByOperator,
+    MapOperator,
+    Operator,
+    ProcessOperator,
+    SinkOperator,
+    SourceOperator,
+)
+from moorage.api.pipeline import Node, Pipeline
+from moorage.errors import PipelineError
+from moorage.graph.job_graph import Exchange, ExchangeKind, JobGraph, JobVertex, OperatorKind, OperatorNode
+from moorage.ids import ExchangeId, OperatorUid, VertexId
+from moorage.naming import exchange_id
+from moorage.state.operator_ids import operator_id
+
+_KINDS: Mapping[type, OperatorKind] = {
+    SourceOperator: OperatorKind.SOURCE,
+    MapOperator: OperatorKind.MAP,
+    FilterOperator: OperatorKind.FILTER,
+    FlatMapOperator: OperatorKind.FLAT_MAP,
+    KeyByOperator: OperatorKind.KEY_BY,
+    ProcessOperator: OperatorKind.PROCESS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledPipeline:
+    """The description that travels, and the operators themselves, which never do: every worker compiles its own."""
+
+    graph: JobGraph
+    operators: Mapping[OperatorUid, Operator]
+    """By uid of the graph's operators; an exactly-once sink appears twice, as encoder and as committer."""
+
+
+def compile_pipeline(pipeline: Pipeline, ref: str) -> CompiledPipeline:
+    """Raises PipelineError for a pipeline that can't run."""
+    compiler = _Compiler(pipeline)
+    for source in pipeline.sources:
+        compiler.vertex(source, None)
+    if not pipeline.sources:
+        raise PipelineError(f"pipeline {pipeline.name!r} has no source")
+    vertices, exchanges = tuple(compiler.vertices), tuple(compiler.exchanges)
+    shape = msgspec.json.encode((pipeline.name, pipeline.max_parallelism, vertices, exchanges))
+    graph = JobGraph(
+        job=pipeline.name,
+        pipeline_ref=ref,
+        max_parallelism=pipeline.max_parallelism,
+        vertices=vertices,
+        exchanges=exchanges,
+        checkpoint=pipeline.checkpoint,
+        restart=pipeline.restart,
+        fingerprint=hashlib.sha256(shape).hexdigest()[:16],
+    )
+    return CompiledPipeline(graph, compiler.operators)
+
+
+class _Compiler:
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self.vertices: list[JobVertex] = []
+        self.exchanges: list[Exchange] = []
+        self.operators: dict[OperatorUid, Operator] = {}
+
+    def vertex(self, head: Node, source: ExchangeId | None) -> None:
+        """Add the vertex that begins with ``head``, then those behind it."""
+        vertex = VertexId(head.operator.uid)
+        nodes: list[OperatorNode] = []
+        outputs: list[ExchangeId] = []
+        behind: list[tuple[Node, ExchangeId]] = []
+        for node, upstream in _walk(head):
+            operator = node.operator
+            uid, kind = operator.uid, self._kind(node)
+            if isinstance(operator, SinkOperator) and kind is OperatorKind.SINK_ENCODER:
+                uid = OperatorUid(f"{operator.uid}:encode")
+                exchange = self._exchange(ExchangeKind.FORWARD, vertex, uid, VertexId(operator.uid))
+                outputs.append(exchange)
+                behind.append((node, exchange))
+            elif isinstance(operator, KeyByOperator):
+                (consumer,) = node.children
+                exchange = self._exchange(ExchangeKind.KEYED, vertex, uid, VertexId(consumer.operator.uid))
+                outputs.append(exchange)
+                behind.append((consumer, exchange))
+            nodes.append(self._node(uid, operator, kind, upstream))
+        if not outputs and not any(n.kind is OperatorKind.SINK_WRITER for n in nodes):
+            raise PipelineError(f"nothing is done with the results of {nodes[-1].uid!r}: add a sink")
+        self._add_vertex(vertex, nodes, head.parallelism, source, outputs)
+        for node, exchange in behind:
+            if isinstance(node.operator, SinkOperator):
+                committer = self._node(node.operator.uid, node.operator, OperatorKind.SINK_COMMITTER, None)
+                self._add_vertex(VertexId(node.operator.uid), [committer], node.parallelism, exchange, [])
+            else:
+                self.vertex(node, exchange)
+
+    def _add_vertex(
+        self,
+        vertex: VertexId,
+        nodes: list[OperatorNode],
+        parallelism: int,
+        source: ExchangeId | None,
+        outputs: list[ExchangeId],
+    ) -> None:
+        self.vertices.append(
+            JobVertex(
+                vertex=vertex,
+                name=" -> ".join(node.name for node in nodes),
+                operators=tuple(nodes),
+                parallelism=parallelism,
+                inputs=() if source is None else (source,),
+                outputs=tuple(outputs),
+            )
+        )
+
+    def _kind(self, node: Node) -> OperatorKind:
+        operator = node.operator
+        if isinstance(operator, SinkOperator):
+            exactly_once = operator.sink.guarantee == "exactly_once"
+            return OperatorKind.SINK_ENCODER if exactly_once else OperatorKind.SINK_WRITER
+        return _KINDS[type(operator)]
+
+    def _node(
+        self, uid: OperatorUid, operator: Operator, kind: OperatorKind, upstream: OperatorUid | None
+    ) -> OperatorNode:
+        self.operators[uid] = operator
+        return OperatorNode(uid=uid, operator_id=operator_id(uid), name=str(uid), kind=kind, upstream=upstream)
+
+    def _exchange(
+        self, kind: ExchangeKind, producer: VertexId, operator: OperatorUid, consumer: VertexId
+    ) -> ExchangeId:
+        exchange = exchange_id(producer, consumer)
+        self.exchanges.append(
+            Exchange(
+                exchange=exchange,
+                kind=kind,
+                producer=producer,
+                producer_operator=operator,
+                consumer=consumer,
+                partitions=self._pipeline.max_parallelism,
+            )
+        )
+        return exchange
+
+
+def _walk(head: Node) -> Iterator[tuple[Node, OperatorUid | None]]:
+    """The operators chained to ``head``, each with its upstream operator, topologically."""
+    stack: list[tuple[Node, OperatorUid | None]] = [(head, None)]
+    while stack:
+        node, upstream = stack.pop(0)
+        yield node, upstream
+        if not isinstance(node.operator, KeyByOperator):
+            stack += [(child, node.operator.uid) for child in node.children]

@@ -1,0 +1,122 @@
+"""Descriptions of sources and sinks, as people write them. What runs them is in ``moorage.connectors``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from typing import Any, Final, Literal
+
+import msgspec
+
+from moorage.api.formats import Format, Json
+from moorage.errors import PipelineError
+
+
+class _Missing(Enum):
+    KEY = "missing"
+
+
+MISSING: Final = _Missing.KEY
+"""No key was given; ``key=None`` says that records have none."""
+
+KeySelector = str | Callable[[Any], Any]
+
+
+class StartAt(msgspec.Struct, frozen=True):
+    """Where a source starts when no checkpoint says it."""
+
+    kind: Literal["earliest", "latest", "committed", "timestamp"]
+    timestamp_ms: int = 0
+
+    @staticmethod
+    def parse(value: str | int) -> StartAt:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return StartAt("timestamp", value)
+        match value:
+            case "earliest" | "latest" | "committed":
+                return StartAt(value)
+        raise PipelineError(f"start={value!r}: use 'earliest', 'latest', 'committed' or a timestamp in ms")
+
+
+class KafkaSource:
+    """Records of Kafka topics, exactly once.
+
+    ``topics``: one name or several. ``value``: format of the values (default JSON). ``start``: where a run without a
+    checkpoint starts: 'earliest', 'latest', 'committed' (offsets of ``group``, else earliest) or a timestamp in ms.
+    Offsets live in the checkpoint; they are also committed to ``group`` (default ``moorage.<job>.<source>``) for lag
+    tools. Partitions that are added later are found within ``discovery_interval_ms`` and read from their beginning.
+
+    ``until``: 'latest' reads each partition up to its end at the first start and then idles; a mapping of
+    (topic, partition) to offset up to there (exclusive).
+
+    ``on_error``: what becomes of a record whose value can't be decoded: 'fail' fails the job with topic, partition and
+    offset; 'skip' counts it; 'dead_letter' sends it, as it is, to ``dead_letter_topic``.
+    """
+
+    def __init__(
+        self,
+        topics: str | Sequence[str],
+        *,
+        value: Format | None = None,
+        start: str | int = "earliest",
+        until: Literal["latest"] | Mapping[tuple[str, int], int] | None = None,
+        on_error: Literal["fail", "skip", "dead_letter"] = "fail",
+        dead_letter_topic: str | None = None,
+        read_committed: bool = True,
+        group: str | None = None,
+        discovery_interval_ms: int = 30_000,
+    ) -> None:
+        self.topics = (topics,) if isinstance(topics, str) else tuple(topics)
+        self.value: Format = Json() if value is None else value
+        self.start = StartAt.parse(start)
+        self.until = until
+        self.on_error = on_error
+        self.dead_letter_topic = dead_letter_topic
+        self.read_committed = read_committed
+        self.group = group
+        self.discovery_interval_ms = discovery_interval_ms
+        if not self.topics or not all(isinstance(t, str) and t for t in self.topics):
+            raise PipelineError("KafkaSource needs the name of at least one topic")
+        if len(set(self.topics)) != len(self.topics):
+            raise PipelineError(f"KafkaSource names a topic twice: {', '.join(self.topics)}")
+        if until is not None and until != "latest" and not isinstance(until, Mapping):
+            raise PipelineError(f"until={until!r}: use 'latest' or a mapping of (topic, partition) to offset")
+        if on_error not in ("fail", "skip", "dead_letter"):
+            raise PipelineError(f"on_error={on_error!r}: use 'fail', 'skip' or 'dead_letter'")
+        if (on_error == "dead_letter") != (dead_letter_topic is not None):
+            raise PipelineError("on_error='dead_letter' and dead_letter_topic='...' go together")
+
+
+class KafkaSink:
+    """Writes records to a Kafka topic.
+
+    ``key``: field of the output, or a function of it, whose value is the record's key (str as UTF-8, bytes as they are,
+    other values as JSON); ``None``: records without keys. ``value``: format of the values (default JSON).
+
+    ``guarantee``: 'exactly_once' (the default) writes transactions that are committed with the checkpoints: readers
+    with isolation.level=read_committed see every result once, a checkpoint later. 'at_least_once' writes at once, and again
+    what a restart repeats.
+
+    ``partitioner``: librdkafka's name; 'murmur2_random' places keys as Java clients do.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        *,
+        key: KeySelector | _Missing | None = MISSING,
+        value: Format | None = None,
+        guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once",
+        partitioner: Literal["consistent_random", "murmur2_random"] = "consistent_random",
+    ) -> None:
+        self.topic = topic
+        self.key = key
+        self.value: Format = Json() if value is None else value
+        self.guarantee = guarantee
+        self.partitioner = partitioner
+        if not topic:
+            raise PipelineError("KafkaSink needs the name of a topic")
+        if guarantee not in ("exactly_once", "at_least_once"):
+            raise PipelineError(f"guarantee={guarantee!r}: use 'exactly_once' or 'at_least_once'")
+        if partitioner not in ("consistent_random", "murmur2_random"):
+            raise PipelineError(f"partitioner={partitioner!r}: use 'consistent_random' or 'murmur2_random'")

@@ -1,0 +1,192 @@
+"""Pipelines: what people write.
+
+::
+
+    pipeline = mo.Pipeline("orders", parallelism=2)
+    (pipeline.source("orders", mo.KafkaSource("orders", value=mo.Json(Order)))
+        .key_by("user")
+        .process("totals", RunningTotal)
+        .sink("results", mo.KafkaSink("totals", key="user")))
+
+A pipeline is only a description; nothing runs until it is submitted. Every mistake that can be found without running it
+raises PipelineError at the line that makes it, or at the latest when the pipeline is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from moorage.api.connectors import MISSING, KafkaSink, KafkaSource, KeySelector
+from moorage.api.keyed_state import KeyedState
+from moorage.api.operators import (
+    FilterOperator,
+    FlatMapOperator,
+    KeyByOperator,
+    MapOperator,
+    Operator,
+    SinkOperator,
+    SourceOperator,
+    process_operator,
+    result_type_of,
+    selector,
+    uid_of,
+)
+from moorage.errors import PipelineError
+from moorage.graph.job_graph import CheckpointConfig, RestartConfig
+from moorage.ids import JobId, OperatorUid
+from moorage.naming import check_name
+from moorage.state.key_groups import DEFAULT_MAX_PARALLELISM, UPPER_BOUND_MAX_PARALLELISM
+
+
+class Node:
+    """An operator with its place in the pipeline."""
+
+    __slots__ = ("children", "operator", "parallelism", "parent")
+
+    def __init__(self, operator: Operator, parent: Node | None, parallelism: int) -> None:
+        self.operator = operator
+        self.parent = parent
+        self.parallelism = parallelism
+        self.children: list[Node] = []
+
+
+class Pipeline:
+    """A named pipeline. ``max_parallelism`` is the number of key groups: fixed for the life of the job, because it is
+    the number of partitions of its exchanges."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        parallelism: int = 1,
+        max_parallelism: int = DEFAULT_MAX_PARALLELISM,
+        checkpoint: CheckpointConfig | None = None,
+        restart: RestartConfig | None = None,
+    ) -> None:
+        self.name = JobId(check_name("pipeline name", name))
+        self.parallelism = parallelism
+        self.max_parallelism = max_parallelism
+        self.checkpoint = checkpoint or CheckpointConfig()
+        self.restart = restart or RestartConfig()
+        self.sources: list[Node] = []
+        self._nodes: dict[OperatorUid, Node] = {}
+        if not 1 <= max_parallelism <= UPPER_BOUND_MAX_PARALLELISM:
+            raise PipelineError(f"max_parallelism={max_parallelism} must be from 1 to {UPPER_BOUND_MAX_PARALLELISM}")
+        self._check_parallelism("pipeline", parallelism)
+        if name == "control":
+            raise PipelineError("pipeline name 'control' is taken: moorage.control.* are Moorage's own topics")
+
+    def source(self, uid: str, source: KafkaSource, *, parallelism: int | None = None) -> Stream:
+        """Start a stream."""
+        if not isinstance(source, KafkaSource):
+            raise PipelineError(f"source {uid!r}: expected a KafkaSource, not {source!r}")
+        node = self.add(SourceOperator(self.operator_uid(uid), source), None, parallelism)
+        self.sources.append(node)
+        return Stream(self, node, source.value.type)
+
+    # --- for Stream --------------------------------------------------------------------------------------------------
+
+    def operator_uid(self, uid: str) -> OperatorUid:
+        return OperatorUid(check_name("operator uid", uid))
+
+    def add(self, operator: Operator, parent: Node | None, parallelism: int | None) -> Node:
+        if operator.uid in self._nodes:
+            raise PipelineError(
+                f"two operators have the uid {operator.uid!r}: state is found by it, so give one of them another"
+            )
+        if parallelism is not None:
+            self._check_parallelism(f"operator {operator.uid!r}", parallelism)
+        inherited = self.parallelism if parent is None else parent.parallelism
+        node = Node(operator, parent, inherited if parallelism is None else parallelism)
+        if parent is not None:
+            parent.children.append(node)
+        self._nodes[operator.uid] = node
+        return node
+
+    def _check_parallelism(self, what: str, parallelism: int) -> None:
+        if not isinstance(parallelism, int) or not 1 <= parallelism <= self.max_parallelism:
+            raise PipelineError(
+                f"{what}: parallelism={parallelism!r} must be from 1 to max_parallelism={self.max_parallelism}"
+            )
+
+
+class Stream:
+    """Records that come out of an operator. Using a stream twice sends every record both ways."""
+
+    def __init__(self, pipeline: Pipeline, node: Node, value_type: Any) -> None:
+        self._pipeline = pipeline
+        self._node = node
+        self._type = value_type
+
+    def map(self, function: Callable[[Any], Any], *, uid: str | None = None, returns: Any = None) -> Stream:
+        """One result per record. ``returns``: type of the results, default the function's annotation; needed when
+        results are objects with attributes that go through an exchange."""
+        result = returns if returns is not None else result_type_of(_checked("map", function))
+        operator = MapOperator(self._uid("map", function, uid), function, result)
+        return Stream(self._pipeline, self._pipeline.add(operator, self._node, None), result)
+
+    def filter(self, predicate: Callable[[Any], Any], *, uid: str | None = None) -> Stream:
+        """Keep the records for which ``predicate`` is true."""
+        operator = FilterOperator(self._uid("filter", _checked("filter", predicate), uid), predicate)
+        return Stream(self._pipeline, self._pipeline.add(operator, self._node, None), self._type)
+
+    def flat_map(
+        self, function: Callable[[Any], Iterable[Any]], *, uid: str | None = None, returns: Any = None
+    ) -> Stream:
+        """Any number of results per record: ``function`` returns or yields them."""
+        result = returns if returns is not None else result_type_of(_checked("flat_map", function), iterable=True)
+        operator = FlatMapOperator(self._uid("flat_map", function, uid), function, result)
+        return Stream(self._pipeline, self._pipeline.add(operator, self._node, None), result)
+
+    def key_by(self, key: KeySelector) -> KeyedStream:
+        """Bring records of equal keys together. ``key``: a field of the records, or a function of them."""
+        select, key_type = selector(f"key_by after {self._node.operator.uid!r}", key, self._type)
+        return KeyedStream(self._pipeline, self._node, select, key_type, self._type)
+
+    def sink(self, uid: str, sink: KafkaSink, *, parallelism: int | None = None) -> None:
+        """Write the records to Kafka."""
+        if not isinstance(sink, KafkaSink):
+            raise PipelineError(f"sink {uid!r}: expected a KafkaSink, not {sink!r}")
+        if sink.key is MISSING:
+            raise PipelineError(
+                f"sink {uid!r} has no key: KafkaSink({sink.topic!r}, key='field'), or key=None for records without keys"
+            )
+        select = None if sink.key is None else selector(f"sink {uid!r}", sink.key, self._type)[0]
+        self._pipeline.add(SinkOperator(self._pipeline.operator_uid(uid), sink, select), self._node, parallelism)
+
+    def _uid(self, kind: str, function: Callable[..., Any], uid: str | None) -> OperatorUid:
+        return self._pipeline.operator_uid(uid_of(kind, function, uid))
+
+
+class KeyedStream:
+    """A stream whose records lie with their key."""
+
+    def __init__(
+        self, pipeline: Pipeline, node: Node, select: Callable[[Any], Any], key_type: Any, value_type: Any
+    ) -> None:
+        self._pipeline = pipeline
+        self._node = node
+        self._select = select
+        self._key_type = key_type
+        self._type = value_type
+
+    def process(
+        self, uid: str, state: type[KeyedState], *, returns: Any = None, parallelism: int | None = None
+    ) -> Stream:
+        """Call ``state.process`` for every record with the row of its key.
+
+        ``returns``: type of the results, default the annotation of ``process``.
+        """
+        name = self._pipeline.operator_uid(uid)
+        operator = process_operator(name, state, returns)
+        key_by = KeyByOperator(OperatorUid(f"{name}:key_by"), self._select, self._key_type, self._type)
+        keyed = self._pipeline.add(key_by, self._node, None)
+        node = self._pipeline.add(operator, keyed, parallelism)
+        return Stream(self._pipeline, node, operator.result_type)
+
+
+def _checked(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    if not callable(function):
+        raise PipelineError(f"{kind}: expected a function, not {function!r}")
+    return function
