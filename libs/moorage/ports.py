@@ -167,8 +167,8 @@ class TransactionalWriter(Protocol):
         ...
 
     def commit(self) -> None:
-        """*Blocking.* On return everything appended since ``begin`` is committed, all of it. It becomes visible within a
-        moment: Kafka answers before it has written its markers; after a later ``init`` of the id it is visible for
+        """*Blocking.* On return everything appended since ``begin`` is committed, all of it. It becomes visible within
+        a moment: Kafka answers before it has written its markers; after a later ``init`` of the id it is visible for
         certain. FencedError when a newer holder exists; any other error leaves the outcome unknown. An empty
         transaction commits without asking anybody."""
         ...
@@ -285,7 +285,7 @@ class Registry(Protocol):
     safely.
     """
 
-    def acquire_lease(self, holder: str, ttl_ms: int, *, above: Epoch = Epoch(0)) -> Lease | None:
+    def acquire_lease(self, holder: str, ttl_ms: int, *, above: Epoch | None = None) -> Lease | None:
         """Take the lease if it is free, has expired or is the holder's own: the lease with a new epoch, higher than any
         before and than ``above`` (an epoch seen elsewhere, should the registry have lost its data); None while another
         holds it."""
@@ -353,8 +353,8 @@ class Registry(Protocol):
     def remove_checkpoint(self, epoch: Epoch, job: JobId, checkpoint: CheckpointId) -> None: ...
 
     def completed_ids(self, job: JobId) -> Sequence[CheckpointId]:
-        """Ids of checkpoints that were completed, ascending, subsumed ones included (the newest COMPLETED_IDS_KEPT): with
-        ``last_checkpoint_id`` the fate of every checkpoint follows."""
+        """Ids of checkpoints that were completed, ascending, subsumed ones included (the newest COMPLETED_IDS_KEPT):
+        with ``last_checkpoint_id`` the fate of every checkpoint follows."""
         ...
 
     def purge_job(self, epoch: Epoch, job: JobId) -> None:

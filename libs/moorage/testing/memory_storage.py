@@ -1,0 +1,76 @@
+"""The checkpoint storage in a dict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from moorage.errors import ObjectExistsError, ObjectMissingError, StorageError
+from moorage.naming import check_storage_path
+from moorage.ports import Clock, ObjectInfo
+from moorage.testing.faults import Faults
+
+
+class MemoryStorage:
+    """``ports.CheckpointStorage``.
+
+    ``faults.fail_next("write" | "read" | "list" | "delete", error)`` fails one call, ``available = False`` every call,
+    ``corrupt`` damages an object in place.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.available = True
+        self.faults = Faults()
+        self._clock = clock
+        self._objects: dict[str, tuple[bytes, int]] = {}
+
+    def write(self, path: str, data: bytes) -> None:
+        check_storage_path(path)
+        self._check_available()
+        with self.faults.around("write"):
+            stored = (bytes(data), self._clock.wall_ms())
+            # setdefault is one atomic step; a test of its identity tells who came first, even between threads.
+            if self._objects.setdefault(path, stored) is not stored:
+                raise ObjectExistsError(f"{path} exists already in the checkpoint storage")
+
+    def read(self, path: str) -> bytes:
+        check_storage_path(path)
+        self._check_available()
+        with self.faults.around("read"):
+            try:
+                return self._objects[path][0]
+            except KeyError:
+                raise ObjectMissingError(f"{path} is not in the checkpoint storage") from None
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        check_storage_path(prefix.removesuffix("/"))
+        self._check_available()
+        with self.faults.around("list"):
+            found = [(path, stored) for path, stored in self._objects.items() if path.startswith(prefix)]
+        return (ObjectInfo(path, len(data), modified_ms) for path, (data, modified_ms) in found)
+
+    def delete(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            check_storage_path(path)
+        self._check_available()
+        with self.faults.around("delete"):
+            for path in paths:
+                self._objects.pop(path, None)
+
+    # --- for tests ---------------------------------------------------------------------------------------------------
+
+    def paths(self) -> Sequence[str]:
+        """Everything that is stored, sorted."""
+        return sorted(self._objects)
+
+    def corrupt(self, path: str) -> None:
+        """Flip the bits of the middle byte; an empty object gets one byte too many."""
+        data, modified_ms = self._objects[path]
+        middle = len(data) // 2
+        damaged = (
+            data[:middle] + bytes(~byte & 0xFF for byte in data[middle : middle + 1] or b"\0") + data[middle + 1 :]
+        )
+        self._objects[path] = (damaged, modified_ms)
+
+    def _check_available(self) -> None:
+        if not self.available:
+            raise StorageError("the checkpoint storage does not answer")
