@@ -226,6 +226,11 @@ class Log(Protocol):
         """*Blocking.* An int is a timestamp in ms: the first offset at or after it, else the end."""
         ...
 
+    def read_to_end(self, partitions: Iterable[TopicPartition], *, read_committed: bool) -> Sequence[LogMessage]:
+        """*Blocking.* Every message from the beginning of these (small, compacted) partitions up to their end at the
+        time of the call (of a read-committed reader: the last stable offset), in order per partition."""
+        ...
+
     def committed(self, group: str, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
         """*Blocking.* Committed offsets of a group; partitions without one are left out."""
         ...
