@@ -1,0 +1,188 @@
+"""The REST client against a coordinator of canned answers in Flink's shapes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from moorage.graph.job_graph import CheckpointConfig, JobGraph, RestartConfig
+from moorage.ids import JobId
+from moorage_cli.client import (
+    CheckpointCounts,
+    CoordinatorClient,
+    CoordinatorUnreachableError,
+    JobOverview,
+    Overview,
+    RestError,
+    TaskManager,
+)
+
+GRAPH = JobGraph(
+    job=JobId("orders"),
+    pipeline_ref="orders:pipeline",
+    max_parallelism=32,
+    vertices=(),
+    exchanges=(),
+    checkpoint=CheckpointConfig(),
+    restart=RestartConfig(),
+    fingerprint="f",
+)
+CHECKPOINT = {
+    "className": "completed",
+    "id": 7,
+    "status": "COMPLETED",
+    "is_savepoint": False,
+    "savepointFormat": None,
+    "trigger_timestamp": 1_795_335_082_469,
+    "latest_ack_timestamp": 1_795_335_082_917,
+    "checkpointed_size": 221_924,
+    "state_size": 664_885,
+    "end_to_end_duration": 448,
+    "num_subtasks": 4,
+    "num_acknowledged_subtasks": 4,
+    "external_path": "file:/checkpoints/orders/chk-7",
+    "discarded": False,
+}
+FAILED = {**CHECKPOINT, "className": "failed", "id": 6, "status": "FAILED", "failure_message": "storage"}
+ANSWERS: dict[str, Any] = {
+    "/overview": {"taskmanagers": 2, "slots-total": 4, "slots-available": 2, "jobs-running": 1, "flink-version": "x"},
+    "/taskmanagers": {"taskmanagers": [{"id": "worker-0/ab", "slotsNumber": 2, "freeSlots": 1, "dataPort": -1}]},
+    "/jobs/overview": {
+        "jobs": [
+            {
+                "jid": "orders",
+                "name": "orders",
+                "start-time": 1_000,
+                "end-time": -1,
+                "duration": 5_000,
+                "state": "RUNNING",
+                "last-modification": 1_500,
+                "tasks": {"running": 4, "total": 4},
+                "pending-operators": 0,
+            }
+        ]
+    },
+    "/jobs/orders": {"jid": "orders", "state": "RUNNING"},
+    "/jobs/orders/checkpoints": {
+        "counts": {"restored": 0, "total": 2, "in_progress": 0, "completed": 1, "failed": 1},
+        "summary": {},
+        "latest": {"completed": CHECKPOINT},
+        "history": [CHECKPOINT, FAILED],
+    },
+}
+
+
+def _client(handler: Callable[[httpx.Request], httpx.Response], token: str | None = None) -> CoordinatorClient:
+    return CoordinatorClient("http://coordinator:8081", token, transport=httpx.MockTransport(handler))
+
+
+def _canned(request: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, json=ANSWERS[request.url.path])
+
+
+def test_reads_the_overviews() -> None:
+    with _client(_canned) as client:
+        assert client.overview() == Overview(taskmanagers=2, slots_total=4, slots_available=2)
+        assert client.task_managers() == (TaskManager(id="worker-0/ab", slots_number=2, free_slots=1),)
+        assert client.jobs() == (
+            JobOverview(
+                jid="orders",
+                name="orders",
+                state="RUNNING",
+                start_time=1_000,
+                end_time=-1,
+                duration=5_000,
+                tasks={"running": 4, "total": 4},
+            ),
+        )
+        assert client.job("orders")["state"] == "RUNNING"
+
+
+def test_reads_checkpoints() -> None:
+    with _client(_canned) as client:
+        statistics = client.checkpoints("orders")
+
+    assert statistics.counts == CheckpointCounts(restored=0, total=2, in_progress=0, completed=1, failed=1)
+    assert [(c.id, c.status, c.failure_message) for c in statistics.history] == [
+        (7, "COMPLETED", None),
+        (6, "FAILED", "storage"),
+    ]
+
+
+def test_submits_the_graph_as_json_with_the_token() -> None:
+    def accept(request: httpx.Request) -> httpx.Response:
+        assert (request.method, request.url.path) == ("POST", "/jobs")
+        assert request.headers["authorization"] == "Bearer secret"
+        assert request.headers["content-type"] == "application/json"
+        body = json.loads(request.content)
+        assert body["restore"] is None
+        assert msgspec.convert(body["graph"], JobGraph) == GRAPH
+        return httpx.Response(201, json={"jobid": "orders"})
+
+    with _client(accept, "secret") as client:
+        assert client.submit(GRAPH) == "orders"
+
+
+def test_cancels_by_flinks_patch_and_keeps_names_in_their_place() -> None:
+    asked = []
+
+    def accept(request: httpx.Request) -> httpx.Response:
+        asked.append((request.method, request.url.raw_path))
+        return httpx.Response(202, json={})
+
+    with _client(accept) as client:
+        client.cancel("orders")
+        client.cancel("../overview")
+
+    assert asked == [("PATCH", b"/jobs/orders?mode=cancel"), ("PATCH", b"/jobs/..%2Foverview?mode=cancel")]
+
+
+def test_repeats_the_coordinators_own_words() -> None:
+    def refuse(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(404, json={"errors": ["job 'orders' does not exist", "a stack trace"]})
+
+    with _client(refuse) as client, pytest.raises(RestError, match=r"^job 'orders' does not exist$") as caught:
+        client.checkpoints("orders")
+    assert caught.value.status == 404
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"[]", b'{"errors": []}', b'{"detail": "no"}'])
+def test_says_what_was_asked_when_an_error_has_no_words(content: bytes) -> None:
+    with (
+        _client(lambda _: httpx.Response(502, content=content)) as client,
+        pytest.raises(RestError, match=r"^http://coordinator:8081/overview answered 502 Bad Gateway$"),
+    ):
+        client.overview()
+
+
+def test_says_who_does_not_answer() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("Connection refused", request=request)
+
+    with (
+        _client(refuse) as client,
+        pytest.raises(
+            CoordinatorUnreachableError,
+            match=r"^no coordinator answers at http://coordinator:8081: Connection refused$",
+        ),
+    ):
+        client.overview()
+
+
+def test_says_when_something_else_answers() -> None:
+    with (
+        _client(lambda _: httpx.Response(200, content=b"<html>")) as client,
+        pytest.raises(CoordinatorUnreachableError, match=r"/overview answers, but not as a coordinator"),
+    ):
+        client.overview()
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "nowhere", "http://[", "http://x:port"])
+def test_refuses_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(CoordinatorUnreachableError, match=r"."), CoordinatorClient(url) as client:
+        client.overview()
