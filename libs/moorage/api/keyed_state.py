@@ -25,7 +25,7 @@ class KeyedContext:
         self._rows.pop(self.key, None)
 
 
-class KeyedState(msgspec.Struct, kw_only=True):
+class KeyedState(msgspec.Struct, kw_only=True, array_like=True):
     """Base of the state of ``Stream.process``: subclass it, declare typed fields with defaults, write ``process``.
 
     ``process(self, value, ctx)`` is called for every record with the row of its key. It either yields results (none, one

@@ -1,0 +1,107 @@
+"""Files of keyed state: one segment per key group, each with its own length and checksum.
+
+::
+
+    file     = segment*                      KeyGroupsHandle.offsets says where each begins
+    segment  = length u32 | xxh3-64 u64 | payload        (little endian)
+    payload  = msgpack [kind, fields, rows]
+    kind     = 0 base: these are all rows of the key group; 1 delta: rows changed since the segment before
+    rows     = [[key, row], ...]             row = its fields in the order of ``fields``; nil: deleted
+
+Rows carry no field names; the names are written once a segment, so a class whose fields were added, removed or
+reordered since then is recognised and its rows are put together by name.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import xxhash
+
+from moorage.errors import CorruptDataError, StateError
+
+K = TypeVar("K")
+R = TypeVar("R", bound=msgspec.Struct)
+
+BASE = 0
+DELTA = 1
+
+_HEAD = struct.Struct("<IQ")
+
+
+class KeyedSegmentCodec(Generic[K, R]):
+    """Segments of one operator: ``row_type`` is its KeyedState class (array_like), ``key_type`` that of its keys."""
+
+    def __init__(self, operator: str, key_type: Any, row_type: type[R]) -> None:
+        self._operator = operator
+        self._row_type = row_type
+        self._fields = [field.name for field in msgspec.structs.fields(row_type)]
+        self._encoder = msgspec.msgpack.Encoder()
+        row: Any = row_type
+        self._typed: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
+            tuple[int, list[str], list[tuple[key_type, row | None]]]
+        )
+        self._evolving: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
+            tuple[int, list[str], list[tuple[key_type, list[Any] | None]]]
+        )
+        self._header: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(tuple[int, list[str], msgspec.Raw])
+
+    def encode_base(self, rows: Mapping[K, R]) -> bytes:
+        return self._segment(BASE, list(rows.items()))
+
+    def encode_delta(self, rows: Mapping[K, R], changed: Iterable[K]) -> bytes:
+        get = rows.get
+        return self._segment(DELTA, [(key, get(key)) for key in changed])
+
+    def _segment(self, kind: int, rows: list[tuple[K, R | None]]) -> bytes:
+        payload = self._encoder.encode((kind, self._fields, rows))
+        return _HEAD.pack(len(payload), xxhash.xxh3_64_intdigest(payload)) + payload
+
+    def apply(self, file: bytes, offset: int, rows: MutableMapping[K, R]) -> int:
+        """Bring ``rows`` up to the segment at ``offset``; returns its kind. CorruptDataError, StateError."""
+        payload = read_segment(file, offset)
+        try:
+            kind, fields, _ = self._header.decode(payload)
+            if fields == self._fields:
+                kind, _, changes = self._typed.decode(payload)
+            else:
+                kind, _, raw = self._evolving.decode(payload)
+                changes = [(key, None if row is None else self._evolve(fields, row)) for key, row in raw]
+        except msgspec.ValidationError as error:
+            raise StateError(
+                f"operator {self._operator!r}: stored rows don't fit {self._row_type.__name__}: {error}."
+                " Give the field back its old type, or start without this state"
+            ) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError) as error:
+            raise CorruptDataError(f"operator {self._operator!r}: state segment: {error}") from error
+        if kind == BASE:
+            rows.clear()
+        for key, row in changes:
+            if row is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = row
+        return int(kind)
+
+    def _evolve(self, fields: list[str], row: list[Any]) -> R:
+        stored = dict(zip(fields, row, strict=True))
+        default = self._row_type()
+        known = [stored[name] if name in stored else getattr(default, name) for name in self._fields]
+        return msgspec.convert(known, self._row_type)
+
+
+def read_segment(file: bytes, offset: int) -> bytes:
+    """The payload of the segment at ``offset``, verified."""
+    if not 0 <= offset <= len(file) - _HEAD.size:
+        raise CorruptDataError(f"state segment at {offset} lies outside its file of {len(file)} bytes")
+    length, checksum = _HEAD.unpack_from(file, offset)
+    start = offset + _HEAD.size
+    payload = file[start : start + length]
+    if len(payload) != length:
+        raise CorruptDataError(f"state segment at {offset} is cut off: {len(payload)} of {length} bytes")
+    if xxhash.xxh3_64_intdigest(payload) != checksum:
+        raise CorruptDataError(f"state segment at {offset}: wrong checksum")
+    return payload
