@@ -97,23 +97,35 @@ class StoragePath(NamedTuple):
     """The checkpoint that wrote the file."""
     shared: bool
     name: str
+    attempt: Attempt | None = None
+    """The attempt that wrote the file; None for ``_metadata``."""
 
     @property
     def is_metadata(self) -> bool:
         return not self.shared and self.name == "_metadata"
 
 
-_EXCLUSIVE = re.compile(r"([a-z0-9_-]+)/chk-(\d+)/([^/]+)")
-_SHARED = re.compile(r"([a-z0-9_-]+)/shared/(\d+)-([^/]+)")
+_NUMBER = "(0|[1-9][0-9]*)"
+_STATE_FILE = rf"[^/]+-[0-9]+-a{_NUMBER}-[^/]+"
+_EXCLUSIVE = re.compile(rf"([a-z0-9_-]+)/chk-{_NUMBER}/(_metadata|{_STATE_FILE})")
+_SHARED = re.compile(rf"([a-z0-9_-]+)/shared/{_NUMBER}-({_STATE_FILE})")
 
 
 def parse_storage_path(path: str) -> StoragePath | None:
-    """The parts of a path that one of the functions above built; None for any other path (not ours to touch)."""
+    """The parts of a path that one of the functions above built; None for any other path (not ours to touch).
+
+    The attempt can be told as long as the file's own name holds no ``-<digits>-a<digits>-``.
+    """
     if match := _EXCLUSIVE.fullmatch(path):
-        return StoragePath(JobId(match[1]), CheckpointId(int(match[2])), False, match[3])
-    if match := _SHARED.fullmatch(path):
-        return StoragePath(JobId(match[1]), CheckpointId(int(match[2])), True, match[3])
-    return None
+        shared = False
+    elif match := _SHARED.fullmatch(path):
+        shared = True
+    else:
+        return None
+    job, checkpoint, name, attempt = match.groups()
+    return StoragePath(
+        JobId(job), CheckpointId(int(checkpoint)), shared, name, None if attempt is None else Attempt(int(attempt))
+    )
 
 
 def check_storage_path(path: str) -> str:

@@ -24,14 +24,17 @@ R4  A checkpoint that has left the registry does not come back.
 
 Of the coordinator:
 
-C1  Checkpoints complete in ascending order of ids: what is pending below a completed one has been aborted. (A savepoint
-    that outlives newer checkpoints writes outside of ``chk-<n>/`` and ``shared/``, where the cleaner touches nothing.)
+C1  Checkpoints complete in ascending order of ids: what is pending below a completed one has been aborted. (A pending
+    savepoint may outlive newer checkpoints if it writes outside of ``chk-<n>/`` and ``shared/``, where the cleaner
+    touches nothing.)
 C2  It says that a checkpoint is aborted (DiscardCheckpoint), or that a job has ended (a terminal status in the
     registry), only when no ``add_checkpoint`` of it is under way with an unknown outcome: it repeats the call until the
     outcome is known. A leader that dies on the way needs no care, its call is fenced.
 C3  It restores only from retained checkpoints, and a checkpoint of the new attempt completes only when every subtask
     has restored. A registry that is rebuilt gets a job's checkpoints before the job.
-C4  While a job of that name is in the registry, a new one is not submitted; PurgeJob is sent for ended jobs only.
+C4  PurgeJob is sent for ended jobs only, and nothing is submitted or restored under that name until the registry has
+    forgotten the job.
+C5  It takes the checkpoints of an ended job out of the registry where the job's retention says so (``retention``).
 
 Of the workers:
 
@@ -44,7 +47,7 @@ Files
 Let the facts of a job be read in this order: last id given, then the job's record, then the retained checkpoints (at
 time t). The listing may be of any time. Call file f, written for checkpoint n by attempt a, *decided* if at time t
 
-- n is not above the newest retained checkpoint (C1, R1), or
+- n is not above the newest retained checkpoint, savepoints not counted (C1, R1), or
 - a is below the record's attempt (R2), or n is not above its ``base_checkpoint_id`` (an earlier life of the name), or
 - the record says that the job has ended, and n is not above the last id given (C2; a later life has higher ids), or
 - DiscardCheckpoint has named n, before t (C2).
