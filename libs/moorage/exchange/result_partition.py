@@ -1,0 +1,308 @@
+"""The writing side of an exchange: buffers per partition, frames, barriers, flow control.
+
+*Confirmation.* A checkpoint may be acknowledged when every frame up to its barrier is confirmed by the broker. Frames
+are counted per *epoch* (the stretch between two barriers); barrier number e is safe when no epoch up to e has a frame
+under way. The first delivery error stays latched: ``check`` raises it until the attempt ends, so an acknowledgement
+after a lost frame is impossible.
+
+*Flow control.* A log gives no backpressure. Consumers publish how far they have processed each channel
+(ExchangeProgress); of each partition the subtask keeps offset and size of its own frames beyond that position. While
+they are more than the limits allow, ``blocked`` is true and the subtask reads no input. Only its own frames count, so a
+consumer that holds one producer's frames back while it aligns never stops the producer that it waits for. Barriers are
+never held up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from moorage.errors import LogError, MoorageError, RecordError
+from moorage.graph.job_graph import Exchange, ExchangeKind
+from moorage.ids import Attempt
+from moorage.ports import LogWriter
+from moorage.serde.frames import ColumnCodec, Columns, FrameKind, Headers, encode_frame
+from moorage.state.key_groups import key_bytes, key_group, key_group_range
+
+_ROUTES_MAX = 1 << 17
+"""Keys whose buffer is remembered, so that most records cost a dict lookup and no hash of their bytes."""
+
+_CHECKED_ONCE = (dict, list, str, int, float, bool, bytes, tuple, type(None))
+
+
+class ExchangeLimits:
+    """Sizes of frames and how far a producer may run ahead of the slowest consumer of a partition."""
+
+    __slots__ = ("frame_max_bytes", "frame_max_records", "max_lag_bytes", "max_lag_frames")
+
+    def __init__(
+        self,
+        *,
+        frame_max_records: int = 4_000,
+        frame_max_bytes: int = 512 << 10,
+        max_lag_frames: int = 500,
+        max_lag_bytes: int = 32 << 20,
+    ) -> None:
+        self.frame_max_records = frame_max_records
+        self.frame_max_bytes = frame_max_bytes
+        self.max_lag_frames = max_lag_frames
+        self.max_lag_bytes = max_lag_bytes
+
+
+class _Buffer:
+    """Records of one partition that are not in a frame yet."""
+
+    __slots__ = ("headers", "keys", "number", "timestamps", "values")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.keys: list[Any] = []
+        self.values: list[Any] = []
+        self.timestamps: list[int] = []
+        self.headers: list[Headers | None] | None = None
+
+
+class _Backlog:
+    """Own frames of one partition which the consumer has not processed yet."""
+
+    __slots__ = ("frames", "position", "size_bytes", "under_way")
+
+    def __init__(self) -> None:
+        self.frames: deque[tuple[int, int]] = deque()
+        self.size_bytes = 0
+        self.under_way = 0
+        self.position = 0
+
+
+class ResultPartition:
+    """What one subtask writes to one exchange."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        topic: str,
+        attempt: Attempt,
+        subtask: int,
+        parallelism: int,
+        writer: LogWriter,
+        codec: ColumnCodec[Any, Any],
+        limits: ExchangeLimits,
+        *,
+        typed: bool,
+    ) -> None:
+        """``typed``: the consumer knows the type of the values, so objects may be sent; else only plain data may."""
+        self.exchange = exchange
+        self._topic = topic
+        self._attempt = attempt
+        self._subtask = subtask
+        self._writer = writer
+        self._codec = codec
+        self._limits = limits
+        self._typed = typed
+        self._buffers = [_Buffer(number) for number in range(exchange.partitions)]
+        self._routes: dict[Any, _Buffer] = {}
+        self._pending_records = 0
+        self._epoch = 0
+        self._unconfirmed: dict[int, int] = {0: 0}
+        self._error: LogError | None = None
+        self._backlogs = [_Backlog() for _ in range(exchange.partitions)]
+        self._over_limit: set[int] = set()
+        self.records_out = 0
+        self.frames_out = 0
+        self.bytes_out = 0
+        if exchange.kind is ExchangeKind.FORWARD:
+            self._written = key_group_range(exchange.partitions, parallelism, subtask).groups()
+        else:
+            self._written = range(exchange.partitions)
+        """The partitions that this subtask writes to, and so sends barriers to."""
+
+    # --- records -----------------------------------------------------------------------------------------------------
+
+    def emit_keyed(self, keys: Sequence[Any], values: Sequence[Any], timestamps_ms: Sequence[int]) -> None:
+        """Each record goes to the partition of its key."""
+        routes = self._routes
+        if len(routes) > _ROUTES_MAX:
+            routes.clear()
+        if not set(map(type, keys)) <= {str}:
+            self._emit_any_key(keys, values, timestamps_ms)
+            return
+        route = routes.get
+        for key, value, timestamp in zip(keys, values, timestamps_ms, strict=True):
+            buffer = route(key)
+            if buffer is None:
+                buffer = routes[key] = self._buffers[key_group(key, self.exchange.partitions)]
+            buffer.keys.append(key)
+            buffer.values.append(value)
+            buffer.timestamps.append(timestamp)
+        self._added(len(values))
+
+    def _emit_any_key(self, keys: Sequence[Any], values: Sequence[Any], timestamps_ms: Sequence[int]) -> None:
+        # Keys that are equal in Python may have different bytes (1, True, 1.0), so nothing is remembered here.
+        for key, value, timestamp in zip(keys, values, timestamps_ms, strict=True):
+            try:
+                hash(key)
+                encoded = key_bytes(key)
+            except TypeError as error:
+                raise RecordError(
+                    f"key {key!r} can't be a key: {error}; use str, bytes, int or a tuple of them"
+                ) from None
+            buffer = self._buffers[key_group(encoded, self.exchange.partitions)]
+            buffer.keys.append(key)
+            buffer.values.append(value)
+            buffer.timestamps.append(timestamp)
+        self._added(len(values))
+
+    def emit_forward(
+        self,
+        group: int,
+        keys: Sequence[Any],
+        values: Sequence[Any],
+        timestamps_ms: Sequence[int],
+        headers: Sequence[Headers | None] | None = None,
+    ) -> None:
+        """All records go to partition ``group``, in order."""
+        buffer = self._buffers[group]
+        if headers is not None or buffer.headers is not None:
+            if buffer.headers is None:
+                buffer.headers = [None] * len(buffer.values)
+            buffer.headers += headers if headers is not None else [None] * len(values)
+        buffer.keys += keys
+        buffer.values += values
+        buffer.timestamps += timestamps_ms
+        self._added(len(values))
+
+    def _added(self, records: int) -> None:
+        self._pending_records += records
+        self.records_out += records
+
+    @property
+    def pending_records(self) -> int:
+        return self._pending_records
+
+    def flush_full(self) -> None:
+        """Send the buffers that have reached a frame's size; called once a batch."""
+        limit = self._limits.frame_max_records
+        if self._pending_records >= limit:
+            for buffer in self._buffers:
+                if len(buffer.values) >= limit:
+                    self._flush(buffer)
+
+    def flush(self) -> None:
+        """Send whatever is buffered."""
+        if self._pending_records:
+            for buffer in self._buffers:
+                if buffer.values:
+                    self._flush(buffer)
+
+    def _flush(self, buffer: _Buffer) -> None:
+        columns = Columns(buffer.keys, buffer.values, buffer.timestamps, buffer.headers)
+        self._pending_records -= len(columns)
+        self._send_columns(buffer.number, columns)
+        buffer.keys.clear()
+        buffer.values.clear()
+        buffer.timestamps.clear()
+        buffer.headers = None
+
+    def _send_columns(self, partition: int, columns: Columns[Any, Any]) -> None:
+        try:
+            if not self._typed and not isinstance(columns.values[0], _CHECKED_ONCE):
+                raise TypeError(f"its type {type(columns.values[0]).__name__} is not declared")
+            payload = self._codec.encode(columns)
+        except (TypeError, OverflowError) as error:
+            raise RecordError(
+                f"a record for exchange {self.exchange.exchange} can't be sent: {error}. Results may be dicts, lists,"
+                " str, bytes, numbers; for Structs and dataclasses name the type: returns=... or an annotation"
+            ) from error
+        if len(payload) > self._limits.frame_max_bytes:
+            count = len(columns)
+            if count == 1:
+                raise RecordError(
+                    f"a record of {len(payload)} bytes (key {columns.keys[0]!r:.100}) is too large for exchange"
+                    f" {self.exchange.exchange}: the limit is frame_max_bytes={self._limits.frame_max_bytes}"
+                )
+            for part in (slice(0, count // 2), slice(count // 2, count)):
+                headers = None if columns.headers is None else columns.headers[part]
+                half = Columns(columns.keys[part], columns.values[part], columns.timestamps_ms[part], headers)
+                self._send_columns(partition, half)
+            return
+        self._send(partition, encode_frame(FrameKind.DATA, self._attempt, self._subtask, len(columns), payload))
+
+    # --- frames ------------------------------------------------------------------------------------------------------
+
+    def barrier(self, payload: bytes) -> int:
+        """Send everything buffered, then the barrier into every partition; returns the epoch that it closes."""
+        self.flush()
+        frame = encode_frame(FrameKind.BARRIER, self._attempt, self._subtask, 0, payload)
+        for partition in self._written:
+            self._send(partition, frame)
+        closed = self._epoch
+        self._epoch += 1
+        self._unconfirmed[self._epoch] = 0
+        return closed
+
+    def _send(self, partition: int, frame: bytes) -> None:
+        epoch, size, backlog = self._epoch, len(frame), self._backlogs[partition]
+        self._unconfirmed[epoch] += 1
+        backlog.under_way += 1
+        backlog.size_bytes += size
+        self.frames_out += 1
+        self.bytes_out += size
+
+        def delivered(offset: int, error: LogError | None) -> None:
+            self._unconfirmed[epoch] -= 1
+            backlog.under_way -= 1
+            if error is not None:
+                self._error = self._error or error
+                return
+            if offset < backlog.position:
+                backlog.size_bytes -= size  # the consumer was faster than this report
+            else:
+                backlog.frames.append((offset, size))
+
+        self._writer.append(self._topic, partition, frame, delivered)
+        self._weigh(partition, backlog)
+
+    def confirmed(self, epoch: int) -> bool:
+        """Every frame up to the barrier that closed ``epoch`` is stored."""
+        oldest = next(iter(self._unconfirmed))
+        while oldest < self._epoch and self._unconfirmed[oldest] == 0:
+            del self._unconfirmed[oldest]
+            oldest = next(iter(self._unconfirmed))
+        return oldest > epoch
+
+    def check(self) -> None:
+        """Raise the first delivery error, again and again."""
+        if self._error is not None:
+            raise MoorageError(
+                f"exchange {self.exchange.exchange}: a frame was not stored: {self._error}"
+            ) from self._error
+
+    # --- flow control ------------------------------------------------------------------------------------------------
+
+    @property
+    def blocked(self) -> bool:
+        return bool(self._over_limit)
+
+    def progress(self, partition: int, position: int) -> None:
+        """The consumer has processed this subtask's channel of ``partition`` up to ``position``."""
+        backlog = self._backlogs[partition]
+        if position <= backlog.position:
+            return
+        backlog.position = position
+        frames = backlog.frames
+        while frames and frames[0][0] < position:
+            backlog.size_bytes -= frames.popleft()[1]
+        self._weigh(partition, backlog)
+
+    def _weigh(self, partition: int, backlog: _Backlog) -> None:
+        frames = len(backlog.frames) + backlog.under_way
+        if frames > self._limits.max_lag_frames or backlog.size_bytes > self._limits.max_lag_bytes:
+            self._over_limit.add(partition)
+        else:
+            self._over_limit.discard(partition)
+
+    def lag(self) -> tuple[int, int]:
+        """Own frames and bytes that the consumers have not processed yet, over all partitions."""
+        frames = sum(len(b.frames) + b.under_way for b in self._backlogs)
+        return frames, sum(b.size_bytes for b in self._backlogs)
