@@ -1,0 +1,412 @@
+"""The checkpoint coordinator of one job (Flink: CheckpointCoordinator, without its locks).
+
+Theory of operation
+-------------------
+``tick`` asks the decider; a request that may run takes an id from the registry and becomes a pending checkpoint, and
+TriggerCheckpoint is broadcast. When all subtasks of the plan have acknowledged, ``_metadata`` is written, then the
+registry adds the checkpoint: that is the commit point. Then everybody is notified, and the cleaner is told of what was
+subsumed. Timeout, decline or a failed write abort it with a reason.
+
+While the registry has not answered, the checkpoint is neither completed nor aborted, whatever else happens: sinks
+commit by what they are told here. ``has_unknown_outcome`` keeps the job from starting another attempt meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from moorage.checkpoint.completed import CompletedCheckpoints
+from moorage.checkpoint.decider import CheckpointRequest, CheckpointRequestDecider
+from moorage.checkpoint.failure_manager import CheckpointFailureManager
+from moorage.checkpoint.fates import Fates
+from moorage.checkpoint.notices import (
+    CheckpointAborted,
+    CheckpointCompleted,
+    CheckpointDone,
+    CheckpointFailed,
+    CheckpointTriggered,
+)
+from moorage.checkpoint.pending import AcknowledgeOutcome, PendingCheckpoint, PendingState
+from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
+from moorage.checkpoint.reasons import describe, reason_of_decline, reason_of_registration
+from moorage.checkpoint.sink_commits import SinkCommits
+from moorage.checkpoint.stats import CheckpointStatsTracker
+from moorage.effects import (
+    AddCheckpoint,
+    CallError,
+    Effects,
+    JobHistory,
+    NextCheckpointId,
+    WriteMetadata,
+    WrittenMetadata,
+)
+from moorage.graph.checkpoint_plan import CheckpointPlan, checkpoint_plan, find_not_running
+from moorage.graph.execution import Execution
+from moorage.graph.job_graph import JobGraph
+from moorage.ids import Attempt, CheckpointId, SubtaskId
+from moorage.messages.cleanup import DiscardCheckpoint, DiscardState, TrimExchange
+from moorage.messages.commands import (
+    CheckpointFate,
+    JobFates,
+    NotifyCheckpointAborted,
+    NotifyCheckpointComplete,
+    TriggerCheckpoint,
+)
+from moorage.messages.events import AcknowledgeCheckpoint, DeclineCheckpoint, SinkCommitted
+from moorage.messages.registry import CheckpointRecord
+from moorage.naming import metadata_path, parse_storage_path
+from moorage.state.operator_state import CheckpointOrigin
+
+
+_ABORTABLE = (PendingState.ACKNOWLEDGING, PendingState.WRITING)
+
+
+class CheckpointCoordinator:
+    """See the module. ``fail_job`` is called with the cause when too many checkpoints have failed."""
+
+    def __init__(
+        self,
+        effects: Effects,
+        graph: JobGraph,
+        base: CheckpointId,
+        history: JobHistory,
+        fail_job: Callable[[str], None],
+    ) -> None:
+        self.stats = CheckpointStatsTracker()
+        self.completed = CompletedCheckpoints(history.checkpoints, base)
+        self.sink_commits = SinkCommits(graph)
+        self._effects = effects
+        self._graph = graph
+        self._job = graph.job
+        self._config = graph.checkpoint
+        self._fail_job = fail_job
+        self._fates = Fates(graph.job, base, history.completed_ids, history.last_checkpoint_id)
+        self._decider = CheckpointRequestDecider(graph.checkpoint)
+        self._failures = CheckpointFailureManager(graph.checkpoint.tolerable_failures)
+        self._execution: Execution | None = None
+        """The running attempt; None: no checkpoints now."""
+        self._plan: CheckpointPlan | None = None
+        self._triggering: CheckpointRequest | None = None
+        """Waits for its id."""
+        self._pending: dict[CheckpointId, PendingCheckpoint] = {}
+
+    # --- life of an attempt ------------------------------------------------------------------------------------------
+
+    def start(self, execution: Execution) -> None:
+        """An attempt runs: checkpoints are taken as soon as its subtasks do."""
+        self._execution = execution
+        self._plan = checkpoint_plan(execution)
+        self._decider.start(self._effects.now_ms)
+        self._failures.reset()
+        self.sink_commits.restarted()
+
+    def suspend(self, reason: Reason) -> None:
+        """The attempt ends: abort what is pending, but for what the registry was asked to add."""
+        self._execution = self._plan = None
+        for request in self._decider.stop():
+            self._refuse(request, reason, "")
+        for pending in list(self._pending.values()):
+            if pending.state in _ABORTABLE:
+                self._abort(pending, reason)
+
+    @property
+    def has_unknown_outcome(self) -> bool:
+        """The registry was asked to add a checkpoint and has not answered."""
+        return any(pending.state is PendingState.REGISTERING for pending in self._pending.values())
+
+    def fates(self, attempt: Attempt) -> JobFates:
+        committed = self.sink_commits.floor if self.sink_commits.has_sinks else self._fates.last_id
+        return self._fates.message(attempt, committed)
+
+    # --- trigger -----------------------------------------------------------------------------------------------------
+
+    def request(self, client: int) -> None:
+        """A checkpoint by hand; ``client`` gets CheckpointDone or CheckpointFailed in the end."""
+        request = CheckpointRequest(client)
+        if self._execution is None or self._plan is None:
+            self._refuse(request, Reason.JOB_NOT_RUNNING, "")
+        elif blocker := find_not_running(self._execution, self._plan):
+            self._refuse(request, Reason.NOT_ALL_REQUIRED_TASKS_RUNNING, str(blocker))
+        elif not self._decider.request(request):
+            self._refuse(request, Reason.TOO_MANY_REQUESTS, "")
+        else:
+            self._trigger_next()
+
+    def tick(self) -> None:
+        now_ms = self._effects.now_ms
+        for pending in list(self._pending.values()):
+            # Aborting one may end the attempt, and with it the others.
+            if pending.state in _ABORTABLE and now_ms >= pending.deadline_ms:
+                missing = ", ".join(str(subtask) for subtask in pending.missing(at_most=5))
+                self._abort(
+                    pending,
+                    Reason.EXPIRED,
+                    f"{pending.missing_count} subtasks did not acknowledge: {missing}"
+                    if missing
+                    else "metadata not written",
+                )
+        self._trigger_next()
+
+    def _trigger_next(self) -> None:
+        if self._execution is None or not self._execution.can_checkpoint:
+            return
+        request = self._decider.choose(
+            self._effects.now_ms, in_progress=len(self._pending), is_triggering=self._triggering is not None
+        )
+        if request is None:
+            return
+        self._triggering = request
+        attempt = self._execution.attempt
+        self._effects.call(
+            NextCheckpointId(epoch=self._effects.epoch, job=self._job),
+            partial(self._triggered, request, attempt),
+            partial(self._no_id, request),
+        )
+
+    def _no_id(self, request: CheckpointRequest, error: CallError) -> None:
+        self._triggering = None
+        self._refuse(request, Reason.ID_NOT_AVAILABLE, error.detail)
+
+    def _triggered(self, request: CheckpointRequest, attempt: Attempt, checkpoint: CheckpointId) -> None:
+        self._triggering = None
+        effects = self._effects
+        if self._execution is None or self._plan is None or self._execution.attempt != attempt:
+            self._refuse(request, Reason.JOB_FAILOVER, "")
+            return
+        if blocker := find_not_running(self._execution, self._plan):
+            self._refuse(request, Reason.NOT_ALL_REQUIRED_TASKS_RUNNING, str(blocker))
+            return
+        latest = self.completed.latest
+        pending = PendingCheckpoint(
+            checkpoint,
+            attempt,
+            self._plan,
+            self._graph.max_parallelism,
+            base=CheckpointId(0) if latest is None else latest.checkpoint,
+            triggered_ms=effects.wall_ms,
+            deadline_ms=effects.now_ms + self._config.timeout_ms,
+            client=request.client,
+        )
+        self._pending[checkpoint] = pending
+        self._fates.triggered(checkpoint)
+        self.stats.triggered(checkpoint, pending.triggered_ms, self._plan)
+        effects.broadcast(
+            TriggerCheckpoint(
+                epoch=effects.epoch,
+                job=self._job,
+                attempt=attempt,
+                checkpoint=checkpoint,
+                triggered_ms=pending.triggered_ms,
+                base=pending.base,
+            )
+        )
+        effects.report(CheckpointTriggered(job=self._job, attempt=attempt, checkpoint=checkpoint))
+
+    # --- acknowledgements --------------------------------------------------------------------------------------------
+
+    def acknowledge(self, message: AcknowledgeCheckpoint) -> AcknowledgeOutcome:
+        pending = self._pending.get(message.checkpoint)
+        outcome = pending.acknowledge(message) if pending else self._outcome_of_decided(message.checkpoint)
+        match outcome:
+            case AcknowledgeOutcome.SUCCESS:
+                assert pending is not None
+                self.stats.acknowledged(message, self._effects.wall_ms)
+                if pending.is_fully_acknowledged:
+                    self._write(pending)
+            case AcknowledgeOutcome.UNKNOWN | AcknowledgeOutcome.DISCARDED:
+                self._discard_state(message)
+            case AcknowledgeOutcome.DUPLICATE:
+                pass  # The same files as before: they are part of the checkpoint.
+        return outcome
+
+    def decline(self, message: DeclineCheckpoint) -> bool:
+        """False: nobody waits for it."""
+        pending = self._pending.get(message.checkpoint)
+        subtask = SubtaskId(message.vertex, message.subtask)
+        if pending is None or not pending.waits_for(subtask):
+            return False
+        self._abort(pending, reason_of_decline(message.reason), f"{subtask} on {message.worker}: {message.detail}")
+        return True
+
+    def sink_committed(self, message: SinkCommitted) -> None:
+        sink = SubtaskId(message.vertex, message.subtask)
+        if self.sink_commits.committed(sink, message.checkpoint, message.committed_ms):
+            self._effects.cleanup(TrimExchange(epoch=self._effects.epoch, job=self._job))
+
+    def _outcome_of_decided(self, checkpoint: CheckpointId) -> AcknowledgeOutcome:
+        match self._fates.fate(checkpoint):
+            case CheckpointFate.COMPLETED:
+                return AcknowledgeOutcome.DUPLICATE
+            case CheckpointFate.ABORTED:
+                return AcknowledgeOutcome.DISCARDED
+            case CheckpointFate.UNKNOWN:
+                return AcknowledgeOutcome.UNKNOWN
+
+    def _discard_state(self, message: AcknowledgeCheckpoint) -> None:
+        """Only what this very checkpoint wrote: its handles also name files of earlier ones."""
+        if self._fates.fate(message.checkpoint) is CheckpointFate.UNKNOWN:
+            return  # It may still be completed by others, or was long ago: the cleaner's sweep knows better.
+        paths = sorted(
+            {
+                path
+                for snapshot in message.operators
+                for path in snapshot.state.paths()
+                if (parsed := parse_storage_path(path)) is not None
+                and parsed.job == self._job
+                and parsed.checkpoint == message.checkpoint
+            }
+        )
+        if paths:
+            self._effects.cleanup(
+                DiscardState(
+                    epoch=self._effects.epoch, job=self._job, checkpoint=message.checkpoint, paths=tuple(paths)
+                )
+            )
+
+    # --- completion --------------------------------------------------------------------------------------------------
+
+    def _write(self, pending: PendingCheckpoint) -> None:
+        pending.go(PendingState.WRITING)
+        self._effects.call(
+            WriteMetadata(
+                path=metadata_path(self._job, pending.checkpoint),
+                metadata=pending.metadata(),
+                origin=CheckpointOrigin(job=self._job, attempt=pending.attempt, triggered_ms=pending.triggered_ms),
+            ),
+            partial(self._written, pending),
+            partial(self._not_written, pending),
+        )
+
+    def _not_written(self, pending: PendingCheckpoint, error: CallError) -> None:
+        if pending.state is PendingState.WRITING:
+            self._abort(pending, Reason.METADATA_NOT_WRITTEN, error.detail)
+
+    def _written(self, pending: PendingCheckpoint, written: WrittenMetadata) -> None:
+        if pending.state is not PendingState.WRITING:
+            self._discard_checkpoint(pending.checkpoint)  # Aborted meanwhile: the file came after the first discard.
+            return
+        pending.go(PendingState.REGISTERING)
+        record = CheckpointRecord(
+            checkpoint=pending.checkpoint,
+            attempt=pending.attempt,
+            kind="checkpoint",
+            metadata_path=metadata_path(self._job, pending.checkpoint),
+            metadata_bytes=written.size_bytes,
+            metadata_checksum=written.checksum,
+            base=pending.base,
+            triggered_ms=pending.triggered_ms,
+            completed_ms=self._effects.wall_ms,
+            state_bytes=pending.state_bytes,
+        )
+        others = [p.base for p in self._pending.values() if p is not pending and p.base > 0]
+        self._effects.call(
+            AddCheckpoint(
+                epoch=self._effects.epoch,
+                job=self._job,
+                attempt=pending.attempt,
+                record=record,
+                retain=self._config.retained,
+                keep_from=min(others, default=None),
+            ),
+            partial(self._registered, pending, record),
+            partial(self._not_registered, pending),
+            repeats=True,
+        )
+
+    def _not_registered(self, pending: PendingCheckpoint, error: CallError) -> None:
+        self._abort(pending, reason_of_registration(error.failure), error.detail)
+
+    def _registered(
+        self, pending: PendingCheckpoint, record: CheckpointRecord, subsumed: list[CheckpointRecord]
+    ) -> None:
+        effects = self._effects
+        checkpoint = pending.checkpoint
+        pending.go(PendingState.COMPLETED)
+        del self._pending[checkpoint]
+        self._fates.completed(checkpoint)
+        gone = self.completed.add(record, subsumed)
+        stats = self.stats.completed(record)
+        self.stats.discarded([old.checkpoint for old in gone])
+        self._failures.completed(checkpoint)
+        self._decider.completed(effects.now_ms)
+        effects.broadcast(
+            NotifyCheckpointComplete(epoch=effects.epoch, job=self._job, attempt=pending.attempt, checkpoint=checkpoint)
+        )
+        for old in gone:
+            self._discard_checkpoint(old.checkpoint)
+        if gone:
+            effects.cleanup(TrimExchange(epoch=effects.epoch, job=self._job))
+        if pending.client is not None:
+            effects.reply(pending.client, CheckpointDone(checkpoint, record.metadata_path))
+        effects.report(
+            CheckpointCompleted(
+                job=self._job,
+                attempt=pending.attempt,
+                checkpoint=checkpoint,
+                duration_ms=stats.duration_ms,
+                state_bytes=stats.state_bytes,
+                written_bytes=stats.written_bytes,
+                alignment_ms=max(task.alignment_ms for task in stats.tasks),
+                completed_ms=record.completed_ms,
+            )
+        )
+        for older in [p for p in self._pending.values() if p.checkpoint < checkpoint]:
+            if older.state in _ABORTABLE:
+                self._abort(older, Reason.SUBSUMED)
+
+    # --- failure -----------------------------------------------------------------------------------------------------
+
+    def _abort(self, pending: PendingCheckpoint, reason: Reason, detail: str = "") -> None:
+        effects = self._effects
+        pending.go(PendingState.ABORTED)
+        del self._pending[pending.checkpoint]
+        self._fates.aborted(pending.checkpoint)
+        self.stats.failed(pending.checkpoint, effects.wall_ms, reason, detail)
+        effects.broadcast(
+            NotifyCheckpointAborted(
+                epoch=effects.epoch, job=self._job, attempt=pending.attempt, checkpoint=pending.checkpoint
+            )
+        )
+        self._discard_checkpoint(pending.checkpoint)
+        self._failed(pending.client, pending.attempt, pending.checkpoint, reason, detail)
+
+    def _refuse(self, request: CheckpointRequest, reason: Reason, detail: str) -> None:
+        self.stats.failed_to_trigger()
+        attempt = Attempt(0) if self._execution is None else self._execution.attempt
+        self._failed(request.client, attempt, None, reason, detail)
+
+    def _failed(
+        self, client: int | None, attempt: Attempt, checkpoint: CheckpointId | None, reason: Reason, detail: str
+    ) -> None:
+        if client is not None:
+            self._effects.reply(client, CheckpointFailed(checkpoint, reason, detail))
+        self._effects.report(
+            CheckpointAborted(job=self._job, attempt=attempt, checkpoint=checkpoint, reason=reason, detail=detail)
+        )
+        if self._failures.failed(checkpoint, reason):
+            what = describe(reason) + (f": {detail}" if detail else "")
+            self._fail_job(
+                f"more than {self._config.tolerable_failures} checkpoints failed in a row, the last one because {what}"
+            )
+
+    def _discard_checkpoint(self, checkpoint: CheckpointId) -> None:
+        self._effects.cleanup(DiscardCheckpoint(epoch=self._effects.epoch, job=self._job, checkpoint=checkpoint))
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def validate(self) -> None:
+        for part in (self.stats, self.completed, self.sink_commits, self._fates, self._decider, self._failures):
+            part.validate()
+        assert (self._execution is None) == (self._plan is None)
+        for checkpoint, pending in self._pending.items():
+            pending.validate()
+            assert checkpoint == pending.checkpoint
+            assert pending.state not in (PendingState.COMPLETED, PendingState.ABORTED)
+            assert self._fates.fate(checkpoint) is CheckpointFate.UNKNOWN
+            assert checkpoint not in self.completed
+            if self._execution is None:
+                assert pending.state is PendingState.REGISTERING
+        assert all(
+            self._fates.fate(record.checkpoint) is not CheckpointFate.ABORTED for record in self.completed.retained()
+        )

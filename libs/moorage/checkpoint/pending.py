@@ -1,0 +1,144 @@
+"""A checkpoint that was triggered and is not decided (Flink: PendingCheckpoint).
+
+==============  ================================================  ==========================================
+state           means                                             left to
+==============  ================================================  ==========================================
+ACKNOWLEDGING   subtasks snapshot                                 WRITING: all acknowledged; ABORTED
+WRITING         ``_metadata`` is being written                    REGISTERING: it is durable; ABORTED
+REGISTERING     the registry was asked to add it: its outcome     COMPLETED: added; ABORTED: refused for sure
+                is unknown until the registry answers
+COMPLETED       final
+ABORTED         final
+==============  ================================================  ==========================================
+
+The cost of an acknowledgement depends on what it carries, not on the number of subtasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+from moorage.graph.checkpoint_plan import CheckpointPlan
+from moorage.ids import Attempt, CheckpointId, OperatorId, SubtaskId, VertexId
+from moorage.messages.events import AcknowledgeCheckpoint
+from moorage.state.operator_state import CheckpointMetadata, OperatorState, OperatorSubtaskState
+
+
+class PendingState(Enum):
+    ACKNOWLEDGING = "acknowledging"
+    WRITING = "writing"
+    REGISTERING = "registering"
+    COMPLETED = "completed"
+    ABORTED = "aborted"
+
+
+TRANSITIONS: Mapping[PendingState, frozenset[PendingState]] = {
+    PendingState.ACKNOWLEDGING: frozenset({PendingState.WRITING, PendingState.ABORTED}),
+    PendingState.WRITING: frozenset({PendingState.REGISTERING, PendingState.ABORTED}),
+    PendingState.REGISTERING: frozenset({PendingState.COMPLETED, PendingState.ABORTED}),
+    PendingState.COMPLETED: frozenset(),
+    PendingState.ABORTED: frozenset(),
+}
+
+
+class AcknowledgeOutcome(Enum):
+    SUCCESS = "success"
+    DUPLICATE = "duplicate"
+    """This subtask has acknowledged already."""
+    UNKNOWN = "unknown"
+    """Nobody waits for this subtask, or it reports an operator that it does not have."""
+    DISCARDED = "discarded"
+    """The checkpoint is aborted: what the acknowledgement brings is garbage."""
+
+
+class PendingCheckpoint:
+    """See the module. Times: ``triggered_ms`` on the wall, ``deadline_ms`` monotonic."""
+
+    def __init__(
+        self,
+        checkpoint: CheckpointId,
+        attempt: Attempt,
+        plan: CheckpointPlan,
+        max_parallelism: int,
+        *,
+        base: CheckpointId,
+        triggered_ms: int,
+        deadline_ms: int,
+        client: int | None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.attempt = attempt
+        self.base = base
+        self.triggered_ms = triggered_ms
+        self.deadline_ms = deadline_ms
+        self.client = client
+        self.state = PendingState.ACKNOWLEDGING
+        self.state_bytes = 0
+        self._plan = plan
+        self._max_parallelism = max_parallelism
+        self._missing = set(plan.wait_for)
+        self._operators: dict[VertexId, dict[OperatorId, dict[int, OperatorSubtaskState]]] = {
+            vertex.vertex: {operator.operator_id: {} for operator in vertex.operators} for vertex in plan.vertices
+        }
+
+    def acknowledge(self, message: AcknowledgeCheckpoint) -> AcknowledgeOutcome:
+        if self.state is PendingState.ABORTED:
+            return AcknowledgeOutcome.DISCARDED
+        subtask = SubtaskId(message.vertex, message.subtask)
+        if subtask not in self._plan.wait_for:
+            return AcknowledgeOutcome.UNKNOWN
+        if subtask not in self._missing:
+            return AcknowledgeOutcome.DUPLICATE
+        operators = self._operators[subtask.vertex]
+        if any(snapshot.operator not in operators for snapshot in message.operators):
+            return AcknowledgeOutcome.UNKNOWN
+        for snapshot in message.operators:
+            operators[snapshot.operator][subtask.subtask] = snapshot.state
+        self._missing.remove(subtask)
+        self.state_bytes += message.metrics.state_bytes
+        return AcknowledgeOutcome.SUCCESS
+
+    @property
+    def is_fully_acknowledged(self) -> bool:
+        return not self._missing
+
+    @property
+    def missing_count(self) -> int:
+        return len(self._missing)
+
+    def missing(self, at_most: int) -> list[SubtaskId]:
+        """Some subtasks that did not acknowledge, for people."""
+        return sorted(self._missing)[:at_most]
+
+    def waits_for(self, subtask: SubtaskId) -> bool:
+        return subtask in self._missing
+
+    def go(self, state: PendingState) -> None:
+        if state not in TRANSITIONS[self.state]:
+            raise AssertionError(f"checkpoint {self.checkpoint} can't go from {self.state.value} to {state.value}")
+        self.state = state
+
+    def metadata(self) -> CheckpointMetadata:
+        """What ``_metadata`` will hold: every operator of the plan, also those without state."""
+        return CheckpointMetadata(
+            checkpoint=self.checkpoint,
+            operators=tuple(
+                OperatorState(
+                    operator=operator.operator_id,
+                    uid=operator.uid,
+                    name=operator.name,
+                    parallelism=vertex.parallelism,
+                    max_parallelism=self._max_parallelism,
+                    subtasks=dict(sorted(self._operators[vertex.vertex][operator.operator_id].items())),
+                )
+                for vertex in self._plan.vertices
+                for operator in vertex.operators
+            ),
+        )
+
+    def validate(self) -> None:
+        assert self._missing <= self._plan.wait_for
+        if self.state not in (PendingState.ACKNOWLEDGING, PendingState.ABORTED):
+            assert not self._missing
+        assert self.base < self.checkpoint

@@ -1,0 +1,1 @@
+"""When and whether a failed job is started again. Pure deciders."""
