@@ -39,8 +39,8 @@ def encode_metadata(metadata: CheckpointMetadata, version: int = LATEST_VERSION)
     Raises MetadataError for state that the version has no room for.
     """
     layout = LAYOUTS.get(version)
-    if layout is None:
-        raise MetadataError(f"metadata version {version} can't be written: use one of {', '.join(map(str, LAYOUTS))}")
+    if layout is None or layout.chains:
+        raise MetadataError(f"metadata version {version} can't be written, only 2 to {LATEST_VERSION}")
     writer = Writer()
     writer.int32(_MAGIC)
     writer.int32(version)
@@ -78,7 +78,7 @@ def _decode_metadata(reader: Reader) -> CheckpointMetadata:
     if layout is None:
         raise reader.corrupt(f"version {version} is not supported")
     checkpoint = CheckpointId(reader.size("checkpoint id"))
-    master_states = tuple(_read_master_state(reader) for _ in range(reader.count("master states", _MASTER_STATE_BYTES)))
+    master_states = () if layout.chains else _read_master_states(reader)
     operators = tuple(read_operator(reader, layout) for _ in range(reader.count("operators", OPERATOR_BYTES)))
     properties = read_properties(reader) if layout.properties else RETAINED_CHECKPOINT
     reader.end()
@@ -108,6 +108,11 @@ def _properties(metadata: CheckpointMetadata) -> CheckpointProperties:
 
 def _usual_properties(savepoint: bool) -> CheckpointProperties:
     return CANONICAL_SAVEPOINT if savepoint else RETAINED_CHECKPOINT
+
+
+def _read_master_states(reader: Reader) -> tuple[MasterState, ...]:
+    count = reader.count("master states", _MASTER_STATE_BYTES)
+    return tuple(_read_master_state(reader) for _ in range(count))
 
 
 def _read_master_state(reader: Reader) -> MasterState:

@@ -84,6 +84,12 @@ class Reader:
     def byte(self, what: str) -> int:
         return self.take(1, what)[0]
 
+    def took(self, value: int) -> bool:
+        """Whether the next byte is ``value``; if so, it is taken."""
+        there = self.remaining_bytes > 0 and self._data[self._position] == value
+        self._position += there
+        return there
+
     def int32(self, what: str) -> int:
         value: int = _INT.unpack(self.take(INT_BYTES, what))[0]
         return value

@@ -11,7 +11,7 @@ from enum import IntEnum
 from moorage.errors import MetadataError
 from moorage.ids import CheckpointId
 from moorage.serde.metadata.binary import INT_BYTES, LONG_BYTES, TEXT_BYTES, Reader, Writer
-from moorage.serde.metadata.streams import STREAM_BYTES, read_stream, write_stream
+from moorage.serde.metadata.streams import NO_STATE, STREAM_BYTES, read_stream, write_stream
 from moorage.state.handles import (
     UNKNOWN_SIZE_BYTES,
     ChangelogBytesHandle,
@@ -30,7 +30,6 @@ _CHAIN_ID = "moorage.chain"
 
 
 class _Type(IntEnum):
-    NONE = 0
     KEY_GROUPS = 3
     INCREMENTAL = 5
     SAVEPOINT_KEY_GROUPS = 7
@@ -44,10 +43,9 @@ class _Type(IntEnum):
 
 
 def read_keyed(reader: Reader) -> tuple[KeyedHandle, ...]:
-    code = reader.byte("type of a keyed state handle")
-    if code == _Type.NONE:
+    if reader.took(NO_STATE):
         return ()
-    handle = _read_keyed(reader, code)
+    handle = _read_keyed(reader)
     if isinstance(handle, ChangelogHandle) and handle.handle_id == _CHAIN_ID:
         chain = handle.materialized
         if len(chain) > 1 and _chain_handle(chain) == handle:
@@ -58,7 +56,7 @@ def read_keyed(reader: Reader) -> tuple[KeyedHandle, ...]:
 def write_keyed(writer: Writer, handles: tuple[KeyedHandle, ...]) -> None:
     match handles:
         case ():
-            writer.byte(_Type.NONE)
+            writer.byte(NO_STATE)
         case (handle,):
             _write_keyed(writer, handle)
         case _:
@@ -80,13 +78,13 @@ def _chain_handle(chain: tuple[KeyedHandle, ...]) -> ChangelogHandle:
     )
 
 
-def _read_keyed(reader: Reader, code: int) -> KeyedHandle:
-    match code:
-        case _Type.CHANGELOG | _Type.CHANGELOG_V2:
+def _read_keyed(reader: Reader) -> KeyedHandle:
+    match reader.byte("type of a keyed state handle"):
+        case _Type.CHANGELOG | _Type.CHANGELOG_V2 as code:
             return _read_changelog(reader, with_checkpoint=code == _Type.CHANGELOG_V2)
         case _Type.CHANGELOG_BYTES | _Type.CHANGELOG_FILES | _Type.CHANGELOG_FILES_V2:
-            raise reader.corrupt(f"a {_Type(code).name} handle outside of a ChangelogStateBackendHandle")
-        case _:
+            raise reader.corrupt("a ChangelogStateHandle stands outside of a ChangelogStateBackendHandle")
+        case code:
             return _read_snapshot(reader, code)
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 class Layout(NamedTuple):
     version: int
+    chains: bool = False
+    """Written by Flink 1.2, and only read here: no master states, and chains in the place of operators."""
     legacy_fields: bool = False
     """Fields that Flink 1.2 used. No coordinators, finished subtasks nor channel state."""
     typed_channels: bool = False
@@ -20,6 +22,7 @@ class Layout(NamedTuple):
 LAYOUTS = {
     layout.version: layout
     for layout in (
+        Layout(1, chains=True, legacy_fields=True),
         Layout(2, legacy_fields=True),
         Layout(3),
         Layout(4, properties=True),

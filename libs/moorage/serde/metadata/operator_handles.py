@@ -31,7 +31,7 @@ def read_operator_handle(reader: Reader) -> OperatorHandle:
         return OperatorStreamHandle(states, read_stream(reader))
     task_owned_folder = reader.path("task owned folder of merged files")
     shared_folder = reader.path("shared folder of merged files")
-    empty = reader.flag(reader.byte("flag of an empty merged state"), "flag of an empty merged state")
+    empty = reader.flag(reader.byte("flag of a merged state"), "flag of a merged state")
     segment = read_segment(reader)
     if empty != (segment is None):
         raise reader.corrupt("a merged operator state contradicts itself: it is empty, or it has a segment")

@@ -1,4 +1,8 @@
-"""States of operators and of their subtasks (Flink: OperatorState, OperatorSubtaskState)."""
+"""States of operators and of their subtasks (Flink: OperatorState, OperatorSubtaskState).
+
+Version 1 knows no operators, only job vertices: chains of operators. A vertex becomes one operator with the id of the
+vertex, and its managed and raw operator state are the handles of all operators of the chain, in its order.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from moorage.serde.metadata.channels import read_inputs, read_outputs, write_cha
 from moorage.serde.metadata.keyed import read_keyed, write_keyed
 from moorage.serde.metadata.layouts import Layout
 from moorage.serde.metadata.operator_handles import read_operator_handle, write_operator_handle
-from moorage.serde.metadata.streams import read_coordinator_state, write_coordinator_state
+from moorage.serde.metadata.streams import NO_STATE, read_coordinator_state, write_coordinator_state
 from moorage.state.handles import OperatorHandle
 from moorage.state.operator_state import OperatorState, OperatorSubtaskState
 
@@ -42,7 +46,7 @@ def _read_operator(reader: Reader, layout: Layout, operator: OperatorId, name: s
     coordinator = None
     if not layout.legacy_fields:
         coordinator = read_coordinator_state(reader)
-    elif (chain_length := reader.int32("chain length")) != _CHAIN_LENGTH:
+    elif (chain_length := reader.index("chain length")) != _CHAIN_LENGTH and not layout.chains:
         raise reader.corrupt(f"chain length can't be {chain_length}")
     subtasks = _read_subtasks(reader, layout, parallelism)
     if subtasks is None and coordinator is not None:
@@ -142,11 +146,13 @@ def _write_subtasks(writer: Writer, state: OperatorState, layout: Layout) -> Non
 
 def _read_subtask(reader: Reader, layout: Layout) -> OperatorSubtaskState:
     if layout.legacy_fields:
-        reader.int64("duration")
-        if reader.int32("number of legacy states"):
-            raise reader.corrupt("legacy state of Flink's Checkpointed interface is not supported")
-    managed_operator = _read_operator_handles(reader, "managed operator state")
-    raw_operator = _read_operator_handles(reader, "raw operator state")
+        if (duration := reader.int64("duration")) != _DURATION:
+            raise reader.corrupt(f"duration can't be {duration}")
+        legacy_states = reader.count("legacy states", 1)
+        if not all(layout.chains and reader.took(NO_STATE) for _ in range(legacy_states)):
+            raise reader.corrupt("legacy state (of Flink's Checkpointed interface) is not supported")
+    managed_operator = _read_operator_handles(reader, layout, "managed operator states")
+    raw_operator = _read_operator_handles(reader, layout, "raw operator states")
     managed_keyed, raw_keyed = read_keyed(reader), read_keyed(reader)
     channels = not layout.legacy_fields
     return OperatorSubtaskState(
@@ -174,9 +180,11 @@ def _write_subtask(writer: Writer, state: OperatorSubtaskState, layout: Layout) 
         raise MetadataError(f"metadata version {layout.version} has no room for channel state")
 
 
-def _read_operator_handles(reader: Reader, what: str) -> tuple[OperatorHandle, ...]:
-    present = reader.flag(reader.int32(f"flag of {what}"), f"flag of {what}")
-    return (read_operator_handle(reader),) if present else ()
+def _read_operator_handles(reader: Reader, layout: Layout, what: str) -> tuple[OperatorHandle, ...]:
+    count = reader.count(what, 1)
+    if count > 1 and not layout.chains:
+        raise reader.corrupt(f"there are {count} {what}, but can be only one")
+    return tuple(read_operator_handle(reader) for _ in range(count) if not (layout.chains and reader.took(NO_STATE)))
 
 
 def _write_operator_handles(writer: Writer, handles: tuple[OperatorHandle, ...], what: str) -> None:

@@ -7,6 +7,9 @@ from enum import IntEnum
 from moorage.serde.metadata.binary import Reader, Writer
 from moorage.state.handles import ByteStreamHandle, FileHandle, SegmentHandle, StreamHandle
 
+NO_STATE = 0
+"""Stands for a handle of any kind that is not there."""
+
 STREAM_BYTES = 1
 """The least that a stream handle takes."""
 
@@ -15,7 +18,6 @@ _UNKNOWN_SIZE = -1
 
 
 class _Type(IntEnum):
-    NONE = 0
     BYTES = 1
     FILE = 2
     KEY_GROUPS = 3
@@ -25,14 +27,32 @@ class _Type(IntEnum):
 
 
 _MISPLACED: dict[int, str] = {
-    _Type.NONE: "a stream handle is missing",
+    NO_STATE: "a stream handle is missing",
     _Type.KEY_GROUPS: "a KeyGroupsStateHandle stands for a stream, which is not supported",
     _Type.EMPTY_SEGMENT: "an EmptySegmentFileStateHandle stands where only state can",
 }
 
 
 def read_stream(reader: Reader) -> StreamHandle:
-    return _read_stream(reader, reader.byte("type of a stream handle"))
+    match reader.byte("type of a stream handle"):
+        case _Type.BYTES:
+            return ByteStreamHandle(reader.text("name of a byte stream"), reader.data("a byte stream"))
+        case _Type.FILE:
+            size_bytes = reader.size("size of a file", least=_UNKNOWN_SIZE)
+            return FileHandle(reader.path("path of a file"), size_bytes)
+        case _Type.RELATIVE_FILE:
+            relative_path = reader.path("relative path of a file")
+            if relative_path.startswith("/"):
+                raise reader.corrupt(f"relative path of a file: {relative_path!r} is not relative")
+            path = f"{reader.folder}/{relative_path}" if reader.folder else relative_path
+            return FileHandle(path, reader.size("size of a file", least=_UNKNOWN_SIZE), relative_path)
+        case _Type.SEGMENT:
+            offset, size_bytes = reader.size("offset of a segment"), reader.size("size of a segment")
+            shared = reader.flag(reader.int32("scope of a segment"), "scope of a segment")
+            path = reader.path("path of a merged file")
+            return SegmentHandle(path, offset, size_bytes, shared, reader.text("id of a logical file"))
+        case code:
+            raise reader.corrupt(_MISPLACED.get(code, f"stream handle of type {code}"))
 
 
 def write_stream(writer: Writer, handle: StreamHandle) -> None:
@@ -61,10 +81,9 @@ def write_stream(writer: Writer, handle: StreamHandle) -> None:
 
 def read_coordinator_state(reader: Reader) -> ByteStreamHandle | None:
     """State of an operator coordinator lies in the metadata itself, or there is none."""
-    code = reader.byte("type of a coordinator state")
-    if code == _Type.NONE:
+    if reader.took(NO_STATE):
         return None
-    stream = _read_stream(reader, code)
+    stream = read_stream(reader)
     if not isinstance(stream, ByteStreamHandle):
         raise reader.corrupt(f"the coordinator state is a {type(stream).__name__} and no ByteStreamHandle")
     return stream
@@ -72,17 +91,16 @@ def read_coordinator_state(reader: Reader) -> ByteStreamHandle | None:
 
 def write_coordinator_state(writer: Writer, handle: ByteStreamHandle | None) -> None:
     if handle is None:
-        writer.byte(_Type.NONE)
+        writer.byte(NO_STATE)
     else:
         write_stream(writer, handle)
 
 
 def read_segment(reader: Reader) -> SegmentHandle | None:
     """A segment of a merged file, or None for the placeholder of one."""
-    code = reader.byte("type of a segment")
-    if code == _Type.EMPTY_SEGMENT:
+    if reader.took(_Type.EMPTY_SEGMENT):
         return None
-    stream = _read_stream(reader, code)
+    stream = read_stream(reader)
     if not isinstance(stream, SegmentHandle):
         raise reader.corrupt(f"a merged operator state is a {type(stream).__name__} and no SegmentHandle")
     return stream
@@ -93,25 +111,3 @@ def write_segment(writer: Writer, handle: SegmentHandle | None) -> None:
         writer.byte(_Type.EMPTY_SEGMENT)
     else:
         write_stream(writer, handle)
-
-
-def _read_stream(reader: Reader, code: int) -> StreamHandle:
-    match code:
-        case _Type.BYTES:
-            return ByteStreamHandle(reader.text("name of a byte stream"), reader.data("a byte stream"))
-        case _Type.FILE:
-            size_bytes = reader.size("size of a file", least=_UNKNOWN_SIZE)
-            return FileHandle(reader.path("path of a file"), size_bytes)
-        case _Type.RELATIVE_FILE:
-            relative_path = reader.path("relative path of a file")
-            if relative_path.startswith("/"):
-                raise reader.corrupt(f"relative path of a file: {relative_path!r} is not relative")
-            path = f"{reader.folder}/{relative_path}" if reader.folder else relative_path
-            return FileHandle(path, reader.size("size of a file", least=_UNKNOWN_SIZE), relative_path)
-        case _Type.SEGMENT:
-            offset, size_bytes = reader.size("offset of a segment"), reader.size("size of a segment")
-            shared = reader.flag(reader.int32("scope of a segment"), "scope of a segment")
-            path = reader.path("path of a merged file")
-            return SegmentHandle(path, offset, size_bytes, shared, reader.text("id of a logical file"))
-        case _:
-            raise reader.corrupt(_MISPLACED.get(code, f"stream handle of type {code}"))
