@@ -51,6 +51,12 @@ def job_topic_prefix(job: JobId) -> str:
     return f"moorage.{job}."
 
 
+def is_job_topic(job: JobId, topic: str) -> bool:
+    """Whether one of the functions above names ``topic`` for this job."""
+    prefix = job_topic_prefix(job)
+    return topic == commits_topic(job) or (topic.startswith(prefix) and "--" in topic.removeprefix(prefix))
+
+
 def transactional_id(job: JobId, sink: OperatorUid, subtask: int) -> str:
     return f"moorage.{job}.{sink}.{subtask}"
 

@@ -19,22 +19,22 @@ Of the registry:
 
 R1  Checkpoint ids and attempts are given once and ascend, also over the lives of a job name.
 R2  A checkpoint is added only under the job's present attempt, by the present epoch.
-R3  A checkpoint is added only while its ``base`` is retained (or is 0), in one atomic step.
+R3  A checkpoint is added only while its ``base`` is retained (or is 0), and only above every completed checkpoint, in
+    one atomic step. (With two concurrent checkpoints two ``add_checkpoint`` may be under way: the older one must not
+    come second.) A savepoint may come late if it writes outside of ``chk-<n>/`` and ``shared/``, where the cleaner
+    touches nothing.
 R4  A checkpoint that has left the registry does not come back.
 
 Of the coordinator:
 
-C1  Checkpoints complete in ascending order of ids: what is pending below a completed one has been aborted. (A pending
-    savepoint may outlive newer checkpoints if it writes outside of ``chk-<n>/`` and ``shared/``, where the cleaner
-    touches nothing.)
-C2  It says that a checkpoint is aborted (DiscardCheckpoint), or that a job has ended (a terminal status in the
-    registry), only when no ``add_checkpoint`` of it is under way with an unknown outcome: it repeats the call until the
-    outcome is known. A leader that dies on the way needs no care, its call is fenced.
-C3  It restores only from retained checkpoints, and a checkpoint of the new attempt completes only when every subtask
+C1  It says that a checkpoint is aborted (DiscardCheckpoint), or that a job has ended (a terminal status in the
+    registry), only when no ``add_checkpoint`` of it can take effect any more: while the outcome of one is unknown, it
+    repeats the call until it is refused or done.
+C2  It restores only from retained checkpoints, and a checkpoint of the new attempt completes only when every subtask
     has restored. A registry that is rebuilt gets a job's checkpoints before the job.
-C4  PurgeJob is sent for ended jobs only, and nothing is submitted or restored under that name until the registry has
+C3  PurgeJob is sent for ended jobs only, and nothing is submitted or restored under that name until the registry has
     forgotten the job.
-C5  It takes the checkpoints of an ended job out of the registry where the job's retention says so (``retention``).
+C4  It takes the checkpoints of an ended job out of the registry where the job's retention says so (``retention``).
 
 Of the workers:
 
@@ -47,16 +47,16 @@ Files
 Let the facts of a job be read in this order: last id given, then the job's record, then the retained checkpoints (at
 time t). The listing may be of any time. Call file f, written for checkpoint n by attempt a, *decided* if at time t
 
-- n is not above the newest retained checkpoint, savepoints not counted (C1, R1), or
+- n is not above the newest retained checkpoint, savepoints not counted (R1, R3), or
 - a is below the record's attempt (R2), or n is not above its ``base_checkpoint_id`` (an earlier life of the name), or
-- the record says that the job has ended, and n is not above the last id given (C2; a later life has higher ids), or
-- DiscardCheckpoint has named n, before t (C2).
+- the record says that the job has ended, and n is not above the last id given (C1; a later life has higher ids), or
+- DiscardCheckpoint has named n, before t (C1).
 
 A decided file is written for no checkpoint that is added after t. Claim: a decided file without a mark is never
 referred to again. By induction over the checkpoints added after t: c refers to files of its own, which f is not since
 f is decided, and to files of its base (W1). The base is retained when c is added (R3): so it was retained at t and
 f, without a mark, is not in it; or it was added after t, and the claim holds for it. Nothing else comes back (R4). And
-nobody reads f for a restore: that needs a retained checkpoint which refers to it (C3).
+nobody reads f for a restore: that needs a retained checkpoint which refers to it (C2).
 
 Who is not decided is kept as being in progress. The grace age adds nothing to this argument. It is a second line: a
 file that neither the registry calls subsumed nor a message calls aborted stays until it is that old.
@@ -72,7 +72,7 @@ Exchange logs
 -------------
 An exchange is read from the positions of a retained checkpoint on, by whoever is restored from it. Let s be the lowest
 position that any retained checkpoint has in a partition. Every later checkpoint has positions not below s, since its
-attempt started from a retained one (C3, W2), so s never falls and the log before it is needed by nobody. If a retained
+attempt started from a retained one (C2, W2), so s never falls and the log before it is needed by nobody. If a retained
 checkpoint has no position for the partition, or if there is no checkpoint at all, nothing is cut.
 
 The exchange of an exactly-once sink is read from the sink's commit marker on. Markers only move forward, and one that
@@ -84,7 +84,7 @@ Purge
 The one time that the cleaner writes to the registry, with the epoch of the present leader: it takes the checkpoints out
 of it, then deletes files, topics and groups, and forgets the job last, when a whole pass found nothing more to delete.
 A crash in between leaves a job that can be purged again. Topic names return with the next life of the job name, so
-this rests on C4 and, for a cleaner that was stopped in the middle of a call while another one finished, on the time
+this rests on C3 and, for a cleaner that was stopped in the middle of a call while another one finished, on the time
 that the record stays in the registry after the last deletion (``purge_hold_ms``). Savepoints survive: as long as the
 registry holds one, its files and the job's record stay.
 """
