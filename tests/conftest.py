@@ -8,7 +8,6 @@ groups, transactional ids and registry namespaces.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -19,6 +18,7 @@ from testcontainers.core.container import DockerContainer
 
 from moorage_cli.embedded import kafka as embedded_kafka
 from moorage_cli.embedded import redis as embedded_redis
+from moorage_cli.embedded.errors import choose_port
 
 KAFKA_IMAGE = "apache/kafka:4.1.0"
 REDIS_IMAGE = "redis:7-alpine"
@@ -30,7 +30,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if servers := os.environ.get("MOORAGE_KAFKA_BOOTSTRAP_SERVERS"):
         yield servers
     elif _docker_has(KAFKA_IMAGE):
-        port = _free_port()
+        port = choose_port("a container", 0)
         with _kafka_container(port):
             yield _wait_for(f"127.0.0.1:{port}", embedded_kafka.answers)
     else:
@@ -45,7 +45,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if url := os.environ.get("MOORAGE_REDIS_URL"):
         yield url
     elif _docker_has(REDIS_IMAGE):
-        port = _free_port()
+        port = choose_port("a container", 0)
         with (
             DockerContainer(REDIS_IMAGE)
             .with_command("redis-server --appendonly yes --appendfsync always")
@@ -94,13 +94,6 @@ def _docker_has(image: str) -> bool:
     except DockerException:
         return False
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait_for(address: str, answers: Callable[[str], bool], timeout_s: float = 90.0) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from collections import deque
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 from moorage.errors import MoorageError
 
 LOOPBACK = "127.0.0.1"
+_FREE_PORTS = range(20_000, 32_000)
+"""Below the ports that systems give to outgoing connections: while a server is down, a client that tries to reach it
+could be given the server's own port, and would then be connected to itself."""
 
 
 class StackError(MoorageError):
@@ -26,16 +30,25 @@ def log_tail(log: Path, lines: int = 15) -> str:
 
 
 def choose_port(name: str, port: int) -> int:
-    """``port`` when nothing listens there, any free one for 0; StackError when it is taken.
+    """``port`` when nothing listens there, a free one for 0; StackError when it is taken.
 
     Another process may still take the port before the server binds it; then the server's own log says so.
     """
+    if port == 0:
+        while _refusal(port := secrets.choice(_FREE_PORTS)) is not None:
+            pass
+    elif (refusal := _refusal(port)) is not None:
+        raise StackError(f"{name} can't listen on {LOOPBACK}:{port}: {refusal}. Port 0 chooses a free one.")
+    return port
+
+
+def _refusal(port: int) -> str | None:
+    """Why the port can't be bound; None when it can."""
     with socket.socket() as probe:
         # As the servers do it: connections of an earlier run in TIME_WAIT don't count as a listener.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
         except OSError as error:
-            raise StackError(f"{name} can't listen on {LOOPBACK}:{port}: {error.strerror or error}") from None
-        number: int = probe.getsockname()[1]
-        return number
+            return error.strerror or str(error)
+    return None

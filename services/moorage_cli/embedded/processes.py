@@ -118,18 +118,21 @@ class ManagedProcess:
         os.killpg(pid, number)
         return pid
 
-    def stop(self) -> None:
-        """End the child: SIGTERM, after the grace SIGKILL. Returns when it is gone; harmless if it is already."""
+    def terminate(self) -> None:
+        """Tell the child to end, and don't wait for it; it is not started again."""
         with self._lock:
             self._stopping.set()
-            thread = self._thread
-        if thread is None:
-            return
         self._signal_quietly(signal.SIGTERM)
         self._signal_quietly(signal.SIGCONT)  # a stopped process would not see the SIGTERM
-        thread.join(self.spec.stop_grace_s)
+
+    def stop(self) -> None:
+        """End the child: SIGTERM, after the grace SIGKILL. Returns when it is gone; harmless if it is already."""
+        if self._thread is None:
+            return
+        self.terminate()
+        self._thread.join(self.spec.stop_grace_s)
         self._signal_quietly(signal.SIGKILL)
-        thread.join()
+        self._thread.join()
 
     def wait(self, timeout_s: float) -> int | None:
         """Wait until the child ended for good (a restarting one does not): its return code, None on timeout."""

@@ -1,0 +1,51 @@
+# Everything here works on a fresh machine: Python 3.11 or newer and, for the embedded Kafka, Java 17 or newer and Maven.
+
+PYTHON ?= python3
+SEEDS ?= 10000
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+CODE := libs services tests examples
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.PHONY: venv
+venv: $(INSTALLED) ## create .venv with Moorage and what its tests need
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Moorage needs Python 3.11 or newer, $(PYTHON) is "\
+	+ sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
+	@echo 'Setting up $(VENV)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --editable '.[embedded]' --group dev
+	@touch $@
+
+.PHONY: demo
+demo: $(INSTALLED) ## 200,000 orders, a worker and the coordinator killed on the way, every result counted
+	@$(BIN)/moorage demo
+
+.PHONY: check
+check: $(INSTALLED) ## style, types and import rules
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: test
+test: $(INSTALLED) ## unit tests, simulation, tests on a real Kafka and Redis
+	$(BIN)/pytest -q -m 'not kafka' -n 2 tests
+	$(BIN)/pytest -q -m kafka tests
+
+.PHONY: simulate
+simulate: $(INSTALLED) ## the simulation with SEEDS=10000
+	MOORAGE_SIMULATION_SEEDS=$(SEEDS) $(BIN)/pytest -q -n 2 tests/simulation
+
+.PHONY: clean
+clean: ## remove what was made here but for .venv
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,294 @@
+"""The console script `moorage`.
+
+Exit codes: 0 done; 1 something failed while running; 2 what was asked for can't be right (an unknown option, a bad
+setting, a pipeline that can't be imported or compiled). Data goes to standard output, everything else to standard
+error; ``--json`` prints data for programs.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import dropwhile
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+
+import moorage
+from moorage.api.compiler import CompiledPipeline
+from moorage.api.loader import load_pipeline
+from moorage.errors import MoorageError, PipelineError, SettingError, UserCodeError
+from moorage_cli import demo as demo_run
+from moorage_cli import dev as dev_run
+from moorage_cli.client import DEFAULT_URL, CoordinatorClient
+from moorage_cli.embedded.processes import ProcessExit
+from moorage_cli.embedded.stack import Stack
+from moorage_cli.screen import Screen, checkpoints_table, jobs_table
+
+USER_ERROR = 2
+
+app = typer.Typer(
+    help="Moorage: exactly-once stream processing on Kafka.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_out = Console(soft_wrap=True)
+_err = Console(stderr=True, soft_wrap=True)
+
+Rest = Annotated[
+    str, typer.Option("--rest", metavar="URL", envvar="MOORAGE_REST_URL", help="Where the coordinator answers.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Job = Annotated[str, typer.Argument(help="Name of the job.")]
+PipelineRef = Annotated[str, typer.Argument(metavar="PIPELINE", help="MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE.")]
+Workers = Annotated[int, typer.Option(min=1, help="Worker processes.")]
+Kafka = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SERVERS", envvar="MOORAGE_KAFKA_BOOTSTRAP_SERVERS", help="A running Kafka, in place of our own."
+    ),
+]
+
+
+def main() -> None:
+    """Run the command line; never shows a traceback of ours for an error that we raised on purpose."""
+    try:
+        app()
+    except UserCodeError as error:
+        _err.file.write(_user_traceback(error))
+        _fail(error, USER_ERROR)
+    except (PipelineError, SettingError) as error:
+        _fail(error, USER_ERROR)
+    except MoorageError as error:
+        _fail(error, 1)
+
+
+def _fail(error: MoorageError, code: int) -> NoReturn:
+    _err.print(f"moorage: {error}", style="red", markup=False, highlight=False)
+    raise SystemExit(code) from None
+
+
+def _user_traceback(error: UserCodeError) -> str:
+    """The user's own traceback, from their first frame on."""
+    if error.__cause__ is None:
+        return ""
+    shown = traceback.TracebackException.from_exception(error.__cause__)
+    ours = str(Path(moorage.__file__).parent)
+    frames = dropwhile(
+        lambda f: f.filename.startswith((ours, "<frozen importlib")) or "/importlib/" in f.filename, shown.stack
+    )
+    shown.stack = traceback.StackSummary.from_list(list(frames))
+    return "".join(shown.format())
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        _out.print(f"moorage {moorage.__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+# --- the whole stack on this machine ---------------------------------------------------------------------------------
+
+
+@app.command()
+def dev(
+    pipeline: PipelineRef,
+    workers: Workers = 2,
+    data_dir: Annotated[Path, typer.Option(help="Where everything is kept; a second start goes on from there.")] = Path(
+        "moorage-data"
+    ),
+    kafka: Kafka = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(metavar="URL", envvar="MOORAGE_REDIS_URL", help="A running Redis, in place of our own."),
+    ] = None,
+    kafka_port: Annotated[int, typer.Option(help="Of our own Kafka; 0: any free one.")] = 9092,
+    rest_port: Annotated[int, typer.Option(help="Of the coordinator; 0: any free one.")] = 8081,
+    metrics_port: Annotated[int, typer.Option(help="Of the coordinator; the other services take the next ones.")] = 0,
+) -> None:
+    """Run a pipeline on a Kafka and a Redis of its own, with all services, until Ctrl-C."""
+    compiled = _load(pipeline)
+    exits: queue.Queue[ProcessExit] = queue.Queue()
+    screen = Screen(_out, line_interval_s=30.0)
+    stack = Stack(
+        data_dir,
+        workers=workers,
+        kafka=kafka,
+        redis=redis,
+        kafka_port=kafka_port,
+        rest_port=rest_port,
+        metrics_port=metrics_port,
+        on_exit=exits.put,
+        announce=screen.event,
+    )
+    with _until_interrupted(screen), stack, CoordinatorClient(stack.rest_url, _token()) as client:
+        dev_run.prepare(stack, client, compiled, screen)
+        _out.print(f"\n  Kafka    {stack.bootstrap_servers}\n  REST     {stack.rest_url}", highlight=False)
+        for name, url in stack.metrics_urls.items():
+            _out.print(f"  metrics  {url}  {name}", highlight=False)
+        _out.print(
+            f"  logs     {stack.logs_dir}\n  Ctrl-C ends; the next start goes on from the last checkpoint.\n",
+            highlight=False,
+        )
+        with screen:
+            dev_run.Watch(stack, client, compiled.graph, exits, screen).run()
+
+
+@app.command()
+def demo(
+    orders: Annotated[int, typer.Option(min=1_000, help="How many.")] = 200_000,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Over how long they are produced.")] = 40.0,
+    workers: Workers = 2,
+    timeout: Annotated[float, typer.Option(min=1.0, help="Give up waiting for results after so many seconds.")] = 150.0,
+    kafka: Kafka = None,
+    keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep data and logs in this directory.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Kill a worker and the coordinator while 200,000 orders are processed, and count every result."""
+    screen = Screen(_err if as_json else _out)
+    data_dir = keep or Path(tempfile.mkdtemp(prefix="moorage-demo-"))
+    borrowed = nullcontext() if kafka is None else demo_run.borrowed_kafka(kafka)
+    stack = Stack(
+        data_dir,
+        workers=workers,
+        kafka=kafka,
+        on_exit=lambda exit_: screen.event(str(exit_), "yellow"),
+        announce=screen.event,
+    )
+    with _until_interrupted(screen), borrowed, stack, screen:
+        run = demo_run.Demo(stack, screen, orders=orders, seconds=seconds, timeout_s=timeout, token=_token())
+        report = run.run()
+    if as_json:
+        _print_json(report)
+    else:
+        _out.print()
+        _out.print(demo_run.report_table(report))
+    if not report.exactly_once:
+        _err.print(f"moorage: the output is not exactly-once; data and logs are in {data_dir}", style="red")
+        raise typer.Exit(1)
+    if keep is None:
+        shutil.rmtree(data_dir)
+
+
+@contextmanager
+def _until_interrupted(screen: Screen) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the block in good order, and the program with 0."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        screen.event("stopped")
+        raise typer.Exit(0) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# --- services by themselves ------------------------------------------------------------------------------------------
+
+
+@app.command()
+def coordinator() -> None:
+    """Start a coordinator; its settings are MOORAGE_* environment variables."""
+    from moorage_coordinator.main import main as run
+
+    run()
+
+
+@app.command()
+def worker() -> None:
+    """Start a worker; its settings are MOORAGE_* environment variables."""
+    from moorage_worker.main import main as run
+
+    run()
+
+
+@app.command()
+def cleaner() -> None:
+    """Start a cleaner; its settings are MOORAGE_* environment variables."""
+    from moorage_cleaner.main import main as run
+
+    run()
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def submit(pipeline: PipelineRef, rest: Rest = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Compile a pipeline and start it; workers import it by the same name, so they need the same files."""
+    graph = _load(pipeline).graph
+    with CoordinatorClient(rest, _token()) as client:
+        job = client.submit(graph)
+    if as_json:
+        _print_json({"jobid": job})
+    else:
+        _out.print(f"submitted {job}", highlight=False)
+
+
+@app.command()
+def jobs(rest: Rest = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """List the jobs."""
+    with CoordinatorClient(rest, _token()) as client:
+        found = client.jobs()
+    if as_json:
+        _print_json(found)
+    else:
+        _out.print(jobs_table(found))
+
+
+@app.command()
+def cancel(job: Job, rest: Rest = DEFAULT_URL) -> None:
+    """Cancel a job, without a last checkpoint."""
+    with CoordinatorClient(rest, _token()) as client:
+        client.cancel(job)
+    _out.print(f"{job} is being cancelled", highlight=False)
+
+
+@app.command()
+def checkpoints(job: Job, rest: Rest = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show a job's newest checkpoints."""
+    with CoordinatorClient(rest, _token()) as client:
+        statistics = client.checkpoints(job)
+    if as_json:
+        _print_json(statistics)
+    else:
+        _out.print(checkpoints_table(statistics))
+
+
+def _load(ref: str) -> CompiledPipeline:
+    """Import a pipeline as `python -m` would, with the present directory on the path."""
+    sys.path.insert(0, str(Path.cwd()))
+    return load_pipeline(ref)
+
+
+def _token() -> str | None:
+    return os.environ.get("MOORAGE_REST_TOKEN")
+
+
+def _print_json(data: object) -> None:
+    _out.file.write(msgspec.json.format(msgspec.json.encode(data)).decode() + "\n")

@@ -1,0 +1,106 @@
+"""`moorage dev`: the whole stack on one machine for the user's own pipeline, until Ctrl-C."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Sequence
+from typing import NoReturn
+
+from rich.console import Group, RenderableType
+
+from moorage.api.compiler import CompiledPipeline
+from moorage.graph.job_graph import JobGraph
+from moorage.messages.registry import JobStatus
+from moorage_cli import topics
+from moorage_cli.client import (
+    CheckpointStatistics,
+    CoordinatorClient,
+    CoordinatorUnreachableError,
+    JobOverview,
+    RestError,
+)
+from moorage_cli.embedded.errors import StackError, log_tail
+from moorage_cli.embedded.processes import ProcessExit
+from moorage_cli.embedded.stack import Stack
+from moorage_cli.screen import Screen, checkpoints_table, jobs_table, processes_table
+
+POLL_S = 0.5
+DEFAULT_PARTITIONS = 4
+
+
+def prepare(stack: Stack, client: CoordinatorClient, pipeline: CompiledPipeline, screen: Screen) -> None:
+    """Make the topics that are missing, and the job run: from its last checkpoint if this data directory knows it."""
+    partitions = max(DEFAULT_PARTITIONS, pipeline.graph.slots)
+    created = topics.create_missing(stack.bootstrap_servers, topics.topics_of(pipeline), partitions)
+    if created:
+        screen.event(f"created the topics {', '.join(created)} with {partitions} partitions each")
+    if goes_on(client.jobs(), pipeline.graph):
+        screen.event(f"{pipeline.graph.job} goes on from its last checkpoint")
+    else:
+        screen.event(f"submitted {client.submit(pipeline.graph)}")
+
+
+def goes_on(jobs: Sequence[JobOverview], graph: JobGraph) -> bool:
+    """An earlier start left the job of this pipeline unfinished, so the coordinator runs it again by itself."""
+    return any(job.jid == graph.job and not JobStatus(job.state).is_terminal for job in jobs)
+
+
+class Watch:
+    """What is shown while the pipeline runs."""
+
+    def __init__(
+        self, stack: Stack, client: CoordinatorClient, graph: JobGraph, exits: queue.Queue[ProcessExit], screen: Screen
+    ) -> None:
+        """``exits``: where the stack reports processes that died."""
+        self._stack = stack
+        self._client = client
+        self._job = graph.job
+        self._exits = exits
+        self._screen = screen
+        self._jobs: Sequence[JobOverview] = ()
+        self._statistics: CheckpointStatistics | None = None
+        self._state = ""
+
+    def run(self) -> NoReturn:
+        """Until interrupted; StackError when a server has died, which nothing starts again."""
+        while True:
+            self._ask()
+            self._screen.update(self._view, self._line)
+            self._report_exits()
+
+    def _ask(self) -> None:
+        try:
+            self._jobs = self._client.jobs()
+            self._statistics = self._client.checkpoints(self._job)
+        except (CoordinatorUnreachableError, RestError) as error:
+            state = str(error)
+        else:
+            state = next((f"{job.jid} is {job.state}" for job in self._jobs if job.jid == self._job), "")
+        if state != self._state:
+            self._state = state
+            self._screen.event(state)
+
+    def _report_exits(self) -> None:
+        """Until the next question is due, tell at once about every process that dies."""
+        deadline_s = time.monotonic() + POLL_S
+        while (remaining_s := deadline_s - time.monotonic()) > 0:
+            try:
+                exit_ = self._exits.get(timeout=remaining_s)
+            except queue.Empty:
+                return
+            if not exit_.restarts:
+                raise StackError(f"{exit_}. {log_tail(self._stack.processes[exit_.name].spec.log)}")
+            self._screen.event(f"{exit_}; starting it again", "yellow")
+
+    def _view(self) -> RenderableType:
+        tables = [jobs_table(self._jobs)]
+        if self._statistics is not None:
+            tables.append(checkpoints_table(self._statistics, 5))
+        return Group(*tables, processes_table(self._stack.processes))
+
+    def _line(self) -> str:
+        if self._statistics is None:
+            return self._state
+        counts = self._statistics.counts
+        return f"{self._state}; checkpoints: {counts.completed} completed, {counts.failed} failed"

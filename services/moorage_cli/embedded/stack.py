@@ -1,0 +1,228 @@
+"""Everything that a job needs, on one machine: Kafka, Redis, coordinator, workers and cleaner as processes.
+
+Started in this order and stopped in the opposite one. The two servers keep their data under ``data_dir``, so a second
+start there goes on where the first one stopped. The services are started again when they die; a server that dies is
+reported, and ``start_server`` starts it again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from moorage_cli.client import CoordinatorClient, CoordinatorUnreachableError, RestError
+from moorage_cli.embedded import kafka as embedded_kafka
+from moorage_cli.embedded import redis as embedded_redis
+from moorage_cli.embedded.errors import LOOPBACK, StackError, choose_port, log_tail
+from moorage_cli.embedded.kafka import EmbeddedKafka
+from moorage_cli.embedded.processes import ManagedProcess, ProcessExit, ProcessSpec
+from moorage_cli.embedded.redis import EmbeddedRedis
+
+SERVICES_TIMEOUT_S = 60.0
+
+
+class Stack:
+    """``kafka`` and ``redis``: bootstrap servers and URL of running ones; None starts our own.
+
+    Ports of 0 are chosen freely. ``metrics_port``: of the coordinator; cleaner and workers take the next ones.
+    ``env``: more environment for all services. ``on_exit`` hears of every process that dies, in a thread of its own;
+    ``announce`` of every step of the start.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        workers: int = 2,
+        kafka: str | None = None,
+        redis: str | None = None,
+        kafka_port: int = 0,
+        rest_port: int = 0,
+        metrics_port: int = 0,
+        env: Mapping[str, str] | None = None,
+        on_exit: Callable[[ProcessExit], None] = lambda _: None,
+        announce: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.data_dir = data_dir.resolve()
+        self.workers = workers
+        self._external_kafka = kafka
+        self._external_redis = redis
+        self._kafka_port = kafka_port
+        self._rest_port = rest_port
+        self._metrics_port = metrics_port
+        self._env = dict(env or {})
+        self._on_exit = on_exit
+        self._announce = announce
+        self._kafka: EmbeddedKafka | None = None
+        self._redis: EmbeddedRedis | None = None
+        self._services: dict[str, ManagedProcess] = {}
+        self._metrics_ports: dict[str, int] = {}
+        self._exits: list[ProcessExit] = []
+        self._cleanup = ExitStack()
+
+    # --- addresses -------------------------------------------------------------------------------------------------
+
+    @property
+    def bootstrap_servers(self) -> str:
+        if self._kafka is not None:
+            return self._kafka.bootstrap_servers
+        return self._external_kafka or ""
+
+    @property
+    def redis_url(self) -> str:
+        if self._redis is not None:
+            return self._redis.url
+        return self._external_redis or ""
+
+    @property
+    def rest_url(self) -> str:
+        return f"http://{LOOPBACK}:{self._rest_port}"
+
+    @property
+    def metrics_urls(self) -> dict[str, str]:
+        """By name of the service."""
+        return {name: f"http://{LOOPBACK}:{port}/metrics" for name, port in self._metrics_ports.items()}
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.data_dir / "logs"
+
+    @property
+    def processes(self) -> dict[str, ManagedProcess]:
+        """By name: kafka, redis, coordinator, cleaner, worker-0, worker-1, ...; without servers that are not ours."""
+        servers = {server.process.name: server.process for server in (self._kafka, self._redis) if server is not None}
+        return {**servers, **self._services}
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start everything; returns once every worker has registered. On an error everything is stopped again."""
+        with self._cleanup:
+            self._start_kafka()
+            self._start_redis()
+            self._start_services()
+            self._cleanup = self._cleanup.pop_all()
+
+    def stop(self) -> None:
+        """Clean shutdown. Jobs are left as they are: the next start on this directory goes on with them."""
+        self._cleanup.close()
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        """Send a signal to a process by name; returns the pid that got it."""
+        process = self.processes.get(name)
+        if process is None:
+            raise StackError(f"there is no process {name!r}; there are {', '.join(self.processes)}")
+        return process.signal(number)
+
+    def start_server(self, name: str) -> None:
+        """Start Kafka or Redis again after it died, on its port and its data; returns when it answers."""
+        server = {"kafka": self._kafka, "redis": self._redis}.get(name)
+        if server is None:
+            raise StackError(f"{name!r} is not a server of this stack")
+        server.start()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # --- parts -----------------------------------------------------------------------------------------------------
+
+    def _start_kafka(self) -> None:
+        if self._external_kafka is not None:
+            if not embedded_kafka.answers(self._external_kafka, timeout_s=10.0):
+                raise StackError(f"no Kafka answers at {self._external_kafka}")
+            return
+        self._announce("starting Kafka")
+        self._kafka = EmbeddedKafka(
+            self.data_dir / "kafka",
+            self.logs_dir / "kafka.log",
+            port=self._kafka_port,
+            on_exit=self._exited,
+            announce=self._announce,
+        )
+        self._kafka.start()
+        self._cleanup.callback(self._kafka.stop)
+
+    def _start_redis(self) -> None:
+        if self._external_redis is not None:
+            if not embedded_redis.answers(self._external_redis, timeout_s=10.0):
+                raise StackError(f"no Redis answers at {self._external_redis}")
+            return
+        self._announce("starting Redis")
+        self._redis = EmbeddedRedis(self.data_dir / "redis", self.logs_dir / "redis.log", on_exit=self._exited)
+        self._redis.start()
+        self._cleanup.callback(self._redis.stop)
+
+    def _start_services(self) -> None:
+        self._announce(f"starting coordinator, cleaner and {self.workers} workers")
+        self._rest_port = choose_port("The REST API", self._rest_port)
+        modules = {"coordinator": "moorage_coordinator", "cleaner": "moorage_cleaner"}
+        modules |= {f"worker-{i}": "moorage_worker" for i in range(self.workers)}
+        for offset, (name, module) in enumerate(modules.items()):
+            base = self._metrics_port
+            self._metrics_ports[name] = choose_port(f"The metrics of {name}", base + offset if base else 0)
+            spec = ProcessSpec(
+                name,
+                [sys.executable, "-m", f"{module}.main"],
+                self.logs_dir / f"{name}.log",
+                env=self._service_env(name),
+                restart=True,
+            )
+            self._services[name] = ManagedProcess(spec, self._exited)
+        self._cleanup.callback(self._stop_services)
+        for service in self._services.values():
+            service.start()
+        self._wait_for_services()
+
+    def _service_env(self, name: str) -> dict[str, str]:
+        env = {
+            "MOORAGE_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "MOORAGE_REDIS_URL": self.redis_url,
+            "MOORAGE_STORAGE_URL": (self.data_dir / "checkpoints").as_uri(),
+            "MOORAGE_METRICS_PORT": str(self._metrics_ports[name]),
+        }
+        if name == "coordinator":
+            env |= {"MOORAGE_REST_HOST": LOOPBACK, "MOORAGE_REST_PORT": str(self._rest_port)}
+        if name.startswith("worker-"):
+            env |= {"MOORAGE_WORKER_NAME": name}
+        return env | self._env
+
+    def _wait_for_services(self) -> None:
+        deadline_s = time.monotonic() + SERVICES_TIMEOUT_S
+        with CoordinatorClient(self.rest_url, os.environ.get("MOORAGE_REST_TOKEN"), timeout_s=2.0) as client:
+            while True:
+                try:
+                    if len(client.task_managers()) >= self.workers:
+                        return
+                    state = f"{len(client.task_managers())} of {self.workers} workers have registered"
+                except (CoordinatorUnreachableError, RestError) as error:
+                    state = str(error)
+                for exit_ in self._exits:
+                    if exit_.name in self._services:
+                        raise StackError(f"{exit_} while starting. {log_tail(self._services[exit_.name].spec.log)}")
+                if time.monotonic() > deadline_s:
+                    raise StackError(f"the services were not ready after {SERVICES_TIMEOUT_S:.0f} s: {state}")
+                time.sleep(0.1)
+
+    def _stop_services(self) -> None:
+        # All at once: none of them needs another one to end well.
+        for service in self._services.values():
+            service.terminate()
+        for service in self._services.values():
+            service.stop()
+
+    def _exited(self, exit_: ProcessExit) -> None:
+        self._exits.append(exit_)
+        self._on_exit(exit_)

@@ -1,0 +1,131 @@
+"""What people watch: a live view on a terminal, a line every few seconds elsewhere (CI, a pipe)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from moorage_cli.client import CheckpointStatistics, CheckpointSummary, JobOverview
+from moorage_cli.embedded.processes import ManagedProcess
+
+LIVE_INTERVAL_S = 0.25
+STATE_STYLES: Mapping[str, str] = {
+    "RUNNING": "green",
+    "COMPLETED": "green",
+    "FINISHED": "green",
+    "FAILED": "red",
+    "FAILING": "red",
+    "RESTARTING": "yellow",
+    "IN_PROGRESS": "yellow",
+}
+
+
+class Screen:
+    """Events stay, the view is drawn over itself."""
+
+    def __init__(self, console: Console, *, line_interval_s: float = 3.0) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._interval_s = line_interval_s if self._live is None else LIVE_INTERVAL_S
+        self._started_s = time.monotonic()
+        self._due_s = self._started_s
+
+    def event(self, text: str, style: str = "") -> None:
+        """Something happened: one line, with the time since the start."""
+        self._console.print(f"{time.monotonic() - self._started_s:6.1f} s  {escape(text)}", style=style or None)
+
+    def update(self, view: Callable[[], RenderableType], line: Callable[[], str]) -> None:
+        """Draw the view, or print the line, if it is time for it."""
+        now_s = time.monotonic()
+        if now_s < self._due_s:
+            return
+        self._due_s = now_s + self._interval_s
+        if self._live is None:
+            self.event(line())
+        else:
+            self._live.update(view(), refresh=True)
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+
+def jobs_table(jobs: Iterable[JobOverview]) -> Table:
+    table = Table("job", "state", "tasks running", "started", "running for", title="Jobs", title_justify="left")
+    for job in jobs:
+        tasks = f"{job.tasks.get('running', 0)} of {job.tasks.get('total', 0)}"
+        table.add_row(escape(job.jid), _state(job.state), tasks, _time(job.start_time), duration_text(job.duration))
+    return table
+
+
+def checkpoints_table(statistics: CheckpointStatistics, newest: int | None = None) -> Table:
+    counts = statistics.counts
+    title = f"Checkpoints: {counts.completed} completed, {counts.failed} failed, {counts.in_progress} in progress"
+    return history_table(statistics.history[:newest], title)
+
+
+def history_table(history: Sequence[CheckpointSummary], title: str) -> Table:
+    table = Table("id", "state", "triggered", "duration", "written", "full size", "acknowledged", title=title)
+    table.title_justify = "left"
+    for checkpoint in history:
+        table.add_row(
+            str(checkpoint.id),
+            _state(checkpoint.status)
+            + (f": {escape(checkpoint.failure_message)}" if checkpoint.failure_message else ""),
+            _time(checkpoint.trigger_timestamp),
+            duration_text(checkpoint.end_to_end_duration),
+            size_text(checkpoint.checkpointed_size),
+            size_text(checkpoint.state_size),
+            f"{checkpoint.num_acknowledged_subtasks} of {checkpoint.num_subtasks}",
+        )
+    return table
+
+
+def processes_table(processes: Mapping[str, ManagedProcess]) -> Table:
+    table = Table("process", "pid", title="Processes", title_justify="left")
+    for name, process in processes.items():
+        pid = process.pid
+        table.add_row(name, str(pid) if pid is not None else "[red]down[/]")
+    return table
+
+
+def duration_text(duration_ms: int) -> str:
+    """3 significant units at most: ``85 ms``, ``3.2 s``, ``2 h 05 min``."""
+    if duration_ms < 1_000:
+        return f"{duration_ms} ms"
+    if duration_ms < 60_000:
+        return f"{duration_ms / 1_000:.1f} s"
+    minutes = duration_ms // 60_000
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def size_text(size_bytes: int) -> str:
+    size = float(size_bytes)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1_024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1_024
+    return f"{size:.1f} GiB"
+
+
+def _state(state: str) -> str:
+    return f"[{style}]{state}[/]" if (style := STATE_STYLES.get(state)) else escape(state)
+
+
+def _time(timestamp_ms: int) -> str:
+    return datetime.fromtimestamp(timestamp_ms / 1_000, UTC).astimezone().strftime("%H:%M:%S")
