@@ -32,10 +32,15 @@ class TrimExchange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PurgeJob(msgspec.Struct, frozen=True, kw_only=True):
-    """The job has ended for good: its topics, groups and files go according to its retention."""
+    """The job has ended for good: its checkpoints, topics and groups go, and the registry forgets it.
+
+    Old messages may be read again, when a later job has the same name.
+    """
 
     epoch: Epoch
     job: JobId
+    submitted_ms: int
+    """``JobRecord.submitted_ms`` of the job that is meant; a later one of that name is left alone."""
 
 
 CleanupRequest = DiscardCheckpoint | DiscardState | TrimExchange | PurgeJob

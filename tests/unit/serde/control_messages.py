@@ -257,7 +257,7 @@ EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
         DiscardCheckpoint(epoch=4, job="orders", checkpoint=5),
         DiscardState(epoch=4, job="orders", checkpoint=9, paths=("orders/chk-9/totals-1-a2-state",)),
         TrimExchange(epoch=4, job="orders"),
-        PurgeJob(epoch=4, job="orders"),
+        PurgeJob(epoch=4, job="orders", submitted_ms=1_700_000_000_000),
         Barrier(checkpoint=8, triggered_ms=1_763_800_000_000, base=7),
     )
 }
