@@ -58,7 +58,6 @@ from moorage.messages.registry import CheckpointRecord
 from moorage.naming import metadata_path, parse_storage_path
 from moorage.state.operator_state import CheckpointOrigin
 
-
 _ABORTABLE = (PendingState.ACKNOWLEDGING, PendingState.WRITING)
 
 

@@ -1,0 +1,342 @@
+"""The coordinator as one pure state machine: ``handle(event) -> actions``.
+
+It composes leadership, workers, slots, jobs and their checkpoints. Everything that it knows of jobs comes from the
+registry at the moment it starts to lead, and from the workers' heartbeats after that; it is gone when the lease is.
+
+A new leader reads the registry, follows the events topic from its end, and asks every worker for a report. What was
+running goes on running; what stays silent for the adoption time has failed (see ``job``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from moorage.cluster.job import Job
+from moorage.cluster.leader import Leader
+from moorage.cluster.protocol import (
+    CallFinished,
+    CancelRequested,
+    CheckpointRequested,
+    ClientRequest,
+    ClusterConfig,
+    CoreEvent,
+    DropReason,
+    LeaderState,
+    LogReachability,
+    LogReachable,
+    MessageDropped,
+    OverviewRequested,
+    Received,
+    Refusal,
+    Refused,
+    Stop,
+    SubmitJob,
+    Tick,
+    WorkerGone,
+    WorkerJoined,
+)
+from moorage.cluster.scheduler import SlotPool
+from moorage.cluster.submission import Submission
+from moorage.cluster.views import ClusterView, WorkerView
+from moorage.cluster.workers import LostWorker, Workers
+from moorage.effects import (
+    Action,
+    CallError,
+    CallFailure,
+    Effects,
+    FollowEvents,
+    JobHistory,
+    ReadRegistry,
+    Reply,
+)
+from moorage.errors import PipelineError
+from moorage.graph.check import check_graph
+from moorage.ids import Attempt, JobId
+from moorage.messages.commands import CancelJob, CoordinatorHeartbeat, ReportStatus
+from moorage.messages.events import (
+    AcknowledgeCheckpoint,
+    DeclineCheckpoint,
+    Event,
+    SinkCommitted,
+    SubtaskStateChanged,
+    WorkerHeartbeat,
+)
+from moorage.messages.registry import JobStatus
+
+
+class CoordinatorCore:
+    """See the module. ``holder`` names this process in the lease; ``jitter`` gives a random number between -1 and 1."""
+
+    def __init__(self, holder: str, config: ClusterConfig, jitter: Callable[[], float]) -> None:
+        self._config = config
+        self._jitter = jitter
+        self._effects = Effects()
+        self._leader = Leader(
+            self._effects, holder, config.lease_ttl_ms, elected=self._elected, lost=self._forget_everything
+        )
+        self._unanswered: set[int] = set()
+        self._is_log_reachable = True
+        self._forget_everything()
+
+    def handle(self, event: CoreEvent) -> list[Action]:
+        """One step. Actions are to be carried out in their order."""
+        match event:
+            case Tick(now_ms, wall_ms):
+                self._tick(now_ms, wall_ms)
+            case Received(message):
+                if drop := self._receive(message):
+                    self._effects.report(MessageDropped(kind=type(message).__name__, reason=drop))
+            case CallFinished():
+                self._call_finished(event)
+            case LogReachable(reachable):
+                self._log_reachable(reachable)
+            case Stop():
+                self._leader.stop()
+            case SubmitJob() | CancelRequested() | CheckpointRequested() | OverviewRequested():
+                self._unanswered.add(event.request)
+                self._client_request(event)
+        if self._effects.step_down_reason is not None:
+            reason, self._effects.step_down_reason = self._effects.step_down_reason, None
+            self._leader.lose(reason)
+        actions = self._effects.drain()
+        self._unanswered.difference_update(action.request for action in actions if isinstance(action, Reply))
+        return actions
+
+    @property
+    def state(self) -> LeaderState:
+        return self._leader.state
+
+    @property
+    def is_stopped(self) -> bool:
+        """Nothing is left to do for this process."""
+        return self._leader.released
+
+    @property
+    def leader(self) -> str | None:
+        """Who leads, as far as this coordinator knows."""
+        return self._leader.holder if self._leader.leads else self._leader.other_holder
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def _tick(self, now_ms: int, wall_ms: int) -> None:
+        effects = self._effects
+        was_paused = now_ms - effects.now_ms >= self._config.worker_timeout_ms // 2
+        effects.now_ms, effects.wall_ms = now_ms, wall_ms
+        self._leader.tick()
+        effects.repeat_calls()
+        if self._leader.state is not LeaderState.LEADING:
+            return
+        if was_paused or not self._is_log_reachable:
+            self._grace()
+        for lost in self._workers.expire(now_ms):
+            self._worker_lost(lost)
+        for job in self._jobs.values():
+            job.tick()
+        if now_ms >= self._heartbeat_at_ms:
+            self._heartbeat()
+
+    def _grace(self) -> None:
+        """Silence that may be this coordinator's own fault is held against nobody."""
+        self._workers.grace(self._effects.now_ms)
+        for job in self._jobs.values():
+            job.grace()
+
+    def _log_reachable(self, reachable: bool) -> None:
+        if reachable == self._is_log_reachable:
+            return
+        self._is_log_reachable = reachable
+        self._effects.report(LogReachability(reachable=reachable))
+        if reachable:
+            self._grace()
+
+    def _heartbeat(self) -> None:
+        effects = self._effects
+        fates = tuple(
+            job.checkpoints.fates(job.attempt) for job in self._jobs.values() if job.status is JobStatus.RUNNING
+        )
+        effects.broadcast(CoordinatorHeartbeat(epoch=effects.epoch, sent_ms=effects.wall_ms, jobs=fates))
+        self._heartbeat_at_ms = effects.now_ms + self._config.heartbeat_interval_ms
+
+    # --- leadership --------------------------------------------------------------------------------------------------
+
+    def _elected(self) -> None:
+        self._effects.call(ReadRegistry(), self._registry_read, self._cannot_lead, repeats=True)
+
+    def _registry_read(self, histories: tuple[JobHistory, ...]) -> None:
+        self._effects.call(FollowEvents(), partial(self._following, histories), self._cannot_lead, repeats=True)
+
+    def _following(self, histories: tuple[JobHistory, ...], _: None) -> None:
+        self._leader.loaded()
+        self._effects.broadcast(ReportStatus(epoch=self._effects.epoch))
+        for history in histories:
+            self._add_job(history)
+        self._heartbeat()
+
+    def _cannot_lead(self, error: CallError) -> None:
+        self._leader.lose(error.detail)
+
+    def _forget_everything(self) -> None:
+        self._workers = Workers(self._config.worker_timeout_ms)
+        self._pool = SlotPool(self._workers)
+        self._jobs: dict[JobId, Job] = {}
+        self._submitting: set[JobId] = set()
+        self._stray_told_ms: dict[tuple[JobId, Attempt], int] = {}
+        self._heartbeat_at_ms = 0
+        for request in sorted(self._unanswered):
+            self._effects.reply(request, self._not_leader())
+
+    def _call_finished(self, event: CallFinished) -> None:
+        if not self._effects.is_open(event.call):
+            return
+        if event.error is not None and event.error.failure is CallFailure.FENCED:
+            self._leader.lose(event.error.detail)
+        if self._effects.is_open(event.call):
+            self._effects.finish_call(event.call, event.result, event.error)
+            for job in list(self._jobs.values()):
+                job.advance()
+
+    # --- messages from workers ---------------------------------------------------------------------------------------
+
+    def _receive(self, message: Event) -> DropReason | None:
+        if self._leader.state is not LeaderState.LEADING:
+            return DropReason.NOT_LEADER
+        if isinstance(message, WorkerHeartbeat):
+            return self._worker_heartbeat(message)
+        job = self._jobs.get(message.job)
+        if job is None:
+            return DropReason.UNKNOWN_JOB
+        match message:
+            case AcknowledgeCheckpoint():
+                return job.acknowledge(message)
+            case DeclineCheckpoint():
+                return job.decline(message)
+            case SubtaskStateChanged():
+                return job.subtask_changed(message)
+            case SinkCommitted():
+                return job.sink_committed(message)
+
+    def _worker_heartbeat(self, message: WorkerHeartbeat) -> DropReason | None:
+        self._leader.saw_epoch(message.epoch)
+        if self._leader.state is not LeaderState.LEADING:
+            return DropReason.NOT_LEADER
+        result = self._workers.heartbeat(message, self._effects.now_ms)
+        if not result.accepted:
+            return DropReason.REPLACED_WORKER
+        for lost in result.lost:
+            self._worker_lost(lost)
+        if result.joined:
+            self._effects.report(WorkerJoined(worker=message.worker, slots=message.slots))
+            for job in self._jobs.values():
+                job.worker_joined(message.worker)
+        if not result.is_newest:
+            return DropReason.LATE
+        if not message.leaving:
+            for job in self._jobs.values():
+                job.heartbeat(message)
+                job.advance()
+            self._stop_strays(message)
+        return None
+
+    def _worker_lost(self, lost: LostWorker) -> None:
+        self._effects.report(WorkerGone(worker=lost.worker, reason=lost.reason))
+        for job in self._jobs.values():
+            job.worker_lost(lost.worker, lost.reason)
+
+    def _stop_strays(self, message: WorkerHeartbeat) -> None:
+        """A worker still runs what has ended, because it has missed the news. A job that the registry does not know is
+        left alone: it may be another cluster's."""
+        now_ms = self._effects.now_ms
+        for name, attempt in sorted({(running.job, running.attempt) for running in message.subtasks}):
+            job = self._jobs.get(name)
+            told_ms = self._stray_told_ms.get((name, attempt))
+            is_due = told_ms is None or now_ms - told_ms >= self._config.repeat_interval_ms
+            if job is not None and job.is_stray(attempt) and is_due:
+                self._stray_told_ms[name, attempt] = now_ms
+                self._effects.broadcast(CancelJob(epoch=self._effects.epoch, job=name, attempt=attempt))
+
+    # --- clients -----------------------------------------------------------------------------------------------------
+
+    def _client_request(self, request: ClientRequest) -> None:
+        if self._leader.state is not LeaderState.LEADING:
+            self._effects.reply(request.request, self._not_leader())
+            return
+        match request:
+            case SubmitJob():
+                self._submit(request)
+            case CancelRequested():
+                if job := self._find_running(request.request, request.job):
+                    job.cancel(request.request)
+            case CheckpointRequested():
+                if job := self._find_running(request.request, request.job):
+                    job.checkpoints.request(request.request)
+            case OverviewRequested():
+                self._effects.reply(request.request, self._view())
+
+    def _submit(self, request: SubmitJob) -> None:
+        name = request.graph.job
+        try:
+            check_graph(request.graph)
+        except PipelineError as error:
+            self._effects.reply(request.request, Refused(Refusal.INVALID, str(error)))
+            return
+        present = self._jobs.get(name)
+        if name in self._submitting or (present is not None and not present.status.is_terminal):
+            self._effects.reply(
+                request.request,
+                Refused(Refusal.CONFLICT, f"job {name} exists already: cancel it first or use another name"),
+            )
+            return
+        self._submitting.add(name)
+        Submission(self._effects, request, stored=self._add_job, ended=self._submitting.discard)
+
+    def _add_job(self, history: JobHistory) -> None:
+        job = Job(self._effects, self._config, self._pool, history, self._jitter)
+        self._jobs[job.job] = job
+        for worker in self._workers.all():
+            job.worker_joined(worker.worker)
+
+    def _find_running(self, request: int, name: JobId) -> Job | None:
+        """The job, if it has not ended; else the request is answered."""
+        job = self._jobs.get(name)
+        if job is None:
+            self._effects.reply(request, Refused(Refusal.NOT_FOUND, f"there is no job {name}"))
+            return None
+        if job.status.is_terminal:
+            self._effects.reply(request, Refused(Refusal.CONFLICT, f"job {name} has ended: it is {job.status.value}"))
+            return None
+        return job
+
+    def _not_leader(self) -> Refused:
+        leader = self.leader
+        where = "no leader is known" if leader is None else f"the leader is {leader}"
+        return Refused(Refusal.NOT_LEADER, f"this coordinator does not lead, {where}")
+
+    def _view(self) -> ClusterView:
+        effects = self._effects
+        free = self._pool.free()
+        workers = tuple(
+            WorkerView(
+                worker=worker.worker,
+                slots=worker.slots,
+                free_slots=free[worker.worker],
+                last_heartbeat_ms=effects.wall_ms - (effects.now_ms - worker.last_seen_ms),
+                host=worker.heartbeat.host,
+                metrics_port=worker.heartbeat.metrics_port,
+            )
+            for worker in self._workers.all()
+        )
+        jobs = tuple(job.view() for job in self._jobs.values())
+        return ClusterView(now_ms=effects.wall_ms, epoch=effects.epoch, jobs=jobs, workers=workers)
+
+    def validate(self) -> None:
+        """Hold every invariant against the whole state; for tests, between any two events."""
+        self._leader.validate()
+        self._workers.validate()
+        self._pool.validate()
+        for name, job in self._jobs.items():
+            assert name == job.job
+            job.validate()
+        if not self._leader.leads:
+            assert not self._jobs
+            assert not self._unanswered

@@ -1,0 +1,617 @@
+"""The life of one job (Flink: JobMaster, ExecutionGraph, and the part of the scheduler that restarts).
+
+==========  =============================================  =========================================================
+status      means                                          left to
+==========  =============================================  =========================================================
+CREATED     stored, never deployed                         RUNNING; CANCELLING; FAILING
+RUNNING     an attempt is deployed                         RESTARTING, FAILING: it failed; CANCELLING; FINISHED
+RESTARTING  waits for what the next attempt needs          RUNNING; CANCELLING; FAILING
+FAILING     gives up; its subtasks stop                    FAILED
+CANCELLING  was cancelled; its subtasks stop               CANCELED
+FINISHED, CANCELED, FAILED                                 (ended)
+==========  =============================================  =========================================================
+
+A new attempt needs: the end of the back-off, a definite outcome of every checkpoint that the registry was asked to add, a
+retained checkpoint that can be read (if there is any), enough slots, and the registry's word (``start_attempt``), after
+which no checkpoint of an older attempt can be added. ``advance`` looks at these facts in this order and asks for the
+first that is missing.
+
+An adopted attempt (another leader deployed it) is a RUNNING one whose subtasks have not reported to this leader yet.
+DeployJob is repeated while subtasks are silent: a worker runs an attempt of a job once, however often it is told.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import msgspec
+
+from moorage.barrier.lineage import next_lineage
+from moorage.checkpoint.coordinator import CheckpointCoordinator
+from moorage.checkpoint.pending import AcknowledgeOutcome
+from moorage.checkpoint.reasons import CheckpointFailureReason
+from moorage.cluster.protocol import (
+    AttemptFailed,
+    AttemptRunning,
+    AttemptStarted,
+    CheckpointUnreadable,
+    ClusterConfig,
+    DropReason,
+    JobAccepted,
+    JobStatusChanged,
+    SinksCommitted,
+)
+from moorage.cluster.scheduler import SlotPool
+from moorage.cluster.views import FailureView, JobView, SubtaskView
+from moorage.effects import CallError, Effects, JobHistory, SaveJob, StartAttempt, VerifyMetadata
+from moorage.failover.strategies import GiveUp, RestartAfter, restart_strategy
+from moorage.graph.execution import Execution, ExecutionState, UpdateOutcome
+from moorage.ids import Attempt, CheckpointId, JobId, SubtaskId, WorkerId, worker_name
+from moorage.messages.commands import CancelJob, DeployJob
+from moorage.messages.events import (
+    AcknowledgeCheckpoint,
+    DeclineCheckpoint,
+    RunningSubtask,
+    SinkCommitted,
+    SubtaskState,
+    SubtaskStateChanged,
+    WorkerHeartbeat,
+)
+from moorage.messages.registry import CheckpointRecord, JobRecord, JobStatus
+
+FAILURES_KEPT = 32
+
+TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.CREATED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLING, JobStatus.FAILING}),
+    JobStatus.RUNNING: frozenset({JobStatus.RESTARTING, JobStatus.CANCELLING, JobStatus.FAILING, JobStatus.FINISHED}),
+    JobStatus.RESTARTING: frozenset({JobStatus.RUNNING, JobStatus.CANCELLING, JobStatus.FAILING}),
+    JobStatus.FAILING: frozenset({JobStatus.FAILED}),
+    JobStatus.CANCELLING: frozenset({JobStatus.CANCELED}),
+    JobStatus.FINISHED: frozenset(),
+    JobStatus.CANCELED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.SUSPENDED: frozenset(),
+}
+
+
+class Job:
+    """See the module. ``history.record`` is the job as stored: one just submitted, or one that an earlier leader left.
+
+    ``jitter`` gives a random number between -1 and 1 at each call.
+    """
+
+    def __init__(
+        self, effects: Effects, config: ClusterConfig, pool: SlotPool, history: JobHistory, jitter: Callable[[], float]
+    ) -> None:
+        assert history.record is not None
+        self.record: JobRecord = history.record
+        """What the registry holds."""
+        self.status = self.record.status
+        self.checkpoints = CheckpointCoordinator(
+            effects, self.record.graph, self.record.base_checkpoint_id, history, self.fail
+        )
+        self._effects = effects
+        self._config = config
+        self._pool = pool
+        self._jitter = jitter
+        self._strategy = restart_strategy(self.record.graph.restart)
+        self._execution: Execution | None = None
+        self._restored: CheckpointRecord | None = None
+        """What the running attempt started from."""
+        self._status_since_ms = {JobStatus.CREATED: self.record.submitted_ms}
+        self._failures: deque[FailureView] = deque(maxlen=FAILURES_KEPT)
+        self._failure = self.record.failure
+        # What a new attempt waits for.
+        self._restart_at_ms = 0
+        self._verified: CheckpointId | None = None
+        self._is_verifying = False
+        self._unreadable: list[CheckpointId] = []
+        self._is_storing = False
+        """The registry was asked to change the record: one such call at a time."""
+        # While an attempt is deployed or stops.
+        self._deadline_ms = 0
+        self._repeat_at_ms = 0
+        self._failed_at_ms: int | None = None
+        self._is_adopted = False
+        self._cancel_requests: list[int] = []
+        self._is_cancel_stored = False
+        if self.status is JobStatus.RUNNING:
+            self._adopt()
+        elif self.status is JobStatus.CANCELLING:
+            self._is_cancel_stored = True
+            if self.record.slots:
+                self._execution = self._new_execution(ExecutionState.RECONCILING)
+                self._stop_subtasks()
+
+    @property
+    def job(self) -> JobId:
+        return self.record.job
+
+    @property
+    def attempt(self) -> Attempt:
+        return self.record.attempt
+
+    # --- what happens ------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        if self.status is JobStatus.RUNNING:
+            self.checkpoints.tick()
+        self.advance()
+
+    def advance(self) -> None:
+        """Do what can be done now."""
+        match self.status:
+            case JobStatus.CREATED | JobStatus.RESTARTING:
+                self._advance_start()
+            case JobStatus.RUNNING:
+                self._advance_running()
+            case JobStatus.CANCELLING | JobStatus.FAILING:
+                self._advance_stop()
+            case JobStatus.FINISHED | JobStatus.CANCELED | JobStatus.FAILED | JobStatus.SUSPENDED:
+                pass
+
+    def subtask_changed(self, message: SubtaskStateChanged) -> DropReason | None:
+        """None: it had an effect, or said what was known."""
+        subtask = SubtaskId(message.vertex, message.subtask)
+        execution = self._execution
+        if execution is None or message.attempt != execution.attempt:
+            return DropReason.OLD_ATTEMPT
+        if execution.state(subtask) is None or execution.worker(subtask) != message.worker:
+            return DropReason.UNKNOWN_SUBTASK
+        match execution.update(subtask, message.state):
+            case UpdateOutcome.APPLIED:
+                self._subtask_went_on(subtask, message)
+            case UpdateOutcome.LATE:
+                return DropReason.LATE
+            case UpdateOutcome.UNCHANGED | UpdateOutcome.UNKNOWN:
+                pass
+        return None
+
+    def heartbeat(self, message: WorkerHeartbeat) -> None:
+        """What a worker says it runs: heals reports that were lost, and tells a new leader what there is."""
+        execution = self._execution
+        if execution is None:
+            return
+        listed = {
+            SubtaskId(running.vertex, running.subtask): running
+            for running in message.subtasks
+            if running.job == self.job and running.attempt == execution.attempt
+        }
+        for subtask, state in list(execution.on_worker(message.worker)):
+            if self._execution is not execution:
+                return  # One of them has ended the attempt.
+            if running := listed.get(subtask):
+                self.subtask_changed(_as_change(message.worker, running))
+            elif self.status is not JobStatus.RUNNING:
+                execution.update(subtask, SubtaskState.CANCELED)
+            elif not state.is_unreported and not state.has_ended:
+                self.fail(f"{subtask} is gone from {message.worker}", subtask, message.worker)
+
+    def acknowledge(self, message: AcknowledgeCheckpoint) -> DropReason | None:
+        if message.attempt != self.attempt:
+            return DropReason.OLD_ATTEMPT
+        match self.checkpoints.acknowledge(message):
+            case AcknowledgeOutcome.SUCCESS:
+                return None
+            case AcknowledgeOutcome.UNKNOWN:
+                return DropReason.UNKNOWN_SUBTASK
+            case AcknowledgeOutcome.DUPLICATE | AcknowledgeOutcome.DISCARDED:
+                return DropReason.LATE
+
+    def decline(self, message: DeclineCheckpoint) -> DropReason | None:
+        if message.attempt != self.attempt:
+            return DropReason.OLD_ATTEMPT
+        return None if self.checkpoints.decline(message) else DropReason.LATE
+
+    def sink_committed(self, message: SinkCommitted) -> DropReason | None:
+        if message.attempt != self.attempt:
+            return DropReason.OLD_ATTEMPT
+        self.checkpoints.sink_committed(message)
+        self._effects.report(SinksCommitted(job=self.job, committed_ms=message.committed_ms))
+        return None
+
+    def is_stray(self, attempt: Attempt) -> bool:
+        """Must subtasks of this attempt be told to stop?"""
+        return attempt < self.attempt or (attempt == self.attempt and self._execution is None)
+
+    def worker_joined(self, worker: WorkerId) -> None:
+        """Slots of another incarnation of the same name are dead."""
+        for owner in self._owners():
+            if owner != worker and worker_name(owner) == worker_name(worker):
+                self.worker_lost(owner, f"it was replaced by {worker}")
+
+    def worker_lost(self, worker: WorkerId, reason: str) -> None:
+        execution = self._execution
+        if execution is None or worker not in execution.slots:
+            return
+        self.fail(f"worker {worker} is lost: {reason}", worker=worker)
+        if self._execution is not execution:
+            return
+        for subtask, _ in list(execution.on_worker(worker)):
+            execution.update(subtask, SubtaskState.CANCELED)  # The job stops: nothing more comes from there.
+        self.advance()
+
+    def grace(self) -> None:
+        """Silence up to now counts for nothing: the coordinator itself was paused or cut off."""
+        if self._execution is not None and self._execution.has_unreported:
+            self._deadline_ms = max(self._deadline_ms, self._effects.now_ms + self._silence_allowed_ms())
+
+    def cancel(self, request: int) -> None:
+        """Answers once the intent is stored."""
+        ends_anyway = self.status is JobStatus.FAILING or (self.status is JobStatus.RUNNING and self._is_storing)
+        if self._is_cancel_stored or ends_anyway:
+            self._effects.reply(request, JobAccepted(self.job))
+            return
+        self._cancel_requests.append(request)
+        if self.status is not JobStatus.CANCELLING:
+            self._set_status(JobStatus.CANCELLING, "cancelled by a client")
+            self.checkpoints.suspend(CheckpointFailureReason.JOB_STOPPED)
+            self.advance()
+
+    def fail(
+        self,
+        cause: str,
+        subtask: SubtaskId | None = None,
+        worker: WorkerId | None = None,
+        trace: str | None = None,
+    ) -> None:
+        """The running attempt has failed; its first failure is the root cause, what follows from it is ignored."""
+        if self.status is not JobStatus.RUNNING or self._is_storing:
+            return
+        effects = self._effects
+        self._failure = cause
+        self._failures.appendleft(
+            FailureView(
+                failed_ms=effects.wall_ms,
+                attempt=self.attempt,
+                cause=cause,
+                trace=trace,
+                subtask=subtask,
+                worker=worker,
+            )
+        )
+        effects.report(
+            AttemptFailed(job=self.job, attempt=self.attempt, cause=cause, trace=trace, subtask=subtask, worker=worker)
+        )
+        if self._failed_at_ms is None:
+            self._failed_at_ms = effects.now_ms
+        match self._strategy.failed(effects.now_ms, self._jitter()):
+            case RestartAfter(delay_ms):
+                self._restart_at_ms = effects.now_ms + delay_ms
+                self._verified = None
+                self._unreadable.clear()
+                self._set_status(JobStatus.RESTARTING, f"restarts in {delay_ms} ms: {cause}")
+                self.checkpoints.suspend(CheckpointFailureReason.JOB_FAILOVER)
+                self._stop_subtasks()
+                self._execution = None
+                self._pool.release(self.job)
+            case GiveUp(reason):
+                self._give_up(f"{cause} (not restarted: {reason})")
+
+    # --- start -------------------------------------------------------------------------------------------------------
+
+    def _advance_start(self) -> None:
+        if self._waits_for_facts() or self._is_verifying or self._is_storing:
+            return
+        restored = self.checkpoints.completed.restorable(self._unreadable)
+        if restored is None and self._unreadable:
+            tried = ", ".join(str(checkpoint) for checkpoint in self._unreadable)
+            self._give_up(f"{self._failure} (not restarted: no retained checkpoint can be read, tried {tried})")
+            return
+        if restored is not None and restored.checkpoint != self._verified:
+            self._is_verifying = True
+            self._effects.call(
+                VerifyMetadata(record=restored),
+                partial(self._readable, restored),
+                partial(self._not_readable, restored),
+                repeats=True,
+            )
+            return
+        graph = self.record.graph
+        slots = self._pool.offer(graph.slots, self.record.slots)
+        if slots is None:
+            return
+        attempt = Attempt(self.attempt + 1)
+        record = msgspec.structs.replace(
+            self.record,
+            status=JobStatus.RUNNING,
+            attempt=attempt,
+            slots=slots,
+            lineage=next_lineage(
+                self.record.lineage,
+                None if restored is None else (restored.checkpoint, restored.attempt),
+                attempt,
+                graph.parallelism(),
+                self._needed_after(restored),
+            ),
+            restored_checkpoint=None if restored is None else restored.checkpoint,
+            failure=self._failure,
+        )
+        self._pool.hold(self.job, slots)
+        self._is_storing = True
+        self._effects.call(
+            StartAttempt(epoch=self._effects.epoch, record=record, latest=self.checkpoints.completed.newest_id),
+            lambda _: self._started(record, restored),
+            self._registry_refused,
+            repeats=True,
+        )
+
+    def _waits_for_facts(self) -> bool:
+        return self._effects.now_ms < self._restart_at_ms or self.checkpoints.has_unknown_outcome
+
+    def _needed_after(self, restored: CheckpointRecord | None) -> CheckpointId:
+        """Segments of the lineage that end here or before are needed by nobody."""
+        commits = self.checkpoints.sink_commits
+        if restored is None or commits.has_sinks:
+            return commits.floor or CheckpointId(0)
+        return restored.checkpoint
+
+    def _readable(self, restored: CheckpointRecord, _: None) -> None:
+        self._is_verifying = False
+        self._verified = restored.checkpoint
+        self.advance()
+
+    def _not_readable(self, restored: CheckpointRecord, error: CallError) -> None:
+        self._is_verifying = False
+        self._unreadable.append(restored.checkpoint)
+        self._effects.report(CheckpointUnreadable(job=self.job, checkpoint=restored.checkpoint, detail=error.detail))
+        self.advance()
+
+    def _started(self, record: JobRecord, restored: CheckpointRecord | None) -> None:
+        self._is_storing = False
+        self.record = record
+        if self.status is JobStatus.CANCELLING:
+            self._pool.release(self.job)
+            self.advance()
+            return
+        effects = self._effects
+        self._set_status(JobStatus.RUNNING, "deployed")
+        self._is_adopted = False
+        self._execution = self._new_execution(ExecutionState.DEPLOYING)
+        self._restored = restored
+        if restored is not None:
+            self.checkpoints.stats.restored(restored, effects.wall_ms)
+        self.checkpoints.start(self._execution)
+        self._deploy()
+        self._deadline_ms = effects.now_ms + self._silence_allowed_ms()
+        effects.report(AttemptStarted(job=self.job, attempt=self.attempt, restored=record.restored_checkpoint))
+        for worker in self._owners():
+            if not self._pool.knows(worker):
+                self.worker_lost(worker, "it was lost while the attempt was started")
+
+    def _deploy(self) -> None:
+        record, restored = self.record, self._restored
+        self._effects.broadcast(
+            DeployJob(
+                epoch=self._effects.epoch,
+                job=self.job,
+                attempt=record.attempt,
+                graph=record.graph,
+                slots=record.slots,
+                lineage=record.lineage,
+                restore_checkpoint=None if restored is None else restored.checkpoint,
+                restore_path=None if restored is None else restored.metadata_path,
+                restore_checksum=None if restored is None else restored.metadata_checksum,
+                base_checkpoint_id=record.base_checkpoint_id,
+            )
+        )
+        self._repeat_at_ms = self._effects.now_ms + self._config.repeat_interval_ms
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def _adopt(self) -> None:
+        self._is_adopted = True
+        retained = self.checkpoints.completed.retained()
+        self._restored = next((r for r in retained if r.checkpoint == self.record.restored_checkpoint), None)
+        self._execution = self._new_execution(ExecutionState.RECONCILING)
+        self._pool.hold(self.job, self.record.slots)
+        self._status_since_ms[JobStatus.RUNNING] = self._effects.wall_ms
+        self.checkpoints.start(self._execution)
+        self._deadline_ms = self._effects.now_ms + self._silence_allowed_ms()
+        # First ask; then tell those who may not have heard the earlier leader's DeployJob.
+        self._repeat_at_ms = self._effects.now_ms + self._config.heartbeat_interval_ms
+
+    def _advance_running(self) -> None:
+        execution = self._execution
+        if execution is None or not execution.has_unreported:
+            return
+        now_ms = self._effects.now_ms
+        if now_ms >= self._deadline_ms:
+            silent = execution.unreported()
+            some = ", ".join(f"{subtask} on {execution.worker(subtask)}" for subtask in silent[:3])
+            self.fail(
+                f"{len(silent)} subtasks did not report within {self._silence_allowed_ms()} ms: {some}",
+                silent[0],
+                execution.worker(silent[0]),
+            )
+        elif now_ms >= self._repeat_at_ms and self._knows_restored():
+            self._deploy()
+
+    def _subtask_went_on(self, subtask: SubtaskId, message: SubtaskStateChanged) -> None:
+        execution = self._execution
+        assert execution is not None
+        if self.status is not JobStatus.RUNNING:
+            return
+        match message.state:
+            case SubtaskState.FAILED:
+                cause = message.failure or "no cause was reported"
+                self.fail(f"{subtask} on {message.worker} failed: {cause}", subtask, message.worker, message.trace)
+            case SubtaskState.CANCELED:
+                self.fail(f"{subtask} was stopped by {message.worker}", subtask, message.worker)
+            case SubtaskState.RUNNING if execution.all_running:
+                self._all_running()
+            case SubtaskState.FINISHED if execution.all_finished:
+                self._end(JobStatus.FINISHED)
+            case SubtaskState.INITIALIZING | SubtaskState.RUNNING | SubtaskState.FINISHED:
+                pass
+
+    def _all_running(self) -> None:
+        failed_at_ms, self._failed_at_ms = self._failed_at_ms, None
+        self._effects.report(
+            AttemptRunning(
+                job=self.job,
+                attempt=self.attempt,
+                adopted=self._is_adopted,
+                recovery_ms=None if failed_at_ms is None else self._effects.now_ms - failed_at_ms,
+            )
+        )
+
+    def _knows_restored(self) -> bool:
+        """An adopted attempt may have gone on so far that its first checkpoint is not retained any more: then all its
+        subtasks were running once, and nobody must start it again from elsewhere."""
+        restored = None if self._restored is None else self._restored.checkpoint
+        return restored == self.record.restored_checkpoint
+
+    def _silence_allowed_ms(self) -> int:
+        return self._config.adoption_timeout_ms if self._is_adopted else self._config.deploy_timeout_ms
+
+    def _new_execution(self, initial: ExecutionState) -> Execution:
+        return Execution(self.record.graph, self.attempt, self.record.slots, initial)
+
+    # --- stop --------------------------------------------------------------------------------------------------------
+
+    def _give_up(self, failure: str) -> None:
+        self._failure = failure
+        self._set_status(JobStatus.FAILING, failure)
+        self.checkpoints.suspend(CheckpointFailureReason.JOB_STOPPED)
+        self._stop_subtasks()
+        self.advance()
+
+    def _stop_subtasks(self) -> None:
+        effects = self._effects
+        effects.broadcast(CancelJob(epoch=effects.epoch, job=self.job, attempt=self.attempt))
+        self._deadline_ms = effects.now_ms + self._config.stop_timeout_ms
+        self._repeat_at_ms = effects.now_ms + self._config.repeat_interval_ms
+
+    def _advance_stop(self) -> None:
+        if self._is_storing:
+            return
+        if self.status is JobStatus.CANCELLING and not self._is_cancel_stored:
+            self._store(msgspec.structs.replace(self.record, status=JobStatus.CANCELLING), self._cancel_stored)
+            return
+        execution = self._execution
+        now_ms = self._effects.now_ms
+        if execution is not None and not execution.all_ended and now_ms < self._deadline_ms:
+            if now_ms >= self._repeat_at_ms:
+                deadline_ms = self._deadline_ms
+                self._stop_subtasks()
+                self._deadline_ms = deadline_ms
+        elif not self.checkpoints.has_unknown_outcome:
+            self._end(JobStatus.CANCELED if self.status is JobStatus.CANCELLING else JobStatus.FAILED)
+
+    def _cancel_stored(self) -> None:
+        self._is_cancel_stored = True
+        for request in self._cancel_requests:
+            self._effects.reply(request, JobAccepted(self.job))
+        self._cancel_requests.clear()
+        self._stop_subtasks()
+        self.advance()
+
+    def _end(self, status: JobStatus) -> None:
+        self.checkpoints.suspend(CheckpointFailureReason.JOB_STOPPED)
+        failure = self._failure if status is JobStatus.FAILED else None
+        self._store(
+            msgspec.structs.replace(self.record, status=status, slots=(), failure=failure), partial(self._ended, status)
+        )
+
+    def _ended(self, status: JobStatus) -> None:
+        self._execution = None
+        self._pool.release(self.job)
+        self._set_status(status, self.record.failure or "")
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _store(self, record: JobRecord, done: Callable[[], None]) -> None:
+        def stored(_: None) -> None:
+            self._is_storing = False
+            self.record = record
+            done()
+
+        self._is_storing = True
+        self._effects.call(
+            SaveJob(epoch=self._effects.epoch, record=record), stored, self._registry_refused, repeats=True
+        )
+
+    def _registry_refused(self, error: CallError) -> None:
+        self._effects.step_down(f"the registry refused a change of job {self.job}: {error.detail}")
+
+    def _set_status(self, status: JobStatus, reason: str) -> None:
+        if status not in TRANSITIONS[self.status]:
+            raise AssertionError(f"job {self.job} can't go from {self.status.value} to {status.value}")
+        self.status = status
+        self._status_since_ms[status] = self._effects.wall_ms
+        self._effects.report(JobStatusChanged(job=self.job, attempt=self.attempt, status=status, reason=reason))
+
+    def _owners(self) -> list[WorkerId]:
+        """The workers of the attempt."""
+        return [] if self._execution is None else list(dict.fromkeys(self._execution.slots))
+
+    def waiting_for(self) -> str | None:
+        """What a job that should run waits for, in words."""
+        if self.status not in (JobStatus.CREATED, JobStatus.RESTARTING):
+            return None
+        if self._effects.now_ms < self._restart_at_ms:
+            return f"the back-off, {self._restart_at_ms - self._effects.now_ms} ms more"
+        if self.checkpoints.has_unknown_outcome:
+            return "the registry, which has not answered whether a checkpoint is complete"
+        if self._is_verifying:
+            return "the checkpoint storage, to read the latest checkpoint"
+        if self._is_storing:
+            return "the registry, to start the attempt"
+        return f"slots: it needs {self.record.graph.slots}, {sum(self._pool.free().values())} are free"
+
+    def view(self) -> JobView:
+        subtasks = (
+            ()
+            if self._execution is None
+            else tuple(
+                SubtaskView(subtask=subtask, state=state, worker=self._execution.worker(subtask))
+                for subtask, state in self._execution.states()
+            )
+        )
+        return JobView(
+            job=self.job,
+            graph=self.record.graph,
+            status=self.status,
+            attempt=self.attempt,
+            submitted_ms=self.record.submitted_ms,
+            status_since_ms=dict(self._status_since_ms),
+            waiting_for=self.waiting_for(),
+            failure=self._failure,
+            subtasks=subtasks,
+            failures=tuple(self._failures),
+            checkpoints=self.checkpoints.stats.snapshot(),
+            retained=tuple(self.checkpoints.completed.retained()),
+            unreadable=tuple(self._unreadable),
+        )
+
+    def validate(self) -> None:
+        self.checkpoints.validate()
+        if self._execution is not None:
+            self._execution.validate()
+            assert self._execution.attempt == self.attempt
+        if self.status is JobStatus.RUNNING:
+            assert self._execution is not None
+            assert self.record.lineage[-1].attempt == self.attempt
+            assert self.record.lineage[-1].end is None
+            assert self._pool.holds(self.job)
+        if self.status in (JobStatus.CREATED, JobStatus.RESTARTING) or self.status.is_terminal:
+            assert self._execution is None
+        if self.status.is_terminal:
+            assert not self._pool.holds(self.job)
+            assert not self._cancel_requests
+        attempts = [segment.attempt for segment in self.record.lineage]
+        assert attempts == sorted(set(attempts))
+
+
+def _as_change(worker: WorkerId, running: RunningSubtask) -> SubtaskStateChanged:
+    return SubtaskStateChanged(
+        worker=worker,
+        job=running.job,
+        attempt=running.attempt,
+        vertex=running.vertex,
+        subtask=running.subtask,
+        state=running.state,
+    )

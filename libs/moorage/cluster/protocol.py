@@ -1,0 +1,209 @@
+"""What goes into the coordinator core, what it answers to clients, and what it reports to people."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from moorage.effects import CallError, Notice
+from moorage.graph.job_graph import JobGraph
+from moorage.ids import Attempt, CheckpointId, Epoch, JobId, SubtaskId, WorkerId
+from moorage.messages.events import Event
+from moorage.messages.registry import JobStatus
+
+
+class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Times in ms."""
+
+    lease_ttl_ms: int = 6_000
+    """A leader that could not renew its lease for so long is none any more."""
+    heartbeat_interval_ms: int = 1_000
+    """Between two CoordinatorHeartbeats."""
+    worker_timeout_ms: int = 6_000
+    """A worker that was not heard for so long is lost."""
+    adoption_timeout_ms: int = 6_000
+    """How long a new leader waits for the subtasks of a running job to report."""
+    deploy_timeout_ms: int = 60_000
+    """How long a deployed subtask may take to report for the first time."""
+    stop_timeout_ms: int = 30_000
+    """A job ends although some of its subtasks did not report their end."""
+    repeat_interval_ms: int = 3_000
+    """Between two DeployJob or CancelJob of one attempt while subtasks have not reacted."""
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """The time. Comes first in every step; nothing else moves the core's clock."""
+
+    now_ms: int
+    wall_ms: int
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A message of the events topic."""
+
+    message: Event
+
+
+class CallFinished(msgspec.Struct, frozen=True):
+    call: int
+    result: object = None
+    error: CallError | None = None
+
+
+class LogReachable(msgspec.Struct, frozen=True):
+    """Whether Kafka confirms what this coordinator broadcasts."""
+
+    reachable: bool
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """End this coordinator in an orderly way: release the lease. Jobs go on."""
+
+
+class SubmitJob(msgspec.Struct, frozen=True):
+    """Answered by JobAccepted once the job is stored, or by Refused."""
+
+    request: int
+    graph: JobGraph
+
+
+class CancelRequested(msgspec.Struct, frozen=True):
+    """Answered by JobAccepted once the intent is stored, or by Refused."""
+
+    request: int
+    job: JobId
+
+
+class CheckpointRequested(msgspec.Struct, frozen=True):
+    """Answered by CheckpointDone or CheckpointFailed when it is decided, or by Refused."""
+
+    request: int
+    job: JobId
+
+
+class OverviewRequested(msgspec.Struct, frozen=True):
+    """Answered by ``views.ClusterView``, or by Refused."""
+
+    request: int
+
+
+ClientRequest = SubmitJob | CancelRequested | CheckpointRequested | OverviewRequested
+CoreEvent = Tick | Received | CallFinished | LogReachable | Stop | ClientRequest
+
+
+# --- answers to clients ----------------------------------------------------------------------------------------------
+
+
+class JobAccepted(msgspec.Struct, frozen=True):
+    job: JobId
+
+
+class Refusal(Enum):
+    NOT_LEADER = "not_leader"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    INVALID = "invalid"
+    UNAVAILABLE = "unavailable"
+
+
+class Refused(msgspec.Struct, frozen=True):
+    refusal: Refusal
+    message: str
+
+
+# --- notices ---------------------------------------------------------------------------------------------------------
+
+
+class LeaderState(Enum):
+    STANDBY = "standby"
+    LOADING = "loading"
+    """Holds the lease, reads what is stored."""
+    LEADING = "leading"
+    STOPPED = "stopped"
+
+
+class LeadershipChanged(Notice, frozen=True, kw_only=True):
+    state: LeaderState
+    epoch: Epoch
+    reason: str
+
+
+class WorkerJoined(Notice, frozen=True, kw_only=True):
+    worker: WorkerId
+    slots: int
+
+
+class WorkerGone(Notice, frozen=True, kw_only=True):
+    worker: WorkerId
+    reason: str
+
+
+class LogReachability(Notice, frozen=True, kw_only=True):
+    reachable: bool
+
+
+class JobStatusChanged(Notice, frozen=True, kw_only=True):
+    job: JobId
+    attempt: Attempt
+    status: JobStatus
+    reason: str
+
+
+class AttemptStarted(Notice, frozen=True, kw_only=True):
+    job: JobId
+    attempt: Attempt
+    restored: CheckpointId | None
+
+
+class AttemptRunning(Notice, frozen=True, kw_only=True):
+    """Every subtask runs. ``recovery_ms``: since the failure that this attempt recovers from; None: there was none."""
+
+    job: JobId
+    attempt: Attempt
+    adopted: bool
+    recovery_ms: int | None
+
+
+class AttemptFailed(Notice, frozen=True, kw_only=True):
+    job: JobId
+    attempt: Attempt
+    cause: str
+    trace: str | None
+    subtask: SubtaskId | None
+    worker: WorkerId | None
+
+
+class CheckpointUnreadable(Notice, frozen=True, kw_only=True):
+    """A retained checkpoint can't be restored; an older one is tried."""
+
+    job: JobId
+    checkpoint: CheckpointId
+    detail: str
+
+
+class SinksCommitted(Notice, frozen=True, kw_only=True):
+    """An exactly-once sink subtask has committed."""
+
+    job: JobId
+    committed_ms: int
+
+
+class DropReason(Enum):
+    NOT_LEADER = "not_leader"
+    UNKNOWN_JOB = "unknown_job"
+    OLD_ATTEMPT = "old_attempt"
+    REPLACED_WORKER = "replaced_worker"
+    UNKNOWN_SUBTASK = "unknown_subtask"
+    LATE = "late"
+    """The subtask or the checkpoint it speaks of has gone on."""
+
+
+class MessageDropped(Notice, frozen=True, kw_only=True):
+    """A message of the events topic had no effect."""
+
+    kind: str
+    reason: DropReason

@@ -1,0 +1,67 @@
+"""What clients see: immutable pictures of the cluster."""
+
+from __future__ import annotations
+
+import msgspec
+
+from moorage.checkpoint.stats import CheckpointStatsSnapshot
+from moorage.graph.execution import ExecutionState
+from moorage.graph.job_graph import JobGraph
+from moorage.ids import Attempt, CheckpointId, Epoch, JobId, SubtaskId, WorkerId
+from moorage.messages.registry import CheckpointRecord, JobStatus
+
+
+class SubtaskView(msgspec.Struct, frozen=True, kw_only=True):
+    subtask: SubtaskId
+    state: ExecutionState
+    worker: WorkerId
+
+
+class FailureView(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a job's history of failures. ``subtask`` and ``worker`` None: not the fault of one."""
+
+    failed_ms: int
+    attempt: Attempt
+    cause: str
+    trace: str | None
+    subtask: SubtaskId | None
+    worker: WorkerId | None
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    job: JobId
+    graph: JobGraph
+    status: JobStatus
+    attempt: Attempt
+    submitted_ms: int
+    status_since_ms: dict[JobStatus, int]
+    """Wall clock at which the job last entered each status, as far as this leader has seen it."""
+    waiting_for: str | None
+    """What a job that is not running waits for."""
+    failure: str | None
+    subtasks: tuple[SubtaskView, ...]
+    """Of the running attempt."""
+    failures: tuple[FailureView, ...]
+    """Newest first."""
+    checkpoints: CheckpointStatsSnapshot
+    retained: tuple[CheckpointRecord, ...]
+    unreadable: tuple[CheckpointId, ...]
+    """Retained checkpoints that could not be read at the last restart."""
+
+
+class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
+    worker: WorkerId
+    slots: int
+    free_slots: int
+    last_heartbeat_ms: int
+    """Wall clock."""
+    host: str
+    metrics_port: int
+
+
+class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
+    now_ms: int
+    """Wall clock."""
+    epoch: Epoch
+    jobs: tuple[JobView, ...]
+    workers: tuple[WorkerView, ...]

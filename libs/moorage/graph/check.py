@@ -1,0 +1,105 @@
+"""Is a job graph that somebody submits one that can be run? The compiler makes no other; but anybody may post one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from moorage.errors import PipelineError
+from moorage.graph.job_graph import CheckpointConfig, JobGraph, JobVertex, RestartConfig
+from moorage.naming import check_name, exchange_id
+from moorage.state.key_groups import UPPER_BOUND_MAX_PARALLELISM
+
+
+def check_graph(graph: JobGraph) -> None:
+    """PipelineError that names the first thing that is wrong."""
+    check_name("job name", graph.job)
+    for problem in (
+        *_vertex_problems(graph),
+        *_exchange_problems(graph),
+        *_checkpoint_problems(graph.checkpoint),
+        *_restart_problems(graph.restart),
+    ):
+        raise PipelineError(f"job {graph.job} can't be run: {problem}")
+
+
+def _vertex_problems(graph: JobGraph) -> Iterator[str]:
+    if not 0 < graph.max_parallelism <= UPPER_BOUND_MAX_PARALLELISM:
+        yield f"max_parallelism {graph.max_parallelism} must be between 1 and {UPPER_BOUND_MAX_PARALLELISM}"
+    if not graph.vertices:
+        yield "it has no vertices"
+    uids = [operator.uid for vertex in graph.vertices for operator in vertex.operators]
+    if len(set(uids)) < len(uids):
+        yield "two operators have the same uid"
+    if len({vertex.vertex for vertex in graph.vertices}) < len(graph.vertices):
+        yield "two vertices have the same id"
+    if graph.vertices and not any(vertex.is_source for vertex in graph.vertices):
+        yield "it has no source"
+    for vertex in graph.vertices:
+        check_name("vertex", vertex.vertex)
+        yield from _one_vertex_problems(graph, vertex)
+
+
+def _one_vertex_problems(graph: JobGraph, vertex: JobVertex) -> Iterator[str]:
+    if not vertex.operators:
+        yield f"vertex {vertex.vertex} has no operators"
+        return
+    if not 0 < vertex.parallelism <= graph.max_parallelism:
+        yield (
+            f"parallelism {vertex.parallelism} of vertex {vertex.vertex} must be between 1 and"
+            f" max_parallelism {graph.max_parallelism}"
+        )
+    if vertex.is_committer and vertex.is_source:
+        yield f"sink {vertex.vertex} has no input"
+
+
+def _exchange_problems(graph: JobGraph) -> Iterator[str]:
+    order = {vertex.vertex: position for position, vertex in enumerate(graph.vertices)}
+    ids = [exchange.exchange for exchange in graph.exchanges]
+    if len(set(ids)) < len(ids):
+        yield "two exchanges have the same id"
+    for exchange in graph.exchanges:
+        name = exchange.exchange
+        if exchange.producer not in order or exchange.consumer not in order:
+            yield f"exchange {name} connects vertices that do not exist"
+        elif name != exchange_id(exchange.producer, exchange.consumer):
+            yield f"exchange {name} is not named after its vertices"
+        elif order[exchange.producer] >= order[exchange.consumer]:
+            yield f"exchange {name} leads backwards"
+        if not 0 < exchange.partitions <= graph.max_parallelism:
+            yield f"exchange {name} has {exchange.partitions} partitions, not 1 to {graph.max_parallelism}"
+    known = set(ids)
+    for vertex in graph.vertices:
+        inputs = {e.exchange for e in graph.exchanges if e.consumer == vertex.vertex}
+        outputs = {e.exchange for e in graph.exchanges if e.producer == vertex.vertex}
+        if not known.issuperset(vertex.inputs + vertex.outputs):
+            yield f"vertex {vertex.vertex} names an exchange that does not exist"
+        elif set(vertex.inputs) != inputs or set(vertex.outputs) != outputs:
+            yield f"vertex {vertex.vertex} and its exchanges contradict each other"
+
+
+def _checkpoint_problems(config: CheckpointConfig) -> Iterator[str]:
+    for name, value, least in (
+        ("interval_ms", config.interval_ms, 0),
+        ("timeout_ms", config.timeout_ms, 1),
+        ("min_pause_ms", config.min_pause_ms, 0),
+        ("max_concurrent", config.max_concurrent, 1),
+        ("tolerable_failures", config.tolerable_failures, 0),
+        ("retained", config.retained, 1),
+    ):
+        if value < least:
+            yield f"checkpoint.{name} must be at least {least}, not {value}"
+    if config.min_pause_ms > 0 and config.max_concurrent > 1:
+        yield "checkpoint.min_pause_ms needs checkpoint.max_concurrent 1"
+
+
+def _restart_problems(config: RestartConfig) -> Iterator[str]:
+    for name, value, least in (
+        ("initial_delay_ms", config.initial_delay_ms, 0),
+        ("max_delay_ms", config.max_delay_ms, config.initial_delay_ms),
+        ("multiplier", config.multiplier, 1),
+        ("reset_after_ms", config.reset_after_ms, 1),
+        ("max_attempts", config.max_attempts, 0),
+        ("failure_interval_ms", config.failure_interval_ms, 1),
+    ):
+        if value < least:
+            yield f"restart.{name} must be at least {least}, not {value}"
