@@ -440,6 +440,18 @@ class MemoryLog:
         readable = log.visible(log.start, log.last_stable, read_committed=False)
         return next((offset for offset, payload in readable if payload.timestamp_ms >= spec), log.last_stable)
 
+    def read_to_end(self, partitions: Iterable[TopicPartition], *, read_committed: bool) -> Sequence[LogMessage]:
+        self.check_reachable()
+        with self.faults.around("read_to_end"):
+            return [
+                LogMessage(*partition, offset, payload.value or b"", payload.key, payload.timestamp_ms)
+                for partition in partitions
+                for log in (self.cluster.partition(partition),)
+                for offset, payload in log.visible(
+                    log.start, log.last_stable if read_committed else log.end, read_committed
+                )
+            ]
+
     def committed(self, group: str, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
         self.check_reachable()
         with self.faults.around("committed"):
