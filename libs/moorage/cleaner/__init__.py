@@ -65,8 +65,9 @@ Fail closed: if one manifest can't be read, the marks are unknown and nothing of
 registry remembers no completed checkpoint of a job whose prefix holds a ``_metadata``: it may have lost its data. A job
 that the registry does not know is not looked at; a path that ``naming`` can't take apart is never touched.
 
-Order: the ``_metadata`` files of what goes are deleted first, oldest first, then everything else. So whoever finds a
-``_metadata`` (also a registry that is rebuilt from the storage) finds the whole checkpoint.
+Order: the ``_metadata`` files of what goes are deleted first, oldest first, then everything else; and while a
+``_metadata`` stays, so do the files that were written for it. So whoever finds one, a registry that is rebuilt from the
+storage for instance, finds the whole of what was once a completed checkpoint.
 
 Exchange logs
 -------------

@@ -126,7 +126,7 @@ def plan_sweep(
     classifier = _Classifier(facts, referenced, now_ms - grace_age_ms, purge)
     metadata: list[_Candidate] = []
     files: list[_Candidate] = []
-    in_progress: set[CheckpointId] = set()
+    standing: dict[CheckpointId, Verdict] = {}
     unregistered: list[ObjectInfo] = []
     kept: dict[Verdict, Tally] = {}
     for item in listing:
@@ -138,18 +138,18 @@ def plan_sweep(
         else:
             kept.setdefault(verdict, Tally()).add(item.size_bytes)
         if path is not None and path.is_metadata:
-            if verdict is Verdict.KEEP_IN_PROGRESS:
-                in_progress.add(path.checkpoint)
+            if verdict in (Verdict.KEEP_IN_PROGRESS, Verdict.KEEP_YOUNG):
+                standing[path.checkpoint] = verdict
             if classifier.is_unregistered(path):
                 unregistered.append(item)
     if unregistered:
         return SweepPlan(metadata=(), files=(), kept=kept, unregistered=tuple(unregistered))
 
-    # A _metadata does not tell its attempt; while it stays, so do the files of its checkpoint.
+    # While a _metadata stays, so do the files that were written for it.
     for candidate in files:
-        if candidate.checkpoint in in_progress:
-            kept.setdefault(Verdict.KEEP_IN_PROGRESS, Tally()).add(candidate.deletion.size_bytes)
-    files = [candidate for candidate in files if candidate.checkpoint not in in_progress]
+        if candidate.checkpoint in standing:
+            kept.setdefault(standing[candidate.checkpoint], Tally()).add(candidate.deletion.size_bytes)
+    files = [candidate for candidate in files if candidate.checkpoint not in standing]
     return SweepPlan(metadata=_oldest_first(metadata), files=_oldest_first(files), kept=kept)
 
 
@@ -184,8 +184,7 @@ class _Classifier:
             return Verdict.DELETE_SUBSUMED
         is_completed = checkpoint in self._facts.completed
         is_discarded = checkpoint in self._facts.discarded and not is_completed
-        # A _metadata has no grace, so that it never outlives the files which it names.
-        if item.modified_ms > self._young_from_ms and not (is_discarded or path.is_metadata or self._purge):
+        if item.modified_ms > self._young_from_ms and not (is_discarded or self._purge):
             return Verdict.KEEP_YOUNG
         if is_discarded or (checkpoint > self._oldest_remembered and not is_completed):
             return Verdict.DELETE_ABORTED
