@@ -126,16 +126,15 @@ class InputGate:
         starts: Mapping[TopicPartition, int],
         *,
         positions: Iterable[tuple[Attempt, ChannelPosition]] = (),
-        first_live: int | None = None,
+        first_live: Mapping[TopicPartition, int] | None = None,
         replay_until: CheckpointId | None = None,
         held_bytes_max: int = 64 << 20,
     ) -> None:
         """``starts``: where each partition is read from; ``positions``: channels that are further already.
 
-        Segments of the lineage before index ``first_live`` are over at those offsets (default: all but the running
-        one). ``replay_until``: see the module; it must be the end of a live segment.
+        ``first_live``: index of the first segment of the lineage that is not over at the start of a partition (default:
+        the running one). ``replay_until``: see the module; it must be the end of a segment.
         """
-        live = len(lineage) - 1 if first_live is None else first_live
         self.aligning: CheckpointId | None = None
         self.aligned: CheckpointId | None = None
         self.abandoned: CheckpointId | None = None
@@ -150,13 +149,14 @@ class InputGate:
         running = lineage[-1].attempt
         self._attempt = running
         if replay_until is not None:
-            self._attempt = next(s.attempt for s in lineage[live:] if s.end == replay_until)
+            self._attempt = next(s.attempt for s in lineage if s.end == replay_until)
         """The attempt whose barriers are aligned now."""
         self._running = running
         for topic, (exchange, partitions) in inputs.items():
             for number in partitions:
                 tp = TopicPartition(topic, number)
                 partition = self._partitions[tp] = _Partition()
+                live = len(lineage) - 1 if first_live is None else first_live[tp]
                 for segment in lineage[live:]:
                     for producer in producers_of(exchange, number, segment):
                         channel = _Channel(segment.attempt, producer, starts[tp], segment.end)

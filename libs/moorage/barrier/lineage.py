@@ -23,9 +23,9 @@ BEFORE_FIRST = CheckpointId(0)
 
 
 def producers_of(exchange: Exchange, partition: int, segment: LineageSegment) -> Sequence[int]:
-    """The producer subtasks that write to a partition in a segment; none when the producer did not exist then."""
+    """The producer subtasks that write to a partition in a segment; none when the exchange did not exist then."""
     parallelism = segment.parallelism.get(exchange.producer, 0)
-    if parallelism == 0:
+    if parallelism == 0 or exchange.consumer not in segment.parallelism:
         return ()
     if exchange.kind is ExchangeKind.FORWARD:
         return (owner_of(partition, exchange.partitions, parallelism),)

@@ -1,0 +1,1 @@
+"""What runs the sources that a pipeline names."""

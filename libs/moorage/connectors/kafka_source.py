@@ -1,0 +1,275 @@
+"""KafkaSource at work in one subtask: which partitions, from where, decoding, dead letters.
+
+Partitions are spread over the subtasks by topic and number alone, so every subtask finds its own without asking, and
+a partition that is added later has exactly one owner. The position of a partition in a checkpoint is the offset behind
+the last record that went into the chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from moorage.api.connectors import KafkaSource, StartAt
+from moorage.errors import CorruptDataError, LogError, MoorageError, RecordError
+from moorage.ids import OperatorUid, TopicPartition
+from moorage.naming import source_group
+from moorage.ports import OffsetSpec, Partitioner, RecordBatch, TransactionalWriter
+from moorage.task.batch import Batch
+from moorage.task.context import TaskContext
+from moorage.task.outputs import Outputs
+
+
+class SplitState(msgspec.Struct, frozen=True, array_like=True):
+    """One partition in a checkpoint."""
+
+    topic: str
+    partition: int
+    offset: int
+    """The next record to read."""
+    end: int | None
+    """A bounded source stops before this offset."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(SplitState)
+
+
+class KafkaSourceReader:
+    """``moorage.task.source.SourceReader`` for Kafka."""
+
+    def __init__(self, context: TaskContext, uid: OperatorUid, source: KafkaSource) -> None:
+        self._context = context
+        self._uid = uid
+        self._source = source
+        self._group = source.group or source_group(context.job, uid)
+        self._decode = source.value.decoder()
+        self._positions: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}
+        self._key_groups: dict[TopicPartition, int] = {}
+        self._discovering = False
+        self._next_discovery_ms: int | None = None
+        self._dead_letters: TransactionalWriter | None = None
+        self._closed = False
+        self._reader = context.log.record_reader(
+            context.name,
+            group=self._group,
+            read_committed=source.read_committed,
+            max_poll_records=context.settings.max_poll_records,
+        )
+
+    # --- where to read -----------------------------------------------------------------------------------------------
+
+    def open(self, restored: Sequence[bytes] | None, done: Callable[[Exception | None], None]) -> None:
+        def find() -> list[SplitState]:
+            return self._find_splits({}, None if restored is None else decode_splits(restored))
+
+        def found(splits: list[SplitState] | None, error: Exception | None) -> None:
+            if self._closed:
+                return
+            if splits is None:
+                done(error or MoorageError("no partitions were found"))
+                return
+            self._add(splits)
+            done(None)
+
+        if self._source.dead_letter_topic is not None:
+            self._dead_letters = self._context.log.record_writer(
+                f"{self._context.name}.dead-letters", partitioner=Partitioner.CONSISTENT_RANDOM
+            )
+        self._context.executor.submit(find, found)
+
+    def _mine(self) -> list[TopicPartition]:
+        """*Blocking.* The partitions of this subtask as the cluster has them now."""
+        topics = self._context.log.topics()
+        missing = [topic for topic in self._source.topics if topic not in topics]
+        if missing:
+            raise LogError(f"source {self._uid!r}: topic {', '.join(missing)} does not exist; create it first")
+        parallelism, subtask = self._context.parallelism, self._context.subtask
+        return [
+            TopicPartition(topic, number)
+            for topic in self._source.topics
+            for number in range(topics[topic])
+            if (crc32(topic.encode()) + number) % parallelism == subtask
+        ]
+
+    def _find_splits(
+        self, known: Mapping[TopicPartition, int], restored: Mapping[TopicPartition, SplitState] | None
+    ) -> list[SplitState]:
+        """*Blocking.* The partitions of this subtask that are not ``known``, and where each is read from.
+
+        Without a checkpoint (``restored`` is None) from ``start``; with one from its offset. A partition that neither
+        the checkpoint nor ``known`` has was added later and is read from its beginning.
+        """
+        new = [tp for tp in self._mine() if tp not in known]
+        if restored is not None:
+            added = self._context.log.offsets([tp for tp in new if tp not in restored], OffsetSpec.EARLIEST)
+            return [restored[tp] if tp in restored else SplitState(*tp, added[tp], None) for tp in new]
+        starts = self._starts(new) if not known else self._context.log.offsets(new, OffsetSpec.EARLIEST)
+        ends: Mapping[TopicPartition, int] = {}
+        if self._source.until == "latest":
+            ends = self._context.log.offsets(new, OffsetSpec.LATEST)
+        elif self._source.until is not None:
+            ends = {TopicPartition(*tp): offset for tp, offset in self._source.until.items()}
+        return [SplitState(*tp, starts[tp], ends.get(tp)) for tp in new]
+
+    def _starts(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        log = self._context.log
+        match self._source.start:
+            case StartAt(kind="earliest"):
+                return log.offsets(partitions, OffsetSpec.EARLIEST)
+            case StartAt(kind="latest"):
+                return log.offsets(partitions, OffsetSpec.LATEST)
+            case StartAt(kind="timestamp", timestamp_ms=timestamp_ms):
+                return log.offsets(partitions, timestamp_ms)
+            case _:
+                return {
+                    **log.offsets(partitions, OffsetSpec.EARLIEST),
+                    **log.committed(self._group, partitions),
+                }
+
+    def _add(self, splits: Sequence[SplitState]) -> None:
+        graph, context = self._context.deploy.graph, self._context
+        for split in splits:
+            tp = TopicPartition(split.topic, split.partition)
+            self._positions[tp] = split.offset
+            if split.end is not None:
+                self._ends[tp] = split.end
+            self._key_groups[tp] = Outputs.own_group(
+                graph.max_parallelism, context.parallelism, context.subtask, split.partition
+            )
+        self._assign()
+
+    def _assign(self) -> None:
+        self._reader.assign({tp: offset for tp, offset in self._positions.items() if not self._at_end(tp)})
+
+    def _at_end(self, tp: TopicPartition) -> bool:
+        end = self._ends.get(tp)
+        return end is not None and self._positions[tp] >= end
+
+    def _discover(self, now_ms: int) -> None:
+        """Look for new partitions, in the background."""
+        interval = self._source.discovery_interval_ms
+        if self._next_discovery_ms is None:
+            self._next_discovery_ms = now_ms + interval
+        if now_ms < self._next_discovery_ms or self._discovering or self._source.until is not None:
+            return
+        self._next_discovery_ms = now_ms + interval
+        self._discovering = True
+        known = dict(self._positions)
+
+        def found(splits: list[SplitState] | None, error: Exception | None) -> None:
+            self._discovering = False
+            if self._closed:
+                return
+            if error is not None:
+                self._context.warn(f"source {self._uid!r}: looking for new partitions failed: {error}")
+            elif splits:
+                self._add(splits)
+
+        self._context.executor.submit(lambda: self._find_splits(known, {}), found)
+
+    # --- records -----------------------------------------------------------------------------------------------------
+
+    def poll(self, now_ms: int) -> Sequence[Batch]:
+        self._discover(now_ms)
+        if self._dead_letters is not None:
+            self._dead_letters.poll()
+        return [b for b in map(self._batch, self._reader.poll(self._context.settings.max_poll_records)) if b.values]
+
+    def _batch(self, records: RecordBatch) -> Batch:
+        tp = TopicPartition(records.topic, records.partition)
+        end = self._ends.get(tp)
+        if end is not None and records.offsets[-1] >= end - 1:
+            records = _before(records, end)
+            self._positions[tp] = end
+            self._assign()
+        else:
+            self._positions[tp] = records.offsets[-1] + 1
+        group = self._key_groups[tp]
+        try:
+            return Batch(group, list(map(self._decode, records.values)), records.timestamps_ms)  # type: ignore[arg-type]
+        except Exception:  # noqa: BLE001 - one record of the batch: find it, and do as configured
+            return self._batch_one_by_one(group, records)
+
+    def _batch_one_by_one(self, group: int, records: RecordBatch) -> Batch:
+        values: list[Any] = []
+        timestamps: list[int] = []
+        for index, value in enumerate(records.values):
+            if value is not None:
+                try:
+                    values.append(self._decode(value))
+                except Exception as error:  # noqa: BLE001 - whatever a decoder raises
+                    self._bad_record(records, index, error)
+                    continue
+            else:
+                values.append(None)
+            timestamps.append(records.timestamps_ms[index])
+        return Batch(group, values, timestamps)
+
+    def _bad_record(self, records: RecordBatch, index: int, error: Exception) -> None:
+        counters = self._context.counters
+        where = f"{records.topic}[{records.partition}] offset {records.offsets[index]}"
+        match self._source.on_error:
+            case "fail":
+                raise RecordError(
+                    f"source {self._uid!r} can't decode the record at {where} by {self._source.value!r}: {error}."
+                    " Mend the record, or choose on_error='skip' or 'dead_letter'"
+                ) from error
+            case "skip":
+                counters.records_skipped += 1
+            case "dead_letter":
+                counters.records_dead_lettered += 1
+                if self._dead_letters is not None and self._source.dead_letter_topic is not None:
+                    reason = [("moorage.error", str(error).encode()), ("moorage.origin", where.encode())]
+                    self._dead_letters.append_records(
+                        self._source.dead_letter_topic,
+                        [records.keys[index]],
+                        [records.values[index]],
+                        [records.timestamps_ms[index]],
+                        [reason],
+                    )
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Sequence[bytes]:
+        return [_encode(SplitState(*tp, offset, self._ends.get(tp))) for tp, offset in self._positions.items()]
+
+    def flush(self) -> Callable[[], None] | None:
+        return None if self._dead_letters is None else self._dead_letters.commit
+
+    def completed(self, elements: Sequence[bytes]) -> None:
+        self._reader.commit({tp: split.offset for tp, split in decode_splits(elements).items()})
+
+    def close(self) -> None:
+        self._closed = True
+        self._reader.close()
+        if self._dead_letters is not None:
+            self._dead_letters.close()
+
+
+def decode_splits(elements: Sequence[bytes]) -> dict[TopicPartition, SplitState]:
+    splits: dict[TopicPartition, SplitState] = {}
+    for element in elements:
+        try:
+            split = _decoder.decode(element)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise CorruptDataError(f"position of a Kafka source: {error}") from error
+        splits[TopicPartition(split.topic, split.partition)] = split
+    return splits
+
+
+def _before(records: RecordBatch, end: int) -> RecordBatch:
+    """The records with an offset below ``end``."""
+    count = sum(1 for offset in records.offsets if offset < end)
+    return RecordBatch(
+        records.topic,
+        records.partition,
+        records.offsets[:count],
+        records.keys[:count],
+        records.values[:count],
+        records.timestamps_ms[:count],
+    )

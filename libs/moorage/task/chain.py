@@ -1,0 +1,318 @@
+"""A vertex's operators at work, batch by batch.
+
+Each stage takes a batch, calls user code in one tight loop, and pushes what comes out to the stages behind it. An error
+of user code becomes a RecordError which names operator and record, with the user's own error as its cause; which record
+it was follows from what is left of the iterator, so the loop itself pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import operator as operators
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from moorage.api.keyed_state import KeyedContext, KeyedState
+from moorage.api.operators import (
+    FilterOperator,
+    FlatMapOperator,
+    KeyByOperator,
+    MapOperator,
+    Operator,
+    ProcessOperator,
+    SinkOperator,
+)
+from moorage.backends.memory import MemoryKeyedBackend
+from moorage.errors import MoorageError, RecordError
+from moorage.exchange.result_partition import ResultPartition
+from moorage.graph.job_graph import JobVertex, OperatorKind
+from moorage.ids import OperatorUid
+from moorage.ports import TransactionalWriter
+from moorage.serde.frames import Columns
+from moorage.task.batch import Batch
+
+
+class Stage(Protocol):
+    def push(self, batch: Batch) -> None: ...
+
+
+def blame(uid: str, values: Sequence[Any], rest: Iterator[Any], error: Exception) -> MoorageError:
+    """The error of the record that user code failed on: the last one taken from ``rest``, an iterator of ``values``."""
+    if isinstance(error, MoorageError):
+        return error
+    index = len(values) - operators.length_hint(rest) - 1
+    value = repr(values[index])
+    return RecordError(f"operator {uid!r} failed on {value:.300}: {type(error).__name__}: {error}")
+
+
+class _Fork:
+    """Sends a batch to every stage behind."""
+
+    __slots__ = ("behind",)
+
+    def __init__(self, behind: Sequence[Stage]) -> None:
+        self.behind = behind
+
+    def push(self, batch: Batch) -> None:
+        for stage in self.behind:
+            stage.push(batch)
+
+
+class _MapStage:
+    def __init__(self, operator: MapOperator, behind: Stage) -> None:
+        self._uid = operator.uid
+        self._function = operator.function
+        self._behind = behind
+
+    def push(self, batch: Batch) -> None:
+        rest = iter(batch.values)
+        try:
+            values = list(map(self._function, rest))
+        except Exception as error:
+            raise blame(self._uid, batch.values, rest, error) from error
+        self._behind.push(Batch(batch.group, values, batch.timestamps_ms))
+
+
+class _FilterStage:
+    def __init__(self, operator: FilterOperator, behind: Stage) -> None:
+        self._uid = operator.uid
+        self._predicate = operator.predicate
+        self._behind = behind
+
+    def push(self, batch: Batch) -> None:
+        rest = iter(batch.values)
+        try:
+            keep = list(map(self._predicate, rest))
+        except Exception as error:
+            raise blame(self._uid, batch.values, rest, error) from error
+        values = [value for value, kept in zip(batch.values, keep, strict=True) if kept]
+        if values:
+            timestamps = [t for t, kept in zip(batch.timestamps_ms, keep, strict=True) if kept]
+            self._behind.push(Batch(batch.group, values, timestamps))
+
+
+class _FlatMapStage:
+    def __init__(self, operator: FlatMapOperator, behind: Stage) -> None:
+        self._uid = operator.uid
+        self._function = operator.function
+        self._behind = behind
+
+    def push(self, batch: Batch) -> None:
+        rest = iter(batch.values)
+        function = self._function
+        values: list[Any] = []
+        timestamps: list[int] = []
+        try:
+            for value, timestamp in zip(rest, batch.timestamps_ms, strict=True):
+                before = len(values)
+                values += function(value)
+                timestamps += [timestamp] * (len(values) - before)
+        except Exception as error:
+            raise blame(self._uid, batch.values, rest, error) from error
+        if values:
+            self._behind.push(Batch(batch.group, values, timestamps))
+
+
+class _KeyByStage:
+    """Last stage before a keyed exchange."""
+
+    def __init__(self, operator: KeyByOperator, output: ResultPartition) -> None:
+        self._uid = operator.uid
+        self._select = operator.select
+        self._output = output
+
+    def push(self, batch: Batch) -> None:
+        rest = iter(batch.values)
+        try:
+            keys = list(map(self._select, rest))
+        except Exception as error:
+            raise blame(self._uid, batch.values, rest, error) from error
+        self._output.emit_keyed(keys, batch.values, batch.timestamps_ms)
+
+
+class ProcessStage:
+    """Head of a keyed vertex: rows of typed state, one per key."""
+
+    def __init__(self, operator: ProcessOperator, backend: MemoryKeyedBackend[Any, KeyedState], behind: Stage) -> None:
+        self._uid = operator.uid
+        self._new_row = operator.state_type
+        self._function: Callable[..., Any] = operator.state_type.process
+        self._yields = operator.yields
+        self._context = KeyedContext()
+        self._behind = behind
+        self.backend = backend
+
+    def push_keyed(self, group: int, columns: Columns[Any, Any]) -> None:
+        """Process a frame's records, all of one key group."""
+        rows = self.backend.rows[group]
+        self.backend.changed[group].update(columns.keys)
+        context = self._context
+        context._rows = rows  # noqa: SLF001 - the context is ours, its user sees clear()
+        rest = iter(columns.values)
+        values: list[Any] = []
+        timestamps: list[int] = []
+        try:
+            run = self._run_generator if self._yields else self._run_function
+            run(rows, columns, rest, values, timestamps)
+        except Exception as error:
+            raise blame(self._uid, columns.values, rest, error) from error
+        if values:
+            self._behind.push(Batch(group, values, timestamps))
+
+    def _run_generator(
+        self,
+        rows: dict[Any, KeyedState],
+        columns: Columns[Any, Any],
+        rest: Iterator[Any],
+        values: list[Any],
+        timestamps: list[int],
+    ) -> None:
+        context, new_row, function = self._context, self._new_row, self._function
+        get, extend, stamp = rows.get, values.extend, timestamps.append
+        done = 0
+        for value, key, timestamp in zip(rest, columns.keys, columns.timestamps_ms, strict=True):
+            row = get(key)
+            if row is None:
+                row = rows[key] = new_row()
+            context.key = key
+            context.timestamp_ms = timestamp
+            extend(function(row, value, context))
+            count = len(values) - done
+            if count == 1:
+                stamp(timestamp)
+            elif count:
+                timestamps += [timestamp] * count
+            done += count
+
+    def _run_function(
+        self,
+        rows: dict[Any, KeyedState],
+        columns: Columns[Any, Any],
+        rest: Iterator[Any],
+        values: list[Any],
+        timestamps: list[int],
+    ) -> None:
+        context, new_row, function = self._context, self._new_row, self._function
+        get, append, stamp = rows.get, values.append, timestamps.append
+        for value, key, timestamp in zip(rest, columns.keys, columns.timestamps_ms, strict=True):
+            row = get(key)
+            if row is None:
+                row = rows[key] = new_row()
+            context.key = key
+            context.timestamp_ms = timestamp
+            result = function(row, value, context)
+            if result is not None:
+                append(result)
+                stamp(timestamp)
+
+
+class RecordEncoder:
+    """Output records of a sink: key and value as bytes."""
+
+    def __init__(self, operator: SinkOperator) -> None:
+        self._uid = operator.uid
+        self._select = operator.select_key
+        self._encode = operator.sink.value.encoder()
+        self._json = msgspec.json.Encoder(order="deterministic").encode
+
+    def encode(self, values: Sequence[Any]) -> tuple[list[bytes | None], list[bytes]]:
+        rest = iter(values)
+        try:
+            encoded = list(map(self._encode, rest))
+        except Exception as error:
+            raise blame(self._uid, values, rest, error) from error
+        if self._select is None:
+            return [None] * len(encoded), encoded
+        rest = iter(values)
+        try:
+            selected = list(map(self._select, rest))
+        except Exception as error:
+            raise blame(self._uid, values, rest, error) from error
+        if set(map(type, selected)) == {str}:
+            return list(map(str.encode, selected)), encoded
+        return [self._key(key) for key in selected], encoded
+
+    def _key(self, key: Any) -> bytes | None:
+        if key is None or isinstance(key, bytes):
+            return key
+        return key.encode() if isinstance(key, str) else self._json(key)
+
+
+class _SinkEncoderStage:
+    """Last stage before an exactly-once sink: what lies in the exchange is what will be written."""
+
+    def __init__(self, operator: SinkOperator, output: ResultPartition) -> None:
+        self._encoder = RecordEncoder(operator)
+        self._output = output
+
+    def push(self, batch: Batch) -> None:
+        keys, values = self._encoder.encode(batch.values)
+        self._output.emit_forward(batch.group, keys, values, batch.timestamps_ms)
+
+
+class _SinkWriterStage:
+    """An at-least-once sink: writes at once, flushes before the checkpoint is acknowledged."""
+
+    def __init__(self, operator: SinkOperator, writer: TransactionalWriter) -> None:
+        self._encoder = RecordEncoder(operator)
+        self._topic = operator.sink.topic
+        self._writer = writer
+
+    def push(self, batch: Batch) -> None:
+        keys, values = self._encoder.encode(batch.values)
+        self._writer.append_records(self._topic, keys, values, batch.timestamps_ms, None)
+
+
+class Chain:
+    """The stages of one subtask. ``head`` takes batches; a keyed vertex has ``process`` at its head instead."""
+
+    def __init__(
+        self,
+        vertex: JobVertex,
+        operators: Mapping[OperatorUid, Operator],
+        outputs: Mapping[OperatorUid, ResultPartition],
+        new_writer: Callable[[SinkOperator], TransactionalWriter],
+        new_backend: Callable[[ProcessOperator], MemoryKeyedBackend[Any, KeyedState]],
+    ) -> None:
+        """``outputs``: by the uid of the operator whose results they take."""
+        self.writers: list[TransactionalWriter] = []
+        self.process: ProcessStage | None = None
+        self._vertex = vertex
+        self._operators = operators
+        self._outputs = outputs
+        self._new_writer = new_writer
+        self._new_backend = new_backend
+        head = vertex.operators[0]
+        if head.kind is OperatorKind.SOURCE:
+            self.head: Stage = self._behind(head.uid)
+        else:
+            operator = operators[head.uid]
+            if not isinstance(operator, ProcessOperator):
+                raise TypeError(f"vertex {vertex.vertex} can't begin with {head.kind}")
+            self.head = self._behind(head.uid)
+            self.process = ProcessStage(operator, new_backend(operator), self.head)
+
+    def _behind(self, uid: OperatorUid) -> Stage:
+        stages = [self._stage(node.uid) for node in self._vertex.operators if node.upstream == uid]
+        return stages[0] if len(stages) == 1 else _Fork(stages)
+
+    def _stage(self, uid: OperatorUid) -> Stage:
+        operator = self._operators[uid]
+        match operator:
+            case MapOperator():
+                return _MapStage(operator, self._behind(uid))
+            case FilterOperator():
+                return _FilterStage(operator, self._behind(uid))
+            case FlatMapOperator():
+                return _FlatMapStage(operator, self._behind(uid))
+            case KeyByOperator():
+                return _KeyByStage(operator, self._outputs[uid])
+            case SinkOperator():
+                if uid in self._outputs:
+                    return _SinkEncoderStage(operator, self._outputs[uid])
+                writer = self._new_writer(operator)
+                self.writers.append(writer)
+                return _SinkWriterStage(operator, writer)
+            case _:
+                raise TypeError(f"{type(operator).__name__} {uid} can't be chained")

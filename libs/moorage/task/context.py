@@ -1,0 +1,125 @@
+"""What a subtask is given: who it is, what it may touch, and whom it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from moorage.api.compiler import CompiledPipeline
+from moorage.errors import CorruptDataError, MoorageError
+from moorage.exchange.result_partition import ExchangeLimits
+from moorage.graph.job_graph import JobVertex
+from moorage.ids import Attempt, CheckpointId, JobId, WorkerId
+from moorage.messages.commands import DeployJob
+from moorage.messages.events import Event, ExchangeProgress
+from moorage.ports import CheckpointStorage, Clock, Executor, Log, LogWriter
+from moorage.state.handles import ByteStreamHandle, FileHandle, StreamHandle
+from moorage.state.operator_state import CheckpointMetadata
+from moorage.task.fates import Fates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSettings:
+    """Limits of a subtask; see docs/settings.md."""
+
+    limits: ExchangeLimits = field(default_factory=ExchangeLimits)
+    max_poll_records: int = 10_000
+    max_poll_frames: int = 64
+    linger_ms: int = 100
+    """Buffered records wait at most so long for more while input keeps coming."""
+    idle_linger_ms: int = 5
+    """The same when no input is waiting."""
+    held_bytes_max: int = 64 << 20
+    inline_state_max_bytes: int = 20 << 10
+    pending_bytes_max: int = 64 << 20
+    """Unconfirmed bytes at which a subtask stops reading."""
+    progress_interval_ms: int = 250
+    transaction_timeout_ms: int = 900_000
+    max_unsent_records: int = 100_000
+
+
+@dataclass(slots=True, kw_only=True)
+class TaskCounters:
+    """Counted by batches, read by whoever exports metrics. Times in ms."""
+
+    records_in: int = 0
+    records_out: int = 0
+    frames_in: int = 0
+    frames_void: int = 0
+    frames_seen: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    records_skipped: int = 0
+    records_dead_lettered: int = 0
+    blocked_steps: int = 0
+    lag_frames: int = 0
+    lag_bytes: int = 0
+    held_bytes: int = 0
+    commits: int = 0
+    committed_checkpoint: int = 0
+    committed_ms: int = 0
+    transactions_replayed: int = 0
+    broken_transactions: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskContext:
+    deploy: DeployJob
+    vertex: JobVertex
+    subtask: int
+    worker: WorkerId
+    pipeline: CompiledPipeline
+    log: Log
+    writer: LogWriter
+    """The idempotent producer of this attempt on this worker."""
+    storage: CheckpointStorage
+    executor: Executor
+    clock: Clock
+    fates: Fates
+    metadata: CheckpointMetadata | None
+    """The checkpoint to restore."""
+    settings: TaskSettings
+    report: Callable[[Event], None]
+    publish: Callable[[ExchangeProgress], None]
+    warn: Callable[[str], None]
+    """A line for the log: something went wrong that the subtask gets over by itself."""
+    failpoint: Callable[[str], None]
+    """Named points where tests kill the process; does nothing otherwise."""
+    counters: TaskCounters = field(default_factory=TaskCounters)
+
+    @property
+    def job(self) -> JobId:
+        return self.deploy.job
+
+    @property
+    def attempt(self) -> Attempt:
+        return self.deploy.attempt
+
+    @property
+    def parallelism(self) -> int:
+        return self.vertex.parallelism
+
+    @property
+    def restored(self) -> CheckpointId:
+        """0 when the attempt starts from nothing."""
+        return self.deploy.restore_checkpoint or CheckpointId(0)
+
+    @property
+    def name(self) -> str:
+        """For client ids and log lines."""
+        return f"{self.job}.{self.vertex.vertex}-{self.subtask}.a{self.attempt}"
+
+    def read_stream(self, stream: StreamHandle) -> bytes:
+        """*Blocking.* The bytes of a state handle, of the size that it says."""
+        match stream:
+            case ByteStreamHandle():
+                return stream.data
+            case FileHandle():
+                data = self.storage.read(stream.path)
+                if len(data) != stream.size_bytes:
+                    raise CorruptDataError(
+                        f"state file {stream.path} has {len(data)} bytes, its checkpoint says {stream.size_bytes}"
+                    )
+                return data
+            case _:
+                raise MoorageError(f"state in a {type(stream).__name__} can't be restored by this version")

@@ -1,0 +1,155 @@
+"""The reading side of an exchange: messages from the log, through the gate, to whoever processes them.
+
+Shared by keyed subtasks and exactly-once sinks: decoding of frames, released frames before newer ones, seeks, positions
+for producers (flow control).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from moorage.barrier.gate import InputGate, Verdict
+from moorage.errors import CorruptDataError, MoorageError
+from moorage.graph.job_graph import Exchange
+from moorage.ids import CheckpointId, TopicPartition
+from moorage.messages.barriers import Barrier
+from moorage.messages.commands import CheckpointFate
+from moorage.messages.events import ExchangeProgress
+from moorage.ports import LogMessage, LogReader
+from moorage.serde import control
+from moorage.serde.frames import ColumnCodec, Columns, FrameKind, decode_frame
+from moorage.task.context import TaskContext
+
+OnRecords = Callable[[TopicPartition, Columns[Any, Any]], None]
+OnBarrier = Callable[[Verdict, Barrier], None]
+"""ALIGNED: take the snapshot; the input pauses until ``release``. ABANDONED: ``gate.abandoned`` is given up."""
+
+
+class ExchangeInput:
+    def __init__(
+        self,
+        context: TaskContext,
+        inputs: Mapping[str, Exchange],
+        codecs: Mapping[str, ColumnCodec[Any, Any]],
+        reader: LogReader,
+        gate: InputGate,
+        starts: Mapping[TopicPartition, int],
+    ) -> None:
+        self._context = context
+        self._inputs = inputs
+        self._codecs = codecs
+        self._reader = reader
+        self.gate = gate
+        self._queue: deque[LogMessage] = deque()
+        """Polled and not offered yet."""
+        self._published: dict[str, tuple[int, ...]] = {}
+        self._next_housekeeping_ms = 0
+        reader.assign(starts)
+
+    def step(self, on_records: OnRecords, on_barrier: OnBarrier) -> bool:
+        """Work off a bounded number of messages; stops early after an alignment."""
+        queue = self._queue
+        if not queue:
+            queue.extend(self._reader.poll(self._context.settings.max_poll_frames))
+        worked = bool(queue)
+        while queue:
+            if self._offer(queue.popleft(), on_records, on_barrier):
+                break
+        return worked
+
+    def _offer(self, message: LogMessage, on_records: OnRecords, on_barrier: OnBarrier) -> bool:
+        """True when the caller must release before more is offered."""
+        tp = TopicPartition(message.topic, message.partition)
+        counters = self._context.counters
+        try:
+            frame = decode_frame(message.value)
+            barrier = control.decode(frame.payload, control.BARRIERS) if frame.kind is FrameKind.BARRIER else None
+        except MoorageError as error:
+            raise type(error)(f"{tp.topic}[{tp.partition}] offset {message.offset}: {error}") from error
+        counters.frames_in += 1
+        counters.bytes_in += len(message.value)
+        verdict = self.gate.offer(
+            tp,
+            message.offset,
+            frame.attempt,
+            frame.producer,
+            len(message.value),
+            message,
+            barrier=None if barrier is None else barrier.checkpoint,
+            end_of_data=frame.kind is FrameKind.END_OF_DATA,
+        )
+        match verdict:
+            case Verdict.PROCESS:
+                try:
+                    columns = self._codecs[tp.topic].decode(frame.payload)
+                except CorruptDataError as error:
+                    raise CorruptDataError(f"{tp.topic}[{tp.partition}] offset {message.offset}: {error}") from error
+                counters.records_in += len(columns)
+                on_records(tp, columns)
+            case Verdict.VOID:
+                counters.frames_void += 1
+            case Verdict.SEEN:
+                counters.frames_seen += 1
+            case Verdict.ALIGNED if barrier is not None:
+                on_barrier(verdict, barrier)
+                return True
+            case Verdict.ABANDONED if barrier is not None:
+                on_barrier(verdict, barrier)
+                self.release()
+            case _:
+                pass
+        return False
+
+    def abort(self, checkpoint: CheckpointId) -> None:
+        """The checkpoint was given up; what was held for it is worked off."""
+        if self.gate.abort(checkpoint):
+            self.release()
+
+    def release(self) -> None:
+        """Go on after an alignment or an abandonment."""
+        released = self.gate.release()
+        if released.seeks:
+            # What was polled of these partitions comes again; offered now it would overtake what was forgotten.
+            self._queue = deque(m for m in self._queue if TopicPartition(m.topic, m.partition) not in released.seeks)
+            for tp, offset in released.seeks.items():
+                self._reader.seek(tp, offset)
+        self._queue.extendleft(held.item for held in reversed(released.frames) if isinstance(held.item, LogMessage))
+
+    def housekeeping(self, now_ms: int) -> None:
+        """Now and then: tell the producers how far their channels are processed, and give up an alignment whose
+        checkpoint was aborted without us hearing of it."""
+        if now_ms < self._next_housekeeping_ms:
+            return
+        context = self._context
+        self._next_housekeeping_ms = now_ms + context.settings.progress_interval_ms
+        context.counters.held_bytes = self.gate.held_bytes
+        aligning = self.gate.aligning
+        if aligning is not None and context.fates.fate(aligning) is CheckpointFate.ABORTED:
+            self.abort(aligning)
+        self._publish_progress()
+
+    def _publish_progress(self) -> None:
+        context = self._context
+        positions = self.gate.positions(context.attempt)
+        for topic, exchange in self._inputs.items():
+            channels = [p for p in positions if p.partition.topic == topic]
+            offsets = tuple(p.offset for p in channels)
+            if self._published.get(topic) == offsets:
+                continue
+            self._published[topic] = offsets
+            context.publish(
+                ExchangeProgress(
+                    job=context.job,
+                    attempt=context.attempt,
+                    exchange=exchange.exchange,
+                    consumer=context.subtask,
+                    partitions=tuple(p.partition.partition for p in channels),
+                    producers=tuple(p.producer for p in channels),
+                    positions=offsets,
+                )
+            )
+
+    def close(self) -> None:
+        self._reader.close()

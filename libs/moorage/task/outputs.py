@@ -1,0 +1,113 @@
+"""All that a subtask writes to exchanges: partitions of results, lingering, barriers, flow control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from moorage.api.operators import KeyByOperator
+from moorage.exchange.result_partition import ResultPartition
+from moorage.graph.job_graph import ExchangeKind
+from moorage.ids import OperatorUid
+from moorage.messages.barriers import Barrier
+from moorage.messages.events import ExchangeProgress
+from moorage.naming import exchange_topic
+from moorage.serde import control
+from moorage.serde.frames import ColumnCodec
+from moorage.state.key_groups import key_group_range
+from moorage.task.context import TaskContext
+
+
+class Outputs:
+    def __init__(self, context: TaskContext) -> None:
+        self._context = context
+        self._first_pending_ms: int | None = None
+        self.partitions: list[ResultPartition] = []
+        self.by_operator: Mapping[OperatorUid, ResultPartition] = {}
+        by_operator: dict[OperatorUid, ResultPartition] = {}
+        for exchange_id in context.vertex.outputs:
+            exchange = context.deploy.graph.exchange(exchange_id)
+            operator = context.pipeline.operators[exchange.producer_operator]
+            typed = exchange.kind is ExchangeKind.FORWARD or (
+                isinstance(operator, KeyByOperator) and not _untyped(operator.value_type)
+            )
+            partition = ResultPartition(
+                exchange,
+                exchange_topic(context.job, exchange_id),
+                context.attempt,
+                context.subtask,
+                context.parallelism,
+                context.writer,
+                ColumnCodec(),
+                context.settings.limits,
+                typed=typed,
+            )
+            self.partitions.append(partition)
+            by_operator[exchange.producer_operator] = partition
+        self.by_operator = by_operator
+
+    @property
+    def blocked(self) -> bool:
+        """The subtask must not read input: a consumer lags too far behind, or the broker does."""
+        return (
+            any(p.blocked for p in self.partitions)
+            or self._context.writer.pending_bytes > self._context.settings.pending_bytes_max
+        )
+
+    def check(self) -> None:
+        for partition in self.partitions:
+            partition.check()
+
+    def flush_due(self, now_ms: int, *, idle: bool) -> None:
+        """Send full frames, and everything when it has waited long enough: longer while input keeps coming, because
+        larger frames cost the broker less."""
+        pending = 0
+        for partition in self.partitions:
+            partition.flush_full()
+            pending += partition.pending_records
+        if not pending:
+            self._first_pending_ms = None
+            return
+        if self._first_pending_ms is None:
+            self._first_pending_ms = now_ms
+        settings = self._context.settings
+        if now_ms - self._first_pending_ms >= (settings.idle_linger_ms if idle else settings.linger_ms):
+            self.flush()
+
+    def flush(self) -> None:
+        self._first_pending_ms = None
+        for partition in self.partitions:
+            partition.flush()
+
+    def barrier(self, barrier: Barrier) -> dict[int, int]:
+        """Send the barrier into every partition of every exchange; returns the epoch that it closes, by output."""
+        self._first_pending_ms = None
+        payload = control.encode(barrier)
+        return {index: partition.barrier(payload) for index, partition in enumerate(self.partitions)}
+
+    def progress(self, message: ExchangeProgress) -> None:
+        subtask = self._context.subtask
+        for partition in self.partitions:
+            if partition.exchange.exchange == message.exchange:
+                columns = zip(message.partitions, message.producers, message.positions, strict=True)
+                for number, producer, position in columns:
+                    if producer == subtask:
+                        partition.progress(number, position)
+
+    def count(self) -> None:
+        """Bring the context's counters up to date."""
+        counters = self._context.counters
+        counters.records_out = sum(p.records_out for p in self.partitions)
+        counters.bytes_out = sum(p.bytes_out for p in self.partitions)
+        lags = [p.lag() for p in self.partitions]
+        counters.lag_frames = sum(frames for frames, _ in lags)
+        counters.lag_bytes = sum(size for _, size in lags)
+
+    @staticmethod
+    def own_group(max_parallelism: int, parallelism: int, subtask: int, number: int) -> int:
+        """A key group of this subtask for input partition ``number``: records of a partition stay in one, in order."""
+        own = key_group_range(max_parallelism, parallelism, subtask)
+        return own.start + number % len(own)
+
+
+def _untyped(value_type: object) -> bool:
+    return getattr(value_type, "__name__", None) == "Any"

@@ -1,0 +1,190 @@
+"""A source subtask: reads input, runs its chain, starts barriers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from moorage.errors import MoorageError
+from moorage.ids import CheckpointId
+from moorage.messages.barriers import Barrier
+from moorage.messages.commands import TriggerCheckpoint
+from moorage.messages.events import CheckpointMetrics, DeclineReason, ExchangeProgress, SubtaskState
+from moorage.state.assignment import assign
+from moorage.state.handles import DistributionMode, OperatorStreamHandle, StateMetaInfo, StreamHandle
+from moorage.state.operator_state import OperatorSubtaskState
+from moorage.task.batch import Batch
+from moorage.task.chain import Chain
+from moorage.task.context import TaskContext
+from moorage.task.outputs import Outputs
+from moorage.task.snapshots import Snapshots, StatePart, decline
+from moorage.task.subtask import Subtask
+
+_OFFSETS = "offsets"
+
+
+class SourceReader(Protocol):
+    """A connector's reading side in one subtask; its methods are called by the subtask's loop."""
+
+    def open(self, restored: Sequence[bytes] | None, done: Callable[[Exception | None], None]) -> None:
+        """Find what to read. ``restored``: what ``snapshot`` gave in all former subtasks; None without a checkpoint."""
+        ...
+
+    def poll(self, now_ms: int) -> Sequence[Batch]:
+        """Decoded records that have arrived; never waits. RecordError for one that can't be decoded."""
+        ...
+
+    def snapshot(self) -> Sequence[bytes]:
+        """The position behind everything that ``poll`` has returned, one element per split."""
+        ...
+
+    def flush(self) -> Callable[[], None] | None:
+        """*Blocking* call that must succeed before a checkpoint is acknowledged (dead letters)."""
+        ...
+
+    def completed(self, elements: Sequence[bytes]) -> None:
+        """The checkpoint with this snapshot is completed."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class SourceSubtask(Subtask):
+    def __init__(
+        self,
+        context: TaskContext,
+        new_reader: Callable[[TaskContext], SourceReader],
+        new_chain: Callable[[TaskContext, Outputs], Chain],
+    ) -> None:
+        super().__init__(context)
+        self._outputs = Outputs(context)
+        self._chain = new_chain(context, self._outputs)
+        self._reader = new_reader(context)
+        self._snapshots = Snapshots(context, self._outputs.partitions)
+        self._positions: dict[CheckpointId, Sequence[bytes]] = {}
+        """What each undecided checkpoint holds."""
+        self._closed = False
+
+    def start(self) -> None:
+        context = self.context
+        if context.metadata is None:
+            self._reader.open(None, self._opened)
+            return
+        head = context.vertex.operators[0]
+        share = assign(
+            context.metadata,
+            head.operator_id,
+            head.uid,
+            context.deploy.graph.max_parallelism,
+            context.parallelism,
+            context.subtask,
+        )
+
+        def load() -> list[bytes]:
+            return [e for handle in share.union for e in read_elements(handle, context.read_stream(handle.stream))]
+
+        def loaded(elements: list[bytes] | None, error: Exception | None) -> None:
+            if self._closed:
+                return
+            if elements is None:
+                self.fail(error or MoorageError("the source's state was not read"))
+            else:
+                self._reader.open(elements, self._opened)
+
+        context.executor.submit(load, loaded)
+
+    def _opened(self, error: Exception | None) -> None:
+        if self._closed:
+            return
+        if error is not None:
+            self.fail(error)
+        else:
+            self.running()
+
+    def step(self, now_ms: int) -> bool:
+        if self.state is not SubtaskState.RUNNING:
+            return False
+        outputs = self._outputs
+        outputs.check()
+        worked = self._snapshots.poll()
+        if outputs.blocked:
+            self.context.counters.blocked_steps += 1
+            outputs.flush_due(now_ms, idle=True)
+            return worked
+        batches = self._reader.poll(now_ms)
+        for batch in batches:
+            self.context.counters.records_in += len(batch.values)
+            self._chain.head.push(batch)
+        outputs.flush_due(now_ms, idle=not batches)
+        outputs.count()
+        return worked or bool(batches)
+
+    def trigger(self, command: TriggerCheckpoint) -> None:
+        context = self.context
+        if self.state is not SubtaskState.RUNNING:
+            decline(context, command.checkpoint, DeclineReason.NOT_RUNNING, f"{context.name} is {self.state.value}")
+            return
+        started = context.clock.monotonic_ms()
+        epochs = self._outputs.barrier(
+            Barrier(checkpoint=command.checkpoint, triggered_ms=command.triggered_ms, base=command.base)
+        )
+        context.failpoint("after-barrier-before-snapshot")
+        elements = list(self._reader.snapshot())
+        self._positions[command.checkpoint] = elements
+        head = context.vertex.operators[0]
+        part = StatePart(
+            operator=head.operator_id,
+            name=head.uid,
+            data=b"".join(elements),
+            shared=False,
+            finish=lambda stream: _state_of(elements, stream),
+        )
+        flushes = [writer.commit for writer in self._chain.writers]
+        reader_flush = self._reader.flush()
+        if reader_flush is not None:
+            flushes.append(reader_flush)
+        metrics = CheckpointMetrics(
+            start_delay_ms=max(0, context.clock.wall_ms() - command.triggered_ms),
+            sync_ms=context.clock.monotonic_ms() - started,
+        )
+        self._snapshots.begin(command.checkpoint, command.triggered_ms, [part], epochs, flushes, metrics)
+
+    def completed(self, checkpoint: CheckpointId) -> None:
+        elements = self._positions.pop(checkpoint, None)
+        if elements is not None:
+            self._reader.completed(elements)
+        self._positions = {n: e for n, e in self._positions.items() if n > checkpoint}
+
+    def aborted(self, checkpoint: CheckpointId) -> None:
+        self._positions.pop(checkpoint, None)
+        self._snapshots.abort(checkpoint)
+
+    def progress(self, message: ExchangeProgress) -> None:
+        self._outputs.progress(message)
+
+    def close(self) -> None:
+        self._closed = True
+        self._reader.close()
+        for writer in self._chain.writers:
+            writer.close()
+
+
+def _state_of(elements: Sequence[bytes], stream: StreamHandle | None) -> OperatorSubtaskState:
+    if stream is None:
+        return OperatorSubtaskState()
+    offsets: list[int] = []
+    position = 0
+    for element in elements:
+        offsets.append(position)
+        position += len(element)
+    states = {_OFFSETS: StateMetaInfo(tuple(offsets), DistributionMode.UNION)}
+    return OperatorSubtaskState(managed_operator=(OperatorStreamHandle(states, stream),))
+
+
+def read_elements(handle: OperatorStreamHandle, data: bytes) -> list[bytes]:
+    """The elements of a source's state, as ``SourceReader.snapshot`` gave them."""
+    info = handle.states.get(_OFFSETS)
+    if info is None:
+        return []
+    ends = (*info.offsets[1:], len(data))
+    return [data[start:end] for start, end in zip(info.offsets, ends, strict=True)]

@@ -1,0 +1,82 @@
+"""What all subtasks have in common: a life, and a step of the loop."""
+
+from __future__ import annotations
+
+import traceback
+from abc import ABC, abstractmethod
+
+from moorage.errors import MoorageError
+from moorage.ids import CheckpointId
+from moorage.messages.commands import TriggerCheckpoint
+from moorage.messages.events import ExchangeProgress, SubtaskState, SubtaskStateChanged
+from moorage.task.context import TaskContext
+
+TERMINAL = frozenset({SubtaskState.FINISHED, SubtaskState.FAILED, SubtaskState.CANCELED})
+
+
+class Subtask(ABC):
+    """One subtask. Its methods are called by one loop; only ``step`` and ``start`` may fail it."""
+
+    def __init__(self, context: TaskContext) -> None:
+        self.context = context
+        self.state = SubtaskState.INITIALIZING
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin to restore; ``running`` is called when that is done."""
+
+    @abstractmethod
+    def step(self, now_ms: int) -> bool:
+        """Do a bounded amount of work; True when there was some. Called in every state but the terminal ones."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of everything; no step follows."""
+
+    def trigger(self, command: TriggerCheckpoint) -> None:  # noqa: B027 - only sources are triggered
+        """The coordinator starts a checkpoint."""
+
+    def completed(self, checkpoint: CheckpointId) -> None:  # noqa: B027 - not everybody is interested
+        """A checkpoint of this attempt is completed; may come more than once or never."""
+
+    def aborted(self, checkpoint: CheckpointId) -> None:  # noqa: B027 - not everybody is interested
+        """A checkpoint of this attempt was given up; may come more than once or never."""
+
+    def progress(self, message: ExchangeProgress) -> None:  # noqa: B027 - only producers are interested
+        """A consumer of one of this vertex's exchanges tells how far it is."""
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def running(self) -> None:
+        if self.state is SubtaskState.INITIALIZING:
+            self._change(SubtaskState.RUNNING)
+
+    def fail(self, error: Exception) -> None:
+        """The attempt is over for this subtask: tell why. The user's own error comes first in the trace."""
+        if self.state in TERMINAL:
+            return
+        failure, trace = describe(error)
+        self._change(SubtaskState.FAILED, failure=failure, trace=trace)
+
+    def _change(self, state: SubtaskState, failure: str | None = None, trace: str | None = None) -> None:
+        self.state = state
+        context = self.context
+        context.report(
+            SubtaskStateChanged(
+                worker=context.worker,
+                job=context.job,
+                attempt=context.attempt,
+                vertex=context.vertex.vertex,
+                subtask=context.subtask,
+                state=state,
+                failure=failure,
+                trace=trace,
+            )
+        )
+
+
+def describe(error: Exception) -> tuple[str, str]:
+    """One line for people, and the trace: of the user's own error where there is one."""
+    ours = isinstance(error, MoorageError)
+    cause = error.__cause__ if ours and error.__cause__ is not None else error
+    return str(error) if ours else f"{type(error).__name__}: {error}", "".join(traceback.format_exception(cause))

@@ -1,0 +1,524 @@
+"""The worker: deployments of jobs on this process, and what is said between them and the coordinator.
+
+One loop calls ``step``; everything else happens in it. A worker decides nothing about a job: it runs what the newest
+coordinator tells it to, tells what became of it, and goes on when it hears nothing. Commands of an older epoch, and
+everything about an older attempt, are dropped and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import xxhash
+
+from moorage.api.compiler import CompiledPipeline
+from moorage.api.connectors import KafkaSource
+from moorage.api.keyed_state import KeyedState
+from moorage.api.operators import KeyByOperator, ProcessOperator, SinkOperator
+from moorage.backends.memory import MemoryKeyedBackend
+from moorage.errors import CorruptDataError, LogError, MoorageError, PipelineError
+from moorage.graph.job_graph import JobVertex
+from moorage.ids import Attempt, Epoch, JobId, OperatorUid, TopicPartition, WorkerId
+from moorage.messages.commands import (
+    CancelJob,
+    Command,
+    CoordinatorHeartbeat,
+    DeployJob,
+    NotifyCheckpointAborted,
+    NotifyCheckpointComplete,
+    ReportStatus,
+    TriggerCheckpoint,
+)
+from moorage.messages.events import (
+    DeclineReason,
+    Event,
+    ExchangeProgress,
+    RunningSubtask,
+    SubtaskState,
+    SubtaskStateChanged,
+    WorkerHeartbeat,
+)
+from moorage.naming import COMMANDS_TOPIC, EVENTS_TOPIC, PROGRESS_TOPIC
+from moorage.ports import CheckpointStorage, Clock, Executor, Log, LogReader, LogWriter, OffsetSpec, Partitioner
+from moorage.serde import control
+from moorage.serde.metadata import decode_metadata
+from moorage.state.key_groups import key_group_range
+from moorage.state.operator_state import CheckpointMetadata
+from moorage.task.chain import Chain
+from moorage.task.committer import CommitterSubtask
+from moorage.task.context import TaskContext, TaskSettings
+from moorage.task.fates import Fates
+from moorage.task.keyed import KeyedSubtask
+from moorage.task.outputs import Outputs
+from moorage.task.snapshots import decline
+from moorage.task.source import SourceReader, SourceSubtask
+from moorage.task.subtask import TERMINAL, Subtask, describe
+
+_CONTROL_MESSAGES_PER_STEP = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    worker: WorkerId
+    slots: int
+    heartbeat_interval_ms: int
+    task: TaskSettings
+    host: str = ""
+    metrics_port: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerHooks:
+    """What the process around the worker provides."""
+
+    load_pipeline: Callable[[str], CompiledPipeline]
+    """*Blocking.* Import and compile by reference."""
+    new_source_reader: Callable[[TaskContext, OperatorUid, KafkaSource], SourceReader]
+    warn: Callable[[str], None]
+    failpoint: Callable[[str], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerCounters:
+    commands: int = 0
+    stale_commands: int = 0
+    malformed_messages: int = 0
+    deployments: int = 0
+    failures: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Deployment:
+    """What this worker runs of one attempt."""
+
+    command: DeployJob
+    slots: tuple[int, ...]
+    """Indexes of the subtasks that are ours."""
+    fates: Fates
+    writer: LogWriter
+    subtasks: list[Subtask] = field(default_factory=list)
+    """Empty until pipeline and metadata are loaded."""
+    failed: bool = False
+    """Loading failed: nothing runs."""
+
+    def planned(self) -> Iterator[tuple[JobVertex, int]]:
+        for vertex in self.command.graph.vertices:
+            for slot in self.slots:
+                if slot < vertex.parallelism:
+                    yield vertex, slot
+
+
+class WorkerProcess:
+    """One incarnation of a worker on the given ports."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        log: Log,
+        storage: CheckpointStorage,
+        executor: Executor,
+        clock: Clock,
+        hooks: WorkerHooks,
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._storage = storage
+        self._executor = executor
+        self._clock = clock
+        self._hooks = hooks
+        self._epoch = Epoch(0)
+        self._deployments: dict[JobId, Deployment] = {}
+        self._attempts: dict[JobId, Attempt] = {}
+        """The newest attempt heard of, running here or not."""
+        self._control = log.writer(f"{config.worker}.control")
+        self._commands: LogReader | None = None
+        self._progress: LogReader | None = None
+        self._next_heartbeat_ms = 0
+        self._failure: Exception | None = None
+        self.counters = WorkerCounters()
+        self._start()
+
+    def _start(self) -> None:
+        """Begin at the end of the commands: what was said before this incarnation existed is not meant for it."""
+        topics = [TopicPartition(COMMANDS_TOPIC, 0), TopicPartition(PROGRESS_TOPIC, 0)]
+
+        def found(ends: Mapping[TopicPartition, int] | None, error: Exception | None) -> None:
+            if ends is None:
+                self._failure = error or MoorageError("the control topics were not found")
+                return
+            commands, progress = topics
+            self._commands = self._log.reader(f"{self._config.worker}.commands")
+            self._commands.assign({commands: ends[commands]})
+            self._progress = self._log.reader(f"{self._config.worker}.progress")
+            self._progress.assign({progress: ends[progress]})
+
+        self._executor.submit(lambda: self._log.offsets(topics, OffsetSpec.LATEST), found)
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def step(self) -> bool:
+        """Do a bounded amount of work; True when there was some. Raises what the process can't go on after."""
+        if self._failure is not None:
+            raise self._failure
+        if self._commands is None or self._progress is None:
+            return False
+        worked = self._read_commands(self._commands)
+        worked = self._read_progress(self._progress) or worked
+        for deployment in list(self._deployments.values()):
+            deployment.writer.poll()
+            for subtask in deployment.subtasks:
+                worked = self._step_subtask(subtask) or worked
+        self._control.poll()
+        now_ms = self._clock.monotonic_ms()
+        if now_ms >= self._next_heartbeat_ms:
+            self._heartbeat()
+        return worked
+
+    def _step_subtask(self, subtask: Subtask) -> bool:
+        if subtask.state in TERMINAL:
+            return False
+        try:
+            return subtask.step(self._clock.monotonic_ms())
+        except Exception as error:  # noqa: BLE001 - whatever ends a subtask is told to the coordinator, with its trace
+            self.counters.failures += 1
+            subtask.fail(error)
+            return True
+
+    def leave(self) -> None:
+        """Say goodbye; the loop should go on for a moment so that it is sent."""
+        self._heartbeat(leaving=True)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Control messages that the broker has not confirmed."""
+        return self._control.pending_bytes
+
+    def close(self) -> None:
+        for deployment in list(self._deployments.values()):
+            self._stop(deployment)
+        for reader in (self._commands, self._progress):
+            if reader is not None:
+                reader.close()
+        self._control.close()
+
+    def contexts(self) -> Iterator[TaskContext]:
+        """Contexts of everything that runs, for metrics."""
+        for deployment in self._deployments.values():
+            for subtask in deployment.subtasks:
+                yield subtask.context
+
+    @property
+    def epoch(self) -> Epoch:
+        return self._epoch
+
+    @property
+    def running_subtasks(self) -> int:
+        return sum(len(d.subtasks) for d in self._deployments.values())
+
+    # --- what is heard -----------------------------------------------------------------------------------------------
+
+    def _read_commands(self, reader: LogReader) -> bool:
+        messages = reader.poll(_CONTROL_MESSAGES_PER_STEP)
+        for message in messages:
+            try:
+                command = control.decode(message.value, control.COMMANDS)
+            except MoorageError as error:
+                self._malformed(COMMANDS_TOPIC, message.offset, error)
+                continue
+            self.counters.commands += 1
+            self.handle(command)
+        return bool(messages)
+
+    def _read_progress(self, reader: LogReader) -> bool:
+        messages = reader.poll(_CONTROL_MESSAGES_PER_STEP)
+        for message in messages:
+            try:
+                progress = control.decode(message.value, control.PROGRESS)
+            except MoorageError as error:
+                self._malformed(PROGRESS_TOPIC, message.offset, error)
+                continue
+            deployment = self._deployments.get(progress.job)
+            if deployment is not None and deployment.command.attempt == progress.attempt:
+                for subtask in deployment.subtasks:
+                    subtask.progress(progress)
+        return bool(messages)
+
+    def _malformed(self, topic: str, offset: int, error: Exception) -> None:
+        self.counters.malformed_messages += 1
+        self._hooks.warn(f"{topic} offset {offset} is skipped: {error}")
+
+    def handle(self, command: Command) -> None:
+        """One command of the coordinator."""
+        if command.epoch < self._epoch:
+            self.counters.stale_commands += 1
+            return
+        self._epoch = command.epoch
+        match command:
+            case DeployJob():
+                self._deploy(command)
+            case CancelJob():
+                self._cancel(command)
+            case TriggerCheckpoint():
+                self._trigger(command)
+            case NotifyCheckpointComplete():
+                self._tell_fate(command, completed=True)
+            case NotifyCheckpointAborted():
+                self._tell_fate(command, completed=False)
+            case CoordinatorHeartbeat():
+                self._hear(command)
+            case ReportStatus():
+                self._heartbeat()
+
+    def _current(self, job: JobId, attempt: Attempt) -> Deployment | None:
+        """The deployment that a command is about; None, and the command is counted, when it is about another attempt."""
+        deployment = self._deployments.get(job)
+        if deployment is None:
+            return None
+        if deployment.command.attempt != attempt:
+            self.counters.stale_commands += 1
+            return None
+        return deployment
+
+    def _trigger(self, command: TriggerCheckpoint) -> None:
+        deployment = self._current(command.job, command.attempt)
+        if deployment is None:
+            return
+        for subtask in deployment.subtasks:
+            try:
+                subtask.trigger(command)
+            except Exception as error:  # noqa: BLE001 - as in step
+                decline(subtask.context, command.checkpoint, DeclineReason.INTERNAL, str(error))
+                self.counters.failures += 1
+                subtask.fail(error)
+
+    def _tell_fate(self, command: NotifyCheckpointComplete | NotifyCheckpointAborted, *, completed: bool) -> None:
+        deployment = self._current(command.job, command.attempt)
+        if deployment is None:
+            return
+        if completed:
+            deployment.fates.completed(command.checkpoint)
+        else:
+            deployment.fates.aborted(command.checkpoint)
+        for subtask in deployment.subtasks:
+            if completed:
+                subtask.completed(command.checkpoint)
+            else:
+                subtask.aborted(command.checkpoint)
+
+    def _hear(self, heartbeat: CoordinatorHeartbeat) -> None:
+        for fates in heartbeat.jobs:
+            deployment = self._deployments.get(fates.job)
+            if deployment is None:
+                continue
+            if fates.attempt > deployment.command.attempt:
+                self._stop(deployment)
+            elif fates.attempt == deployment.command.attempt:
+                deployment.fates.heard(fates)
+
+    # --- deployments -------------------------------------------------------------------------------------------------
+
+    def _deploy(self, command: DeployJob) -> None:
+        if command.attempt <= self._attempts.get(command.job, Attempt(0)):
+            self.counters.stale_commands += 1
+            return
+        self._attempts[command.job] = command.attempt
+        former = self._deployments.get(command.job)
+        if former is not None:
+            self._stop(former)
+        slots = tuple(slot for slot, worker in enumerate(command.slots) if worker == self._config.worker)
+        if not slots:
+            return
+        self.counters.deployments += 1
+        deployment = Deployment(
+            command=command,
+            slots=slots,
+            fates=Fates(),
+            writer=self._log.writer(f"{self._config.worker}.{command.job}.a{command.attempt}"),
+        )
+        self._deployments[command.job] = deployment
+
+        def loaded(result: tuple[CompiledPipeline, CheckpointMetadata | None] | None, error: Exception | None) -> None:
+            if self._deployments.get(command.job) is not deployment:
+                return
+            if result is None:
+                self._loading_failed(deployment, error or MoorageError("the deployment was not loaded"))
+                return
+            try:
+                self._build(deployment, *result)
+            except Exception as failure:  # noqa: BLE001 - as in step
+                self._loading_failed(deployment, failure)
+
+        self._executor.submit(lambda: self._load(command), loaded)
+        self._heartbeat()
+
+    def _load(self, command: DeployJob) -> tuple[CompiledPipeline, CheckpointMetadata | None]:
+        """*Blocking.* The user's code and the checkpoint."""
+        pipeline = self._hooks.load_pipeline(command.graph.pipeline_ref)
+        if pipeline.graph.fingerprint != command.graph.fingerprint:
+            raise PipelineError(
+                f"{command.graph.pipeline_ref} on this worker is another pipeline than the one that was submitted:"
+                " bring the same code to all workers, restart them, and submit again"
+            )
+        if command.restore_path is None:
+            return pipeline, None
+        data = self._storage.read(command.restore_path)
+        if command.restore_checksum is not None and xxhash.xxh3_64_intdigest(data) != command.restore_checksum:
+            raise CorruptDataError(f"{command.restore_path}: wrong checksum")
+        return pipeline, decode_metadata(data)
+
+    def _build(self, deployment: Deployment, pipeline: CompiledPipeline, metadata: CheckpointMetadata | None) -> None:
+        for vertex, slot in deployment.planned():
+            context = self._context(deployment, pipeline, metadata, vertex, slot)
+            deployment.subtasks.append(self._subtask(context))
+        for subtask in deployment.subtasks:
+            subtask.start()
+
+    def _context(
+        self,
+        deployment: Deployment,
+        pipeline: CompiledPipeline,
+        metadata: CheckpointMetadata | None,
+        vertex: JobVertex,
+        slot: int,
+    ) -> TaskContext:
+        return TaskContext(
+            deploy=deployment.command,
+            vertex=vertex,
+            subtask=slot,
+            worker=self._config.worker,
+            pipeline=pipeline,
+            log=self._log,
+            writer=deployment.writer,
+            storage=self._storage,
+            executor=self._executor,
+            clock=self._clock,
+            fates=deployment.fates,
+            metadata=metadata,
+            settings=self._config.task,
+            report=self._report,
+            publish=self._publish,
+            warn=self._hooks.warn,
+            failpoint=self._hooks.failpoint,
+        )
+
+    def _subtask(self, context: TaskContext) -> Subtask:
+        vertex = context.vertex
+        if vertex.is_committer:
+            return CommitterSubtask(context)
+        if vertex.is_source:
+            return SourceSubtask(context, self._source_reader, new_chain)
+        return KeyedSubtask(context, new_chain)
+
+    def _source_reader(self, context: TaskContext) -> SourceReader:
+        uid = context.vertex.operators[0].uid
+        operator = context.pipeline.operators[uid]
+        return self._hooks.new_source_reader(context, uid, operator.source)  # type: ignore[union-attr]
+
+    def _loading_failed(self, deployment: Deployment, error: Exception) -> None:
+        self.counters.failures += 1
+        deployment.failed = True
+        for subtask in deployment.subtasks:
+            subtask.close()
+        deployment.subtasks = []
+        failure, trace = describe(error)
+        for vertex, slot in deployment.planned():
+            self._report(
+                SubtaskStateChanged(
+                    worker=self._config.worker,
+                    job=deployment.command.job,
+                    attempt=deployment.command.attempt,
+                    vertex=vertex.vertex,
+                    subtask=slot,
+                    state=SubtaskState.FAILED,
+                    failure=failure,
+                    trace=trace,
+                )
+            )
+
+    def _cancel(self, command: CancelJob) -> None:
+        self._attempts[command.job] = max(command.attempt, self._attempts.get(command.job, Attempt(0)))
+        deployment = self._deployments.get(command.job)
+        if deployment is None or deployment.command.attempt > command.attempt:
+            return
+        for vertex, slot in deployment.planned():
+            self._report(
+                SubtaskStateChanged(
+                    worker=self._config.worker,
+                    job=command.job,
+                    attempt=deployment.command.attempt,
+                    vertex=vertex.vertex,
+                    subtask=slot,
+                    state=SubtaskState.CANCELED,
+                )
+            )
+        self._stop(deployment)
+
+    def _stop(self, deployment: Deployment) -> None:
+        for subtask in deployment.subtasks:
+            subtask.close()
+        deployment.writer.close()
+        if self._deployments.get(deployment.command.job) is deployment:
+            del self._deployments[deployment.command.job]
+
+    # --- what is said ------------------------------------------------------------------------------------------------
+
+    def _report(self, event: Event) -> None:
+        self._control.append(EVENTS_TOPIC, 0, control.encode(event), self._delivered)
+
+    def _publish(self, progress: ExchangeProgress) -> None:
+        self._control.append(PROGRESS_TOPIC, 0, control.encode(progress), self._delivered)
+
+    def _delivered(self, _: int, error: LogError | None) -> None:
+        # A lost event heals: heartbeats repeat states, a lost acknowledgement lets its checkpoint time out.
+        if error is not None:
+            self._hooks.warn(f"a control message was not sent: {error}")
+
+    def _heartbeat(self, *, leaving: bool = False) -> None:
+        config = self._config
+        self._next_heartbeat_ms = self._clock.monotonic_ms() + config.heartbeat_interval_ms
+        self._report(
+            WorkerHeartbeat(
+                worker=config.worker,
+                epoch=self._epoch,
+                slots=config.slots,
+                subtasks=tuple(self._running()),
+                sent_ms=self._clock.wall_ms(),
+                leaving=leaving,
+                host=config.host,
+                metrics_port=config.metrics_port,
+            )
+        )
+
+    def _running(self) -> Iterator[RunningSubtask]:
+        for deployment in self._deployments.values():
+            states = {(s.context.vertex.vertex, s.context.subtask): s.state for s in deployment.subtasks}
+            missing = SubtaskState.FAILED if deployment.failed else SubtaskState.INITIALIZING
+            for vertex, slot in deployment.planned():
+                yield RunningSubtask(
+                    job=deployment.command.job,
+                    attempt=deployment.command.attempt,
+                    vertex=vertex.vertex,
+                    subtask=slot,
+                    state=states.get((vertex.vertex, slot), missing),
+                )
+
+
+def new_chain(context: TaskContext, outputs: Outputs) -> Chain:
+    """The operators of a vertex, wired to its outputs."""
+    graph, vertex = context.deploy.graph, context.vertex
+
+    def new_writer(operator: SinkOperator) -> Any:
+        return context.log.record_writer(
+            f"{context.name}.{operator.uid}", partitioner=Partitioner(operator.sink.partitioner)
+        )
+
+    def new_backend(operator: ProcessOperator) -> MemoryKeyedBackend[Any, KeyedState]:
+        (exchange_id,) = vertex.inputs
+        producer = context.pipeline.operators[graph.exchange(exchange_id).producer_operator]
+        key_type = producer.key_type if isinstance(producer, KeyByOperator) else Any
+        groups = key_group_range(graph.max_parallelism, context.parallelism, context.subtask)
+        return MemoryKeyedBackend(operator.uid, groups, key_type, operator.state_type)
+
+    return Chain(vertex, context.pipeline.operators, outputs.by_operator, new_writer, new_backend)
