@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 something failed while running; 2 what was asked for can't be right (an unknown option, a bad
 setting, a pipeline that can't be imported or compiled). Data goes to standard output, everything else to standard
-error; ``--json`` prints data for programs.
+error; ``--json`` prints data for programs. What only one command needs is imported by it, so that `moorage jobs`
+does not wait for the clients of Kafka and Redis.
 """
 
 from __future__ import annotations
@@ -29,14 +30,12 @@ import moorage
 from moorage.api.compiler import CompiledPipeline
 from moorage.api.loader import load_pipeline
 from moorage.errors import MoorageError, PipelineError, SettingError, UserCodeError
-from moorage_cli import demo as demo_run
-from moorage_cli import dev as dev_run
 from moorage_cli.client import DEFAULT_URL, CoordinatorClient
-from moorage_cli.embedded.processes import ProcessExit
-from moorage_cli.embedded.stack import Stack
 from moorage_cli.screen import Screen, checkpoints_table, jobs_table
 
 USER_ERROR = 2
+INTERRUPTED = 130
+"""As shells say it of a program that Ctrl-C ended: whoever waits for a verdict must not take it for one."""
 
 app = typer.Typer(
     help="Moorage: exactly-once stream processing on Kafka.",
@@ -128,6 +127,10 @@ def dev(
     metrics_port: Annotated[int, typer.Option(help="Of the coordinator; the other services take the next ones.")] = 0,
 ) -> None:
     """Run a pipeline on a Kafka and a Redis of its own, with all services, until Ctrl-C."""
+    from moorage_cli.dev import Watch, prepare
+    from moorage_cli.embedded.processes import ProcessExit
+    from moorage_cli.embedded.stack import Stack
+
     compiled = _load(pipeline)
     exits: queue.Queue[ProcessExit] = queue.Queue()
     screen = Screen(_out, line_interval_s=30.0)
@@ -142,8 +145,8 @@ def dev(
         on_exit=exits.put,
         announce=screen.event,
     )
-    with _until_interrupted(screen), stack, CoordinatorClient(stack.rest_url, _token()) as client:
-        dev_run.prepare(stack, client, compiled, screen)
+    with _until_interrupted(exit_code=0), stack, CoordinatorClient(stack.rest_url, _token()) as client:
+        prepare(stack, client, compiled, screen)
         _out.print(f"\n  Kafka    {stack.bootstrap_servers}\n  REST     {stack.rest_url}", highlight=False)
         for name, url in stack.metrics_urls.items():
             _out.print(f"  metrics  {url}  {name}", highlight=False)
@@ -152,7 +155,7 @@ def dev(
             highlight=False,
         )
         with screen:
-            dev_run.Watch(stack, client, compiled.graph, exits, screen).run()
+            Watch(stack, client, compiled.graph, exits, screen).run()
 
 
 @app.command()
@@ -166,34 +169,52 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Kill a worker and the coordinator while 200,000 orders are processed, and count every result."""
+    from moorage_cli.demo import Demo, NotExactlyOnceError, borrowed_kafka, report_table
+    from moorage_cli.embedded.stack import Stack
+
     screen = Screen(_err if as_json else _out)
-    data_dir = keep or Path(tempfile.mkdtemp(prefix="moorage-demo-"))
-    borrowed = nullcontext() if kafka is None else demo_run.borrowed_kafka(kafka)
-    stack = Stack(
-        data_dir,
-        workers=workers,
-        kafka=kafka,
-        on_exit=lambda exit_: screen.event(str(exit_), "yellow"),
-        announce=screen.event,
-    )
-    with _until_interrupted(screen), borrowed, stack, screen:
-        run = demo_run.Demo(stack, screen, orders=orders, seconds=seconds, timeout_s=timeout, token=_token())
-        report = run.run()
-    if as_json:
-        _print_json(report)
-    else:
-        _out.print()
-        _out.print(demo_run.report_table(report))
-    if not report.exactly_once:
-        _err.print(f"moorage: the output is not exactly-once; data and logs are in {data_dir}", style="red")
-        raise typer.Exit(1)
-    if keep is None:
-        shutil.rmtree(data_dir)
+    with _demo_dir(keep) as data_dir:
+        borrowed = nullcontext() if kafka is None else borrowed_kafka(kafka)
+        stack = Stack(
+            data_dir,
+            workers=workers,
+            kafka=kafka,
+            on_exit=lambda exit_: screen.event(str(exit_), "yellow"),
+            announce=screen.event,
+        )
+        with _until_interrupted(exit_code=INTERRUPTED), borrowed, stack, screen:
+            run = Demo(stack, screen, orders=orders, seconds=seconds, timeout_s=timeout, token=_token())
+            report = run.run()
+        if as_json:
+            _print_json(report)
+        else:
+            _out.print()
+            _out.print(report_table(report))
+        if not report.exactly_once:
+            raise NotExactlyOnceError("the output is not exactly-once")
 
 
 @contextmanager
-def _until_interrupted(screen: Screen) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the block in good order, and the program with 0."""
+def _demo_dir(keep: Path | None) -> Iterator[Path]:
+    """``keep``, else a directory that goes in the end, unless something failed and somebody will want to look."""
+    if keep is not None:
+        yield keep
+        return
+    directory = Path(tempfile.mkdtemp(prefix="moorage-demo-"))
+    try:
+        yield directory
+    except typer.Exit:
+        shutil.rmtree(directory)
+        raise
+    except BaseException:
+        _err.print(f"Data and logs of this run are in {directory}", highlight=False)
+        raise
+    shutil.rmtree(directory)
+
+
+@contextmanager
+def _until_interrupted(exit_code: int) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the block in good order, and the program with ``exit_code``."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
@@ -202,8 +223,7 @@ def _until_interrupted(screen: Screen) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        screen.event("stopped")
-        raise typer.Exit(0) from None
+        raise typer.Exit(exit_code) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -12,7 +12,7 @@ import random
 import signal
 import time
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from moorage.api.loader import load_pipeline
-from moorage.errors import LogError
+from moorage.errors import LogError, MoorageError
 from moorage.testing.oracle import Oracle
 from moorage_cli import topics
 from moorage_cli.client import CheckpointSummary, CoordinatorClient, CoordinatorUnreachableError, RestError
@@ -38,9 +38,15 @@ TOPIC_PREFIX = "moorage."
 PARTITIONS = 8
 USERS = 1_000
 POLL_S = 0.02
+LOG_LEVEL = 2
+"""Of the clients: critical. What matters comes back as an error, the rest would be drawn over the live view."""
 STATISTICS_INTERVAL_S = 0.5
 SETTLE_S = 3.0
 """After the last missing output: time for a wrong, second one to show up."""
+
+
+class NotExactlyOnceError(MoorageError):
+    """The demo has shown that Moorage does not do what it promises."""
 
 
 class Output(msgspec.Struct):
@@ -128,7 +134,12 @@ class Demo:
         self._oracle = Oracle()
         self._stream = OrderStream(self._oracle)
         self._producer = Producer(
-            {"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True, "linger.ms": 20}
+            {
+                "bootstrap.servers": stack.bootstrap_servers,
+                "enable.idempotence": True,
+                "linger.ms": 20,
+                "log_level": LOG_LEVEL,
+            }
         )
         self._undelivered: KafkaError | None = None
         self._outputs = 0
@@ -140,7 +151,7 @@ class Demo:
     def run(self) -> DemoReport:
         """Produce, kill, wait, count. MoorageError when the run can't be judged; its verdict is in the report."""
         started_s = time.monotonic()
-        with self._client:
+        with self._client, closing(self._producer):
             topics.create_missing(self._stack.bootstrap_servers, [INPUT_TOPIC, OUTPUT_TOPIC], PARTITIONS)
             self._submit()
             self._run_under_fire()
@@ -343,6 +354,7 @@ def _reader(bootstrap_servers: str) -> Iterator[Consumer]:
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
+            "log_level": LOG_LEVEL,
         }
     )
     try:

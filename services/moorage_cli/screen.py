@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
+from rich import box
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.markup import escape
@@ -40,7 +41,9 @@ class Screen:
 
     def event(self, text: str, style: str = "") -> None:
         """Something happened: one line, with the time since the start."""
-        self._console.print(f"{time.monotonic() - self._started_s:6.1f} s  {escape(text)}", style=style or None)
+        self._console.print(
+            f"{time.monotonic() - self._started_s:6.1f} s  {escape(text)}", style=style or None, highlight=False
+        )
 
     def update(self, view: Callable[[], RenderableType], line: Callable[[], str]) -> None:
         """Draw the view, or print the line, if it is time for it."""
@@ -66,7 +69,7 @@ class Screen:
 
 
 def jobs_table(jobs: Iterable[JobOverview]) -> Table:
-    table = Table("job", "state", "tasks running", "started", "running for", title="Jobs", title_justify="left")
+    table = _table("Jobs", "job", "state", "tasks running", "started", "running for")
     for job in jobs:
         tasks = f"{job.tasks.get('running', 0)} of {job.tasks.get('total', 0)}"
         table.add_row(escape(job.jid), _state(job.state), tasks, _time(job.start_time), duration_text(job.duration))
@@ -80,8 +83,7 @@ def checkpoints_table(statistics: CheckpointStatistics, newest: int | None = Non
 
 
 def history_table(history: Sequence[CheckpointSummary], title: str) -> Table:
-    table = Table("id", "state", "triggered", "duration", "written", "full size", "acknowledged", title=title)
-    table.title_justify = "left"
+    table = _table(title, "id", "state", "triggered", "duration", "written", "full size", "acknowledged")
     for checkpoint in history:
         table.add_row(
             str(checkpoint.id),
@@ -97,7 +99,7 @@ def history_table(history: Sequence[CheckpointSummary], title: str) -> Table:
 
 
 def processes_table(processes: Mapping[str, ManagedProcess]) -> Table:
-    table = Table("process", "pid", title="Processes", title_justify="left")
+    table = _table("Processes", "process", "pid")
     for name, process in processes.items():
         pid = process.pid
         table.add_row(name, str(pid) if pid is not None else "[red]down[/]")
@@ -121,6 +123,10 @@ def size_text(size_bytes: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1_024
     return f"{size:.1f} GiB"
+
+
+def _table(title: str, *columns: str) -> Table:
+    return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
 def _state(state: str) -> str:

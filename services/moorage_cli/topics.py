@@ -43,8 +43,8 @@ def create_missing(bootstrap_servers: str, names: Collection[str], partitions: i
     """Create those of the topics that don't exist, with the broker's own replication; returns their names."""
     missing = [name for name in names if name not in list_topics(bootstrap_servers)]
     if missing:
-        topics = [NewTopic(name, partitions, -1) for name in missing]
-        for name, result in _admin(bootstrap_servers).create_topics(topics).items():
+        admin = _admin(bootstrap_servers)  # its requests end with it
+        for name, result in admin.create_topics([NewTopic(name, partitions, -1) for name in missing]).items():
             try:
                 result.result(TIMEOUT_S)
             except KafkaException as error:
@@ -57,7 +57,8 @@ def delete(bootstrap_servers: str, names: Collection[str]) -> None:
     """Delete topics; tolerates those that are gone."""
     if not names:
         return
-    for name, result in _admin(bootstrap_servers).delete_topics(list(names)).items():
+    admin = _admin(bootstrap_servers)
+    for name, result in admin.delete_topics(list(names)).items():
         try:
             result.result(TIMEOUT_S)
         except KafkaException as error:
