@@ -385,7 +385,7 @@ class MemoryLog:
 
     # --- the port ----------------------------------------------------------------------------------------------------
 
-    def reader(self, name: str, *, read_committed: bool = False) -> MemoryReader:
+    def reader(self, name: str, *, read_committed: bool = False, bulk: bool = False) -> MemoryReader:
         return MemoryReader(self, read_committed)
 
     def record_reader(
@@ -443,14 +443,13 @@ class MemoryLog:
     def read_to_end(self, partitions: Iterable[TopicPartition], *, read_committed: bool) -> Sequence[LogMessage]:
         self.check_reachable()
         with self.faults.around("read_to_end"):
-            return [
-                LogMessage(*partition, offset, payload.value or b"", payload.key, payload.timestamp_ms)
-                for partition in partitions
-                for log in (self.cluster.partition(partition),)
-                for offset, payload in log.visible(
-                    log.start, log.last_stable if read_committed else log.end, read_committed
-                )
-            ]
+            messages = []
+            for partition in partitions:
+                log = self.cluster.partition(partition)
+                end = log.last_stable if read_committed else log.end
+                readable = log.visible(log.start, end, read_committed)
+                messages += [_log_message(partition, offset, payload) for offset, payload in readable]
+            return messages
 
     def committed(self, group: str, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
         self.check_reachable()
@@ -482,6 +481,10 @@ class MemoryLog:
 
     def close(self) -> None:
         self._queues.clear()
+
+
+def _log_message(partition: TopicPartition, offset: int, payload: _Payload) -> LogMessage:
+    return LogMessage(*partition, offset, payload.value or b"", payload.key, payload.timestamp_ms)
 
 
 # --- readers ---------------------------------------------------------------------------------------------------------
@@ -541,7 +544,7 @@ class MemoryReader(_Reader):
 
     def poll(self, max_messages: int) -> Sequence[LogMessage]:
         return [
-            LogMessage(*partition, offset, payload.value or b"", payload.key, payload.timestamp_ms)
+            _log_message(partition, offset, payload)
             for partition, messages in self._fetch(max_messages)
             for offset, payload in messages
         ]
