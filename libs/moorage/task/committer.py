@@ -165,7 +165,7 @@ class CommitterSubtask(Subtask):
             context,
             {self._topic: self._exchange},
             {self._topic: self._codec},
-            context.log.reader(context.name),
+            context.log.reader(context.name, bulk=True),
             gate,
             resume.starts,
         )

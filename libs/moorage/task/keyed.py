@@ -109,7 +109,7 @@ class KeyedSubtask(Subtask):
             context,
             {self._topic: self._exchange},
             {self._topic: codec},
-            context.log.reader(context.name),
+            context.log.reader(context.name, bulk=True),
             gate,
             starts,
         )

@@ -63,6 +63,7 @@ class SourceSubtask(Subtask):
         self._snapshots = Snapshots(context, self._outputs.partitions)
         self._positions: dict[CheckpointId, Sequence[bytes]] = {}
         """What each undecided checkpoint holds."""
+        self._last_triggered = CheckpointId(0)
         self._closed = False
 
     def start(self) -> None:
@@ -124,6 +125,9 @@ class SourceSubtask(Subtask):
         if self.state is not SubtaskState.RUNNING:
             decline(context, command.checkpoint, DeclineReason.NOT_RUNNING, f"{context.name} is {self.state.value}")
             return
+        if command.checkpoint <= self._last_triggered:
+            return  # said twice: a second barrier of the same checkpoint would cut the stream at another place
+        self._last_triggered = command.checkpoint
         started = context.clock.monotonic_ms()
         epochs = self._outputs.barrier(
             Barrier(checkpoint=command.checkpoint, triggered_ms=command.triggered_ms, base=command.base)
