@@ -27,7 +27,7 @@ from moorage.checkpoint.notices import (
     CheckpointFailed,
     CheckpointTriggered,
 )
-from moorage.checkpoint.pending import AcknowledgeOutcome, PendingCheckpoint, PendingState
+from moorage.checkpoint.pending import AcknowledgeOutcome, PendingCheckpoint, PendingState, paths_written_for
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
 from moorage.checkpoint.reasons import describe, reason_of_decline, reason_of_registration
 from moorage.checkpoint.sink_commits import SinkCommits
@@ -55,7 +55,7 @@ from moorage.messages.commands import (
 )
 from moorage.messages.events import AcknowledgeCheckpoint, DeclineCheckpoint, SinkCommitted
 from moorage.messages.registry import CheckpointRecord
-from moorage.naming import metadata_path, parse_storage_path
+from moorage.naming import metadata_path
 from moorage.state.operator_state import CheckpointOrigin
 
 _ABORTABLE = (PendingState.ACKNOWLEDGING, PendingState.WRITING)
@@ -243,24 +243,11 @@ class CheckpointCoordinator:
                 return AcknowledgeOutcome.UNKNOWN
 
     def _discard_state(self, message: AcknowledgeCheckpoint) -> None:
-        """Only what this very checkpoint wrote: its handles also name files of earlier ones."""
         if self._fates.fate(message.checkpoint) is CheckpointFate.UNKNOWN:
             return  # It may still be completed by others, or was long ago: the cleaner's sweep knows better.
-        paths = sorted(
-            {
-                path
-                for snapshot in message.operators
-                for path in snapshot.state.paths()
-                if (parsed := parse_storage_path(path)) is not None
-                and parsed.job == self._job
-                and parsed.checkpoint == message.checkpoint
-            }
-        )
-        if paths:
+        if paths := paths_written_for(message):
             self._effects.cleanup(
-                DiscardState(
-                    epoch=self._effects.epoch, job=self._job, checkpoint=message.checkpoint, paths=tuple(paths)
-                )
+                DiscardState(epoch=self._effects.epoch, job=self._job, checkpoint=message.checkpoint, paths=paths)
             )
 
     # --- completion --------------------------------------------------------------------------------------------------
@@ -285,8 +272,7 @@ class CheckpointCoordinator:
         if pending.state is not PendingState.WRITING:
             self._discard_checkpoint(pending.checkpoint)  # Aborted meanwhile: the file came after the first discard.
             return
-        pending.go(PendingState.REGISTERING)
-        record = CheckpointRecord(
+        pending.record = CheckpointRecord(
             checkpoint=pending.checkpoint,
             attempt=pending.attempt,
             kind="checkpoint",
@@ -298,23 +284,34 @@ class CheckpointCoordinator:
             completed_ms=self._effects.wall_ms,
             state_bytes=pending.state_bytes,
         )
+        self._register_next()
+
+    def _register_next(self) -> None:
+        """One at a time, the oldest first: a checkpoint may only be added above every completed one."""
+        written = [p for p in self._pending.values() if p.record is not None]
+        if not written or self.has_unknown_outcome:
+            return
+        pending = min(written, key=lambda p: p.checkpoint)
+        assert pending.record is not None
+        pending.go(PendingState.REGISTERING)
         others = [p.base for p in self._pending.values() if p is not pending and p.base > 0]
         self._effects.call(
             AddCheckpoint(
                 epoch=self._effects.epoch,
                 job=self._job,
                 attempt=pending.attempt,
-                record=record,
+                record=pending.record,
                 retain=self._config.retained,
                 keep_from=min(others, default=None),
             ),
-            partial(self._registered, pending, record),
+            partial(self._registered, pending, pending.record),
             partial(self._not_registered, pending),
             repeats=True,
         )
 
     def _not_registered(self, pending: PendingCheckpoint, error: CallError) -> None:
         self._abort(pending, reason_of_registration(error.failure), error.detail)
+        self._register_next()
 
     def _registered(
         self, pending: PendingCheckpoint, record: CheckpointRecord, subsumed: list[CheckpointRecord]
@@ -351,8 +348,8 @@ class CheckpointCoordinator:
             )
         )
         for older in [p for p in self._pending.values() if p.checkpoint < checkpoint]:
-            if older.state in _ABORTABLE:
-                self._abort(older, Reason.SUBSUMED)
+            self._abort(older, Reason.SUBSUMED)
+        self._register_next()
 
     # --- failure -----------------------------------------------------------------------------------------------------
 
@@ -404,8 +401,8 @@ class CheckpointCoordinator:
             assert pending.state not in (PendingState.COMPLETED, PendingState.ABORTED)
             assert self._fates.fate(checkpoint) is CheckpointFate.UNKNOWN
             assert checkpoint not in self.completed
-            if self._execution is None:
-                assert pending.state is PendingState.REGISTERING
+            assert self._execution is not None or pending.state is PendingState.REGISTERING
+        assert sum(p.state is PendingState.REGISTERING for p in self._pending.values()) <= 1
         assert all(
             self._fates.fate(record.checkpoint) is not CheckpointFate.ABORTED for record in self.completed.retained()
         )

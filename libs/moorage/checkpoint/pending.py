@@ -22,6 +22,8 @@ from enum import Enum
 from moorage.graph.checkpoint_plan import CheckpointPlan
 from moorage.ids import Attempt, CheckpointId, OperatorId, SubtaskId, VertexId
 from moorage.messages.events import AcknowledgeCheckpoint
+from moorage.messages.registry import CheckpointRecord
+from moorage.naming import parse_storage_path
 from moorage.state.operator_state import CheckpointMetadata, OperatorState, OperatorSubtaskState
 
 
@@ -75,6 +77,8 @@ class PendingCheckpoint:
         self.client = client
         self.state = PendingState.ACKNOWLEDGING
         self.state_bytes = 0
+        self.record: CheckpointRecord | None = None
+        """What the registry will be asked to add, once the metadata is written."""
         self._plan = plan
         self._max_parallelism = max_parallelism
         self._missing = set(plan.wait_for)
@@ -141,4 +145,15 @@ class PendingCheckpoint:
         assert self._missing <= self._plan.wait_for
         if self.state not in (PendingState.ACKNOWLEDGING, PendingState.ABORTED):
             assert not self._missing
+        if self.state is PendingState.REGISTERING:
+            assert self.record is not None
         assert self.base < self.checkpoint
+
+
+def paths_written_for(message: AcknowledgeCheckpoint) -> tuple[str, ...]:
+    """The files that an acknowledgement brings and that were written for this very checkpoint: its handles also name
+    files of earlier ones."""
+    paths = {path for snapshot in message.operators for path in snapshot.state.paths()}
+    parsed = {path: parse_storage_path(path) for path in paths}
+    mine = (message.job, message.checkpoint)
+    return tuple(sorted(path for path, at in parsed.items() if at is not None and (at.job, at.checkpoint) == mine))

@@ -22,6 +22,7 @@ from moorage.cluster.protocol import (
     ClusterConfig,
     CoreEvent,
     DropReason,
+    EventsLost,
     LeaderState,
     LogReachability,
     LogReachable,
@@ -91,6 +92,8 @@ class CoordinatorCore:
                 self._call_finished(event)
             case LogReachable(reachable):
                 self._log_reachable(reachable)
+            case EventsLost(detail):
+                self._leader.lose(f"events were lost: {detail}")
             case Stop():
                 self._leader.stop()
             case SubmitJob() | CancelRequested() | CheckpointRequested() | OverviewRequested():

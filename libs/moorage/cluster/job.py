@@ -11,10 +11,10 @@ CANCELLING  was cancelled; its subtasks stop               CANCELED
 FINISHED, CANCELED, FAILED                                 (ended)
 ==========  =============================================  =========================================================
 
-A new attempt needs: the end of the back-off, a definite outcome of every checkpoint that the registry was asked to add, a
-retained checkpoint that can be read (if there is any), enough slots, and the registry's word (``start_attempt``), after
-which no checkpoint of an older attempt can be added. ``advance`` looks at these facts in this order and asks for the
-first that is missing.
+A new attempt needs: the end of the back-off, a definite outcome of every checkpoint that the registry was asked to add,
+a retained checkpoint that can be read (if there is any), enough slots, and the registry's word (``start_attempt``),
+after which no checkpoint of an older attempt can be added. ``advance`` looks at these facts in this order and asks for
+the first that is missing.
 
 An adopted attempt (another leader deployed it) is a RUNNING one whose subtasks have not reported to this leader yet.
 DeployJob is repeated while subtasks are silent: a worker runs an attempt of a job once, however often it is told.

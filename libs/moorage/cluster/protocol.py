@@ -60,6 +60,12 @@ class LogReachable(msgspec.Struct, frozen=True):
     reachable: bool
 
 
+class EventsLost(msgspec.Struct, frozen=True):
+    """The events topic can't be read on from where it was read: what came in between is not known."""
+
+    detail: str
+
+
 class Stop(msgspec.Struct, frozen=True):
     """End this coordinator in an orderly way: release the lease. Jobs go on."""
 
@@ -92,7 +98,7 @@ class OverviewRequested(msgspec.Struct, frozen=True):
 
 
 ClientRequest = SubmitJob | CancelRequested | CheckpointRequested | OverviewRequested
-CoreEvent = Tick | Received | CallFinished | LogReachable | Stop | ClientRequest
+CoreEvent = Tick | Received | CallFinished | LogReachable | EventsLost | Stop | ClientRequest
 
 
 # --- answers to clients ----------------------------------------------------------------------------------------------

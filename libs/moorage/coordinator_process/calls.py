@@ -1,0 +1,164 @@
+"""The operations that block, each as one call of the executor, and what their errors mean to the core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xxhash
+
+from moorage.coordinator_process.origin import with_origin
+from moorage.effects import (
+    AcquireLease,
+    AddCheckpoint,
+    CallError,
+    CallFailure,
+    CreateTopics,
+    FollowEvents,
+    JobHistory,
+    NextCheckpointId,
+    Operation,
+    ReadJob,
+    ReadRegistry,
+    ReleaseLease,
+    RenewLease,
+    SaveJob,
+    StartAttempt,
+    VerifyMetadata,
+    WriteMetadata,
+    WrittenMetadata,
+)
+from moorage.errors import (
+    BaseSubsumedError,
+    CorruptDataError,
+    FencedError,
+    LogUnavailableError,
+    MoorageError,
+    ObjectExistsError,
+    ObjectMissingError,
+    RegistryUnavailableError,
+    StaleAttemptError,
+    StorageError,
+)
+from moorage.ids import Epoch, JobId, TopicPartition
+from moorage.messages.registry import CheckpointRecord, JobRecord, Lease
+from moorage.naming import CLEANUP_TOPIC, CONTROL_TOPICS, EVENTS_TOPIC
+from moorage.ports import CheckpointStorage, Log, OffsetSpec, Registry, TopicSpec
+from moorage.serde.metadata import decode_metadata, encode_metadata
+
+EVENTS = TopicPartition(EVENTS_TOPIC, 0)
+
+_HOUR_MS = 3_600_000
+_SEGMENT_BYTES = 16 << 20
+
+
+def control_topics() -> list[TopicSpec]:
+    """One partition each: commands are obeyed in their order. Who was away longer than they are kept asks anew; cleanup
+    requests are kept longer, because the cleaner may be."""
+    return [
+        TopicSpec(
+            name,
+            1,
+            {
+                "cleanup.policy": "delete",
+                "retention.ms": str(_HOUR_MS * (24 * 7 if name == CLEANUP_TOPIC else 1)),
+                "segment.bytes": str(_SEGMENT_BYTES),
+            },
+        )
+        for name in CONTROL_TOPICS
+    ]
+
+
+def run_call(operation: Operation[Any], *, registry: Registry, storage: CheckpointStorage, log: Log) -> Any:
+    """*Blocking.* Carry out an operation; FollowEvents returns the end of the events topic."""
+    match operation:
+        case AcquireLease(holder=holder, ttl_ms=ttl_ms, above=above):
+            return _acquire_lease(registry, holder, ttl_ms, above)
+        case RenewLease(holder=holder, epoch=epoch, ttl_ms=ttl_ms):
+            return registry.renew_lease(holder, epoch, ttl_ms)
+        case ReleaseLease(holder=holder, epoch=epoch):
+            registry.release_lease(holder, epoch)
+        case ReadRegistry():
+            return tuple(_history(registry, record.job, record) for record in registry.jobs())
+        case ReadJob(job=job):
+            return _history(registry, job, next((r for r in registry.jobs() if r.job == job), None))
+        case SaveJob(epoch=epoch, record=record):
+            registry.save_job(epoch, record)
+        case StartAttempt(epoch=epoch, record=record, latest=latest):
+            registry.start_attempt(epoch, record, latest)
+        case NextCheckpointId(epoch=epoch, job=job):
+            return registry.next_checkpoint_id(epoch, job)
+        case AddCheckpoint():
+            return registry.add_checkpoint(
+                operation.epoch,
+                operation.job,
+                operation.attempt,
+                operation.record,
+                operation.retain,
+                operation.keep_from,
+            )
+        case WriteMetadata():
+            return _write_metadata(storage, operation)
+        case VerifyMetadata(record=checkpoint):
+            _verify_metadata(storage, checkpoint)
+        case CreateTopics(specs=specs):
+            log.create_topics(specs)
+        case FollowEvents():
+            log.create_topics(control_topics())
+            return log.offsets([EVENTS], OffsetSpec.LATEST)[EVENTS]
+        case _:
+            raise TypeError(f"no such operation: {operation}")
+    return None
+
+
+def call_error(error: MoorageError) -> CallError:
+    """What an error of a call means to the core."""
+    match error:
+        case FencedError():
+            failure = CallFailure.FENCED
+        case StaleAttemptError():
+            failure = CallFailure.STALE
+        case BaseSubsumedError():
+            failure = CallFailure.BASE_SUBSUMED
+        case CorruptDataError() | ObjectMissingError():
+            failure = CallFailure.CORRUPT
+        case ObjectExistsError():
+            failure = CallFailure.REFUSED
+        case RegistryUnavailableError() | LogUnavailableError() | StorageError():
+            failure = CallFailure.UNAVAILABLE
+        case _:
+            failure = CallFailure.REFUSED
+    return CallError(failure, str(error))
+
+
+def _acquire_lease(registry: Registry, holder: str, ttl_ms: int, above: Epoch) -> Lease | None:
+    lease = registry.acquire_lease(holder, ttl_ms, above=above)
+    if lease is not None:
+        return lease
+    other = registry.lease()
+    return None if other is None or other.holder == holder else other
+
+
+def _history(registry: Registry, job: JobId, record: JobRecord | None) -> JobHistory:
+    return JobHistory(
+        record=record,
+        checkpoints=tuple(registry.checkpoints(job)),
+        completed_ids=tuple(registry.completed_ids(job)),
+        last_checkpoint_id=registry.last_checkpoint_id(job),
+        last_attempt=registry.last_attempt(job),
+    )
+
+
+def _write_metadata(storage: CheckpointStorage, operation: WriteMetadata) -> WrittenMetadata:
+    data = encode_metadata(with_origin(operation.metadata, operation.origin))
+    storage.write(operation.path, data)
+    return WrittenMetadata(size_bytes=len(data), checksum=xxhash.xxh3_64_intdigest(data))
+
+
+def _verify_metadata(storage: CheckpointStorage, record: CheckpointRecord) -> None:
+    data = storage.read(record.metadata_path)
+    if len(data) != record.metadata_bytes or xxhash.xxh3_64_intdigest(data) != record.metadata_checksum:
+        raise CorruptDataError(
+            f"{record.metadata_path} is not the file that was registered: it has {len(data)} bytes,"
+            f" {record.metadata_bytes} were written, or its checksum differs"
+        )
+    decode_metadata(data)

@@ -1,0 +1,169 @@
+"""The coordinator's loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from moorage.cluster.coordinator import CoordinatorCore
+from moorage.cluster.protocol import (
+    CallFinished,
+    ClientRequest,
+    CoreEvent,
+    EventsLost,
+    LeaderState,
+    LogReachable,
+    Received,
+    Stop,
+    Tick,
+)
+from moorage.coordinator_process.broadcaster import Broadcaster
+from moorage.coordinator_process.calls import EVENTS, call_error, run_call
+from moorage.effects import Action, Broadcast, Call, FollowEvents, Notice, Reply, Report, SendCleanup
+from moorage.errors import CorruptDataError, LogError, MoorageError, UnknownSchemaError
+from moorage.messages.commands import CoordinatorHeartbeat
+from moorage.naming import CLEANUP_TOPIC, COMMANDS_TOPIC
+from moorage.ports import CheckpointStorage, Clock, Executor, Log, LogReader, Registry
+from moorage.serde import control
+
+EVENTS_PER_STEP = 1_000
+LOG_SILENCE_MS = 3_000
+"""Kafka that does not confirm a message for so long counts as unreachable."""
+
+
+class MalformedMessage(Notice, frozen=True, kw_only=True):
+    """A message of the events topic can't be read; it is skipped."""
+
+    topic: str
+    offset: int
+    detail: str
+
+
+class MessageLost(Notice, frozen=True, kw_only=True):
+    """Kafka will never take this message."""
+
+    kind: str
+    detail: str
+
+
+class CoordinatorProcess:
+    """One coordinator, leading or waiting. It holds nothing that counts and may be dropped between any two steps.
+
+    ``step`` never blocks: what blocks goes to ``executor``, whose results its owner hands back between two steps.
+    ``on_notice`` gets what people want to see, ``on_reply`` the answers to ``request``; both are called from the loop.
+    """
+
+    def __init__(
+        self,
+        core: CoordinatorCore,
+        *,
+        registry: Registry,
+        storage: CheckpointStorage,
+        log: Log,
+        executor: Executor,
+        clock: Clock,
+        on_notice: Callable[[Notice], None] = lambda _: None,
+        on_reply: Callable[[int, object], None] = lambda _request, _result: None,
+    ) -> None:
+        self.core = core
+        self._registry = registry
+        self._storage = storage
+        self._log = log
+        self._executor = executor
+        self._clock = clock
+        self._on_notice = on_notice
+        self._on_reply = on_reply
+        self._now_ms = 0
+        self._reader: LogReader | None = None
+        self._broadcaster = Broadcaster(log, lambda kind, why: on_notice(MessageLost(kind=kind, detail=why)))
+
+    def step(self, now_ms: int) -> bool:
+        """Tell the core the time, take messages in, send messages out. ``now_ms`` is the clock's monotonic time.
+
+        False: no message came. Raises what is not a MoorageError: a bug, nothing to go on from.
+        """
+        self._now_ms = now_ms
+        self._handle(Tick(now_ms, self._clock.wall_ms()))
+        self._broadcaster.serve(now_ms)
+        self._handle(LogReachable(self._broadcaster.silence_ms(now_ms) < LOG_SILENCE_MS))
+        return self._read_events()
+
+    def request(self, request: ClientRequest) -> None:
+        """The answer comes by ``on_reply``, at once or later, exactly once."""
+        self._handle(request)
+
+    def stop(self) -> None:
+        """Give the lease back; step on until ``is_stopped``."""
+        self._handle(Stop())
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.core.is_stopped
+
+    def close(self) -> None:
+        self._disconnect()
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _handle(self, event: CoreEvent) -> None:
+        for action in self.core.handle(event):
+            self._carry_out(action)
+        if self.core.state not in (LeaderState.LOADING, LeaderState.LEADING):
+            self._disconnect()
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case Broadcast(command):
+                kind = type(command).__name__
+                # Heartbeats that nobody gets must not pile up.
+                if isinstance(command, CoordinatorHeartbeat) and self._broadcaster.is_waiting(kind):
+                    return
+                self._broadcaster.send(COMMANDS_TOPIC, control.encode(command), kind, self._now_ms)
+            case SendCleanup(message):
+                self._broadcaster.send(CLEANUP_TOPIC, control.encode(message), type(message).__name__, self._now_ms)
+            case Call(call, operation):
+                run = partial(run_call, operation, registry=self._registry, storage=self._storage, log=self._log)
+                self._executor.submit(run, partial(self._finished, call, isinstance(operation, FollowEvents)))
+            case Reply(request, result):
+                self._on_reply(request, result)
+            case Report(notice):
+                self._on_notice(notice)
+
+    def _finished(self, call: int, follows_events: bool, result: Any, error: Exception | None) -> None:
+        if error is not None and not isinstance(error, MoorageError):
+            raise error
+        if error is None and follows_events and self.core.state is LeaderState.LOADING:
+            self._follow(result)
+        self._handle(CallFinished(call, result, None if error is None else call_error(error)))
+
+    def _follow(self, end: int) -> None:
+        if self._reader is None:
+            self._reader = self._log.reader("coordinator")
+        self._reader.assign({EVENTS: end})
+
+    def _read_events(self) -> bool:
+        if self._reader is None:
+            return False
+        try:
+            messages = self._reader.poll(EVENTS_PER_STEP)
+        except LogError as error:
+            self._handle(EventsLost(str(error)))
+            return False
+        for message in messages:
+            if self._reader is None:
+                break  # The leadership has ended.
+            try:
+                event = control.decode(message.value, control.EVENTS)
+            except (CorruptDataError, UnknownSchemaError) as error:
+                self._on_notice(MalformedMessage(topic=message.topic, offset=message.offset, detail=str(error)))
+                continue
+            self._handle(Received(event))
+        return bool(messages)
+
+    def _disconnect(self) -> None:
+        """Not leading: nothing is said and nothing is heard."""
+        self._broadcaster.close()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
