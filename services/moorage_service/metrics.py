@@ -1,0 +1,33 @@
+"""The HTTP endpoint of a service's metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from moorage.errors import SettingError
+
+
+def serve_metrics(
+    variable: str, host: str, port: int, collectors: Iterable[Collector] = ()
+) -> tuple[int, CollectorRegistry]:
+    """Serve the metrics; port 0 takes a free one. Returns the port, and the registry for more.
+
+    SettingError names ``variable``, the setting of the port, when it is in use.
+    """
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    for collector in collectors:
+        registry.register(collector)
+    try:
+        server, _ = start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        raise SettingError(
+            f"{variable}={port}: {host}:{port} can't be listened at ({error.strerror}); choose another, or 0 for a free one"
+        ) from error
+    return int(server.server_port), registry

@@ -1,0 +1,1 @@
+"""The worker service: settings, adapters, one loop, metrics, signals."""

@@ -1,0 +1,5 @@
+import sys
+
+from moorage_worker.main import main
+
+sys.exit(main())

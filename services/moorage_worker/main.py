@@ -1,0 +1,113 @@
+"""`moorage worker`: one process, one loop."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import secrets
+import sys
+import time
+from collections.abc import Mapping
+
+from moorage.adapters.clock import SystemClock
+from moorage.adapters.executor import ThreadExecutor
+from moorage.api.loader import load_pipeline
+from moorage.config import KafkaSettings, StorageSettings, WorkerSettings, load
+from moorage.connectors.kafka_source import KafkaSourceReader
+from moorage.errors import MoorageError
+from moorage.exchange.result_partition import ExchangeLimits
+from moorage.ids import WorkerId
+from moorage.task.context import TaskSettings
+from moorage.task.worker import WorkerConfig, WorkerHooks, WorkerProcess
+from moorage_service.metrics import serve_metrics
+from moorage_service.runtime import LoopTime, StopFlag, failpoint, loop, run, start_logging
+from moorage_service.wiring import kafka_log, object_storage
+from moorage_worker.metrics import WorkerCollector
+
+_GOODBYE_S = 2.0
+_GC_THRESHOLDS = (200_000, 50, 1_000)
+"""Batches make objects by the ten thousand, nearly all of which reference counting frees; a collector that walks them
+all every 700 allocations would cost a multiple of the work itself."""
+
+
+def main() -> int:
+    return run("worker", _worker)
+
+
+def _worker(environ: Mapping[str, str], stop: StopFlag) -> int:
+    settings = load(WorkerSettings, environ)
+    kafka = load(KafkaSettings, environ)
+    logger = start_logging("worker", settings)
+    sys.path[:0] = [path for path in settings.pipeline_path if path not in sys.path]
+    worker_id = WorkerId(f"{settings.name}/{secrets.token_hex(4)}")
+    storage = object_storage(load(StorageSettings, environ))
+    log = kafka_log(kafka, f"moorage-worker-{settings.name}")
+    executor = ThreadExecutor("worker", settings.upload_threads + 2 * settings.slots)
+    time_ = LoopTime()
+    metrics_port, registry = serve_metrics("MOORAGE_WORKER_METRICS_PORT", settings.metrics_host, settings.metrics_port)
+    worker = WorkerProcess(
+        WorkerConfig(
+            worker=worker_id,
+            slots=settings.slots,
+            heartbeat_interval_ms=settings.heartbeat_interval_ms,
+            task=_task_settings(settings),
+            host=settings.metrics_host,
+            metrics_port=metrics_port,
+        ),
+        log,
+        storage,
+        executor,
+        SystemClock(),
+        WorkerHooks(
+            load_pipeline=load_pipeline,
+            new_source_reader=KafkaSourceReader,
+            warn=logger.warning,
+            failpoint=failpoint(settings),
+        ),
+    )
+    registry.register(WorkerCollector(worker, settings.slots, time_))
+    logger.info("worker %s with %d slots, metrics at port %d", worker_id, settings.slots, metrics_port)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+
+    def step() -> bool:
+        handed_back = executor.poll()
+        return worker.step() or bool(handed_back)
+
+    try:
+        loop(step, lambda: stop.is_set, lambda seconds: executor.wait(max(1, int(seconds * 1_000))), time_)
+        _say_goodbye(worker)
+    finally:
+        with contextlib.suppress(MoorageError):
+            worker.close()
+        executor.close()
+        log.close()
+    logger.info("worker %s has left", worker_id)
+    sys.stderr.flush()
+    os._exit(0)  # threads of librdkafka and of calls under way have nothing left that anybody waits for
+
+
+def _say_goodbye(worker: WorkerProcess) -> None:
+    worker.leave()
+    end = time.monotonic() + _GOODBYE_S
+    while worker.unsent_bytes and time.monotonic() < end:
+        worker.step()
+        time.sleep(0.01)
+
+
+def _task_settings(settings: WorkerSettings) -> TaskSettings:
+    return TaskSettings(
+        limits=ExchangeLimits(
+            frame_max_records=settings.frame_max_records,
+            frame_max_bytes=settings.frame_max_bytes,
+            max_lag_frames=settings.exchange_max_lag_frames,
+            max_lag_bytes=settings.exchange_max_lag_bytes,
+        ),
+        max_poll_records=settings.max_poll_records,
+        linger_ms=settings.linger_ms,
+        held_bytes_max=settings.held_max_bytes,
+        inline_state_max_bytes=settings.state_inline_max_bytes,
+        transaction_timeout_ms=settings.transaction_timeout_ms,
+    )

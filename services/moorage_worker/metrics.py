@@ -1,0 +1,177 @@
+"""Prometheus metrics of a worker, read from its counters when they are scraped: the loop pays nothing for them.
+
+``METRICS`` is the one list of them; docs/metrics.md and the dashboards' tests are made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from moorage.task.context import TaskContext
+from moorage.task.worker import WorkerProcess
+from moorage_service.runtime import LoopTime
+
+
+class Metric(NamedTuple):
+    name: str
+    """With ``_total`` for counters, as Prometheus shows it."""
+    kind: Literal["counter", "gauge"]
+    doc: str
+    counter: str
+    """Attribute of the counters it is read from."""
+    scale: float = 1.0
+
+
+_TASK_LABELS = ("job", "vertex", "subtask")
+
+TASK_METRICS = (
+    Metric("moorage_task_records_in_total", "counter", "Records that the subtask has read.", "records_in"),
+    Metric("moorage_task_records_out_total", "counter", "Records that the subtask has written.", "records_out"),
+    Metric("moorage_task_bytes_in_total", "counter", "Bytes of frames read from exchanges.", "bytes_in"),
+    Metric("moorage_task_bytes_out_total", "counter", "Bytes of frames written to exchanges.", "bytes_out"),
+    Metric("moorage_task_frames_in_total", "counter", "Frames read from exchanges.", "frames_in"),
+    Metric(
+        "moorage_task_frames_void_total",
+        "counter",
+        "Frames skipped because they are not part of the history that counts: work after the barrier that a restart"
+        " went back to, writes of zombies.",
+        "frames_void",
+    ),
+    Metric(
+        "moorage_task_frames_seen_total",
+        "counter",
+        "Frames skipped because they were processed already: read again after a seek or a restart.",
+        "frames_seen",
+    ),
+    Metric(
+        "moorage_source_records_skipped_total",
+        "counter",
+        "Input records that could not be decoded and were skipped (on_error='skip').",
+        "records_skipped",
+    ),
+    Metric(
+        "moorage_source_records_dead_lettered_total",
+        "counter",
+        "Input records that could not be decoded and were sent to the dead-letter topic.",
+        "records_dead_lettered",
+    ),
+    Metric(
+        "moorage_task_blocked_steps_total",
+        "counter",
+        "Turns of the loop in which the subtask read no input because a consumer or the broker lags too far behind.",
+        "blocked_steps",
+    ),
+    Metric(
+        "moorage_exchange_lag_frames",
+        "gauge",
+        "Own frames in the exchange that their consumers have not processed yet.",
+        "lag_frames",
+    ),
+    Metric(
+        "moorage_exchange_lag_bytes",
+        "gauge",
+        "Bytes of own frames in the exchange that their consumers have not processed yet.",
+        "lag_bytes",
+    ),
+    Metric(
+        "moorage_task_held_bytes",
+        "gauge",
+        "Bytes of frames held back in memory while barriers are aligned.",
+        "held_bytes",
+    ),
+    Metric("moorage_sink_commits_total", "counter", "Transactions committed by the exactly-once sink.", "commits"),
+    Metric(
+        "moorage_sink_committed_checkpoint",
+        "gauge",
+        "Newest checkpoint whose output is committed.",
+        "committed_checkpoint",
+    ),
+    Metric(
+        "moorage_sink_last_commit_timestamp_seconds",
+        "gauge",
+        "When the exactly-once sink last committed, or found its output committed.",
+        "committed_ms",
+        1e-3,
+    ),
+    Metric(
+        "moorage_sink_transactions_replayed_total",
+        "counter",
+        "Lost transactions that were written again from the exchange log.",
+        "transactions_replayed",
+    ),
+    Metric(
+        "moorage_sink_transactions_broken_total",
+        "counter",
+        "Transactions that were given up after an error and begun anew.",
+        "broken_transactions",
+    ),
+)
+
+WORKER_METRICS = (
+    Metric("moorage_worker_commands_total", "counter", "Commands heard from the coordinator.", "commands"),
+    Metric(
+        "moorage_worker_stale_commands_total",
+        "counter",
+        "Commands dropped because they came from a former leader or concern a former attempt.",
+        "stale_commands",
+    ),
+    Metric(
+        "moorage_worker_malformed_messages_total",
+        "counter",
+        "Messages on control topics that could not be decoded.",
+        "malformed_messages",
+    ),
+    Metric("moorage_worker_deployments_total", "counter", "Attempts that this worker took part in.", "deployments"),
+    Metric("moorage_worker_subtask_failures_total", "counter", "Subtasks that failed on this worker.", "failures"),
+)
+
+_SINK_ONLY = ("moorage_sink_",)
+_SOURCE_ONLY = ("moorage_source_",)
+
+GAUGES = {
+    "moorage_worker_slots": "Slots of this worker.",
+    "moorage_worker_subtasks": "Subtasks that run on this worker.",
+    "moorage_worker_coordinator_epoch": "Newest epoch of a coordinator that this worker has heard of.",
+    "moorage_worker_unsent_control_bytes": "Bytes of control messages that the broker has not confirmed yet.",
+}
+
+BUSY = "moorage_worker_loop_busy_seconds_total"
+BUSY_DOC = "Time that the worker's loop was not waiting; its rate is the share of one core."
+
+
+class WorkerCollector(Collector):
+    """Everything that a worker exports."""
+
+    def __init__(self, worker: WorkerProcess, slots: int, loop: LoopTime) -> None:
+        self._worker = worker
+        self._slots = slots
+        self._loop = loop
+
+    def collect(self) -> Iterator[Any]:
+        worker = self._worker
+        values = (self._slots, worker.running_subtasks, worker.epoch, worker.unsent_bytes)
+        for (name, doc), value in zip(GAUGES.items(), values, strict=True):
+            yield GaugeMetricFamily(name, doc, value=value)
+        yield CounterMetricFamily(BUSY, BUSY_DOC, value=self._loop.busy_ns / 1e9)
+        for metric in WORKER_METRICS:
+            yield CounterMetricFamily(metric.name, metric.doc, value=getattr(worker.counters, metric.counter))
+        contexts = list(worker.contexts())
+        for metric in TASK_METRICS:
+            yield _family(metric, contexts)
+
+
+def _family(metric: Metric, contexts: Iterable[TaskContext]) -> Any:
+    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    family = kind(metric.name, metric.doc, labels=_TASK_LABELS)
+    for context in contexts:
+        if metric.name.startswith(_SINK_ONLY) and not context.vertex.is_committer:
+            continue
+        if metric.name.startswith(_SOURCE_ONLY) and not context.vertex.is_source:
+            continue
+        value = getattr(context.counters, metric.counter) * metric.scale
+        family.add_metric([context.job, context.vertex.vertex, str(context.subtask)], value)
+    return family
