@@ -39,6 +39,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from typing import NamedTuple
@@ -701,8 +702,7 @@ class MemoryRecordWriter(_Writer):
         return self._pending_records
 
     def commit(self) -> None:
-        self._log.check_reachable()
-        with self._log.faults.around("commit"):
+        with self._blocking("commit"):
             self._flush()
             self.poll()
 
@@ -721,6 +721,18 @@ class MemoryRecordWriter(_Writer):
     def _check_error(self) -> None:
         if self._error is not None:
             raise self._error
+
+    @contextmanager
+    def _blocking(self, operation: str) -> Iterator[None]:
+        """An error of the operation is latched, too."""
+        self._check_error()
+        try:
+            self._log.check_reachable()
+            with self._log.faults.around(operation):
+                yield
+        except (LogError, FencedError) as error:
+            self._error = self._error or error
+            raise
 
     def _partition_of(self, key: bytes | None, partitions: int) -> int:
         """Where librdkafka would put it, but for what it puts at random: that goes round in a circle."""
@@ -745,8 +757,7 @@ class MemoryTransactionalWriter(MemoryRecordWriter):
         self._is_empty = True
 
     def init(self) -> None:
-        self._log.check_reachable()
-        with self._log.faults.around("init"):
+        with self._blocking("init"):
             self._epoch = self._log.cluster.init_transactions(self.name, self._timeout_ms)
 
     def begin(self) -> None:
@@ -759,16 +770,14 @@ class MemoryTransactionalWriter(MemoryRecordWriter):
 
     def commit(self) -> None:
         self._check_open()
-        self._log.check_reachable()
-        with self._log.faults.around("commit"):
+        with self._blocking("commit"):
             self._flush()
             self.poll()
             self._end(commit=True)
 
     def abort(self) -> None:
         self._check_open()
-        self._log.check_reachable()
-        with self._log.faults.around("abort"):
+        with self._blocking("abort"):
             for queue in self._queues.values():
                 queue.clear()
             self._pending_records = 0

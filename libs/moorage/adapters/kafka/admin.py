@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
+from confluent_kafka import admin as kafka_admin
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._offset import OffsetSpec as KafkaOffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from moorage.adapters.kafka.client import ClientLog, Options, create, is_unavailable, translate
@@ -20,6 +20,8 @@ from moorage.ids import TopicPartition
 from moorage.ports import OffsetSpec, TopicSpec
 
 T = TypeVar("T")
+
+_KafkaOffsetSpec: Any = kafka_admin.OffsetSpec  # type: ignore[attr-defined]  # untyped there
 
 _NO_SUCH_TOPIC = frozenset(
     {
@@ -92,7 +94,7 @@ class KafkaAdmin:
         found = self._list_offsets(wanted, _kafka_offset_spec(spec))
         if isinstance(spec, int):
             beyond = [partition for partition, offset in found.items() if offset < 0]
-            found.update(self._list_offsets(beyond, KafkaOffsetSpec.latest()))
+            found.update(self._list_offsets(beyond, _kafka_offset_spec(OffsetSpec.LATEST)))
         return found
 
     def committed(self, group: str, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
@@ -127,7 +129,7 @@ class KafkaAdmin:
             tolerated=frozenset({KafkaError.GROUP_ID_NOT_FOUND}),
         )
 
-    def _list_offsets(self, partitions: Iterable[TopicPartition], spec: KafkaOffsetSpec) -> dict[TopicPartition, int]:
+    def _list_offsets(self, partitions: Iterable[TopicPartition], spec: Any) -> dict[TopicPartition, int]:
         answers = self._each(
             lambda some: self._by_partition(
                 self._client.list_offsets(
@@ -177,11 +179,11 @@ class KafkaAdmin:
         return answers
 
 
-def _kafka_offset_spec(spec: OffsetSpec | int) -> KafkaOffsetSpec:
+def _kafka_offset_spec(spec: OffsetSpec | int) -> Any:
     match spec:
         case OffsetSpec.EARLIEST:
-            return KafkaOffsetSpec.earliest()
+            return _KafkaOffsetSpec.earliest()
         case OffsetSpec.LATEST:
-            return KafkaOffsetSpec.latest()
+            return _KafkaOffsetSpec.latest()
         case timestamp_ms:
-            return KafkaOffsetSpec.for_timestamp(timestamp_ms)
+            return _KafkaOffsetSpec.for_timestamp(timestamp_ms)
