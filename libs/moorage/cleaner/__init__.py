@@ -73,8 +73,10 @@ Exchange logs
 -------------
 An exchange is read from the positions of a retained checkpoint on, by whoever is restored from it. Let s be the lowest
 position that any retained checkpoint has in a partition. Every later checkpoint has positions not below s, since its
-attempt started from a retained one (C2, W2), so s never falls and the log before it is needed by nobody. If a retained
-checkpoint has no position for the partition, or if there is no checkpoint at all, nothing is cut.
+attempt started from a retained one (C2, W2), so s never falls and the log before it is needed by nobody. An attempt
+that starts from nothing begins at the first offset that is there; what it finds below s is void for it, and if that is
+cut while it reads, it starts again. If a retained checkpoint has no position for the partition, or if there is no
+checkpoint at all, nothing is cut.
 
 The exchange of an exactly-once sink is read from the sink's commit marker on. Markers only move forward, and one that
 was read some time ago is merely too careful. A partition whose marker is missing, or belongs to an earlier life of the
@@ -84,8 +86,8 @@ Purge
 -----
 The one time that the cleaner writes to the registry, with the epoch of the present leader: it takes the checkpoints out
 of it, then deletes files, topics and groups, and forgets the job last, when a whole pass found nothing more to delete.
-A crash in between leaves a job that can be purged again. Topic names return with the next life of the job name, so
-this rests on C3 and, for a cleaner that was stopped in the middle of a call while another one finished, on the time
-that the record stays in the registry after the last deletion (``purge_hold_ms``). Savepoints survive: as long as the
-registry holds one, its files and the job's record stay.
+A crash in between leaves a job that can be purged again. Topics and registry keys return with the next job of that
+name, so this rests on C3, on a look at the registry right before each such call, and for a cleaner that is stopped
+between that look and the call, on the time that the record stays in the registry after the last deletion
+(``purge_hold_ms``). Savepoints survive: as long as the registry holds one, its files and the job's record stay.
 """

@@ -12,7 +12,7 @@ from moorage.cleaner.trim import ExchangeStarts, Markers, exchange_starts
 from moorage.errors import CorruptDataError, LogError
 from moorage.graph.job_graph import JobGraph, OperatorKind
 from moorage.ids import CheckpointId, Epoch, JobId, OperatorUid, TopicPartition
-from moorage.messages.registry import CheckpointRecord
+from moorage.messages.registry import CheckpointRecord, JobRecord
 from moorage.naming import CLEANUP_TOPIC, commits_topic, is_job_topic, job_prefix, source_group
 from moorage.ports import CheckpointStorage, Log, OffsetSpec, Registry
 from moorage.serde.metadata import decode_metadata
@@ -25,7 +25,7 @@ from moorage.state.positions import CommitMarker, InputPositions
 def observe(registry: Registry, job: JobId, discarded: frozenset[CheckpointId]) -> JobFacts | None:
     """The facts of a job, in the order that the argument in ``moorage.cleaner`` needs; None: there is no such job."""
     last_checkpoint = registry.last_checkpoint_id(job)
-    record = next((record for record in registry.jobs() if record.job == job), None)
+    record = _find(registry, job)
     if record is None:
         return None
     retained = tuple(registry.checkpoints(job))
@@ -110,11 +110,11 @@ def read_markers(log: Log, job: JobId, graph: JobGraph) -> Markers:
     return markers
 
 
-def trim(log: Log, needed: Mapping[TopicPartition, int]) -> int:
+def trim(registry: Registry, log: Log, record: JobRecord, needed: Mapping[TopicPartition, int]) -> int:
     """Delete what lies before the needed offsets; how many offsets went."""
     starts = log.offsets(needed, OffsetSpec.EARLIEST)
     before = {partition: offset for partition, offset in needed.items() if offset > starts[partition]}
-    if not before:
+    if not before or not _is_same_life(registry, record):
         return 0
     return sum(start - starts[partition] for partition, start in log.delete_records(before).items())
 
@@ -135,17 +135,39 @@ def remove_checkpoints(registry: Registry, epoch: Epoch, facts: JobFacts) -> Non
             registry.remove_checkpoint(epoch, facts.record.job, record.checkpoint)
 
 
-def delete_topics(log: Log, job: JobId, graph: JobGraph) -> int:
-    """Delete the topics of a job and the groups of its sources; how many topics there were."""
-    topics = sorted(topic for topic in log.topics() if is_job_topic(job, topic))
+def delete_topics(registry: Registry, log: Log, record: JobRecord) -> int:
+    """Delete the topics of an ended job and the groups of its sources; how many topics there were."""
+    topics = sorted(topic for topic in log.topics() if is_job_topic(record.job, topic))
+    if not _is_same_life(registry, record):
+        return 0
     if topics:
         log.delete_topics(topics)
     groups = [
-        source_group(job, operator.uid)
-        for vertex in graph.vertices
+        source_group(record.job, operator.uid)
+        for vertex in record.graph.vertices
         for operator in vertex.operators
         if operator.kind is OperatorKind.SOURCE
     ]
     if groups:
         log.delete_groups(groups)
     return len(topics)
+
+
+def forget_job(registry: Registry, epoch: Epoch, record: JobRecord) -> None:
+    """The last act of a purge."""
+    if _is_same_life(registry, record):
+        registry.purge_job(epoch, record.job)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _is_same_life(registry: Registry, record: JobRecord) -> bool:
+    """Topics and the registry's keys come back with the next job of that name, so this is asked right before each call
+    that deletes them."""
+    present = _find(registry, record.job)
+    return present is not None and present.submitted_ms == record.submitted_ms
+
+
+def _find(registry: Registry, job: JobId) -> JobRecord | None:
+    return next((record for record in registry.jobs() if record.job == job), None)

@@ -366,7 +366,7 @@ class CleanerProcess:
         needed = trim_offsets(facts, starts, markers)
         if needed == state.trimmed:
             return
-        offsets = yield from blocking(partial(calls.trim, self._log, needed))
+        offsets = yield from blocking(partial(calls.trim, self._registry, self._log, record, needed))
         state.trimmed = needed
         self._observer.log_trimmed(offsets)
 
@@ -387,7 +387,7 @@ class CleanerProcess:
         savepoints = tuple(record for record in facts.retained if record.kind == "savepoint")
         facts = yield from self._mark(msgspec.structs.replace(facts, retained=savepoints), state)
         files = yield from self._sweep(facts, state, purge=True)
-        topics = yield from blocking(partial(calls.delete_topics, self._log, job, facts.record.graph))
+        topics = yield from blocking(partial(calls.delete_topics, self._registry, self._log, facts.record))
         self._observer.topics_deleted(topics)
         if savepoints:
             kept = ", ".join(str(record.checkpoint) for record in savepoints)
@@ -398,7 +398,7 @@ class CleanerProcess:
         if files or topics or state.purged_ms is None:
             state.purged_ms = now_ms
         elif now_ms >= state.purged_ms + self._options.purge_hold_ms:
-            yield from blocking(partial(self._registry.purge_job, epoch, job))
+            yield from blocking(partial(calls.forget_job, self._registry, epoch, facts.record))
             logger.info("Purged job %s", job)
             return False
         return True
