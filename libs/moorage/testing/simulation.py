@@ -1,0 +1,501 @@
+"""Whole jobs on virtual time: the production cores, the twins of every port, and a seeded scheduler that means harm.
+
+One run is one seed: several coordinators, workers and a cleaner run the orders pipeline while the scheduler interleaves
+their steps, delays every message and every blocking call on its own, repeats control messages, kills processes at any
+step (what they had sent may still arrive), stops them and lets them wake up as zombies, expires transactions, and takes
+Kafka, the registry and the storage away for a while. Then the faults end and the job must finish its input.
+
+Invariants, looked at all the time: what a read-committed reader sees of each user is the start of what a run without
+faults writes, in order, nothing twice; every retained checkpoint has all its files, and the logs reach back to its
+positions. At the end: everything is there.
+
+The same seed gives the same run: ``Simulation(seed).run()``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from moorage.api.compiler import CompiledPipeline, compile_pipeline
+from moorage.api.connectors import KafkaSink, KafkaSource
+from moorage.api.formats import Json
+from moorage.api.keyed_state import KeyedContext, KeyedState
+from moorage.api.pipeline import Pipeline
+from moorage.cleaner.pace import CleanerOptions
+from moorage.cleaner_process.process import CleanerProcess
+from moorage.cluster.coordinator import CoordinatorCore
+from moorage.cluster.protocol import ClusterConfig, SubmitJob
+from moorage.connectors.kafka_source import KafkaSourceReader
+from moorage.coordinator_process.process import CoordinatorProcess
+from moorage.errors import LogUnavailableError, MoorageError, RegistryUnavailableError, StorageError
+from moorage.exchange.result_partition import ExchangeLimits
+from moorage.graph.job_graph import CheckpointConfig, RestartConfig
+from moorage.ids import TopicPartition, WorkerId
+from moorage.messages.events import SubtaskState, SubtaskStateChanged
+from moorage.messages.registry import JobStatus
+from moorage.naming import COMMANDS_TOPIC, CONTROL_TOPICS, EVENTS_TOPIC, exchange_topic
+from moorage.ports import TopicSpec
+from moorage.serde import control
+from moorage.serde.metadata import decode_metadata
+from moorage.serde.positions import decode_positions
+from moorage.state.handles import ByteStreamHandle, InputChannelHandle
+from moorage.task.context import TaskSettings
+from moorage.task.worker import WorkerConfig, WorkerHooks, WorkerProcess
+from moorage.testing.clocks import ManualClock
+from moorage.testing.executor import InlineExecutor
+from moorage.testing.memory_log import MemoryCluster, MemoryLog
+from moorage.testing.memory_registry import MemoryRegistry
+from moorage.testing.memory_storage import MemoryStorage
+
+
+class Order(msgspec.Struct):
+    user: str
+    amount: int
+
+
+class Total(KeyedState):
+    count: int = 0
+    total: int = 0
+
+    def process(self, order: Order, ctx: KeyedContext) -> Iterator[dict[str, Any]]:
+        self.count += 1
+        self.total += order.amount
+        yield {"user": ctx.key, "count": self.count, "total": self.total}
+
+
+class InvariantError(AssertionError):
+    """What must never happen; the message names the seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationConfig:
+    coordinators: int = 2
+    workers: int = 3
+    orders: int = 250
+    users: int = 10
+    input_partitions: int = 3
+    faults_ms: int = 4_000
+    """How long there are faults; then the job must finish."""
+    finish_ms: int = 30_000
+    fault_rate: float = 0.02
+    """Faults per turn of the scheduler."""
+
+
+@dataclass(kw_only=True)
+class SimulationReport:
+    seed: int
+    turns: int = 0
+    virtual_ms: int = 0
+    attempts: int = 0
+    checkpoints: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    replayed: int = 0
+    void_frames: int = 0
+
+
+class _Process:
+    """One process of the simulated world: it exists, is stopped, or is dead."""
+
+    def __init__(self, name: str, log: MemoryLog, executor: InlineExecutor, step: Callable[[], object]) -> None:
+        self.name = name
+        self.log = log
+        self.executor = executor
+        self.step = step
+        self.stopped_until_ms = 0
+
+
+class Simulation:
+    def __init__(self, seed: int, config: SimulationConfig | None = None) -> None:
+        self.seed = seed
+        self.config = config or SimulationConfig()
+        self.rng = random.Random(seed)  # noqa: S311 - a schedule, not a secret
+        self.clock = ManualClock()
+        self.cluster = MemoryCluster(self.clock)
+        self.registry = MemoryRegistry(self.clock)
+        self.storage = MemoryStorage(self.clock)
+        self.report = SimulationReport(seed=seed)
+        self.pipeline = self._pipeline()
+        self.job = self.pipeline.graph.job
+        self._settings = TaskSettings(
+            limits=ExchangeLimits(
+                frame_max_records=self.rng.choice([3, 10, 50]),
+                max_lag_frames=self.rng.choice([4, 20, 500]),
+            ),
+            max_poll_records=self.rng.choice([5, 40]),
+            max_poll_frames=self.rng.choice([2, 16]),
+            linger_ms=20,
+            idle_linger_ms=self.rng.choice([0, 10]),
+            held_bytes_max=self.rng.choice([300, 5_000, 1 << 20]),
+            inline_state_max_bytes=self.rng.choice([0, 100, 10_000]),
+            progress_interval_ms=30,
+            transaction_timeout_ms=60_000,
+        )
+        self._incarnations = 0
+        self._processes: dict[str, _Process] = {}
+        self._graves: list[MemoryLog] = []
+        """Logs of dead processes: what they had sent may still arrive."""
+        self._restart_at: dict[str, int] = {}
+        self._ends: list[tuple[int, Callable[[], None]]] = []
+        """When outages end."""
+        self._produced: dict[str, list[int]] = {}
+        self._orders_left = self.config.orders
+        self._seen_events = 0
+        self._manifests: dict[str, tuple[list[str], dict[TopicPartition, int]]] = {}
+        self._workers: list[WorkerProcess] = []
+        self._set_up()
+
+    def _pipeline(self) -> CompiledPipeline:
+        rng = self.rng
+        pipeline = Pipeline(
+            "orders",
+            parallelism=rng.choice([1, 2, 3]),
+            max_parallelism=8,
+            checkpoint=CheckpointConfig(
+                interval_ms=100,
+                timeout_ms=1_000,
+                max_concurrent=rng.choice([1, 1, 2]),
+                retained=rng.choice([1, 2, 3]),
+                tolerable_failures=1_000,
+            ),
+            restart=RestartConfig(initial_delay_ms=10, max_delay_ms=200),
+        )
+        (
+            pipeline.source("orders", KafkaSource("orders", value=Json(Order)))
+            .key_by("user")
+            .process("totals", Total)
+            .sink("results", KafkaSink("totals", key="user"))
+        )
+        return compile_pipeline(pipeline, "simulation:pipeline")
+
+    def _set_up(self) -> None:
+        admin = MemoryLog(self.cluster, "set-up")
+        admin.create_topics([TopicSpec(topic, 1, {}) for topic in CONTROL_TOPICS])
+        admin.create_topics([TopicSpec("orders", self.config.input_partitions, {}), TopicSpec("totals", 2, {})])
+        for number in range(self.config.coordinators):
+            self._start(f"coordinator-{number}")
+        for number in range(self.config.workers):
+            self._start(f"worker-{number}")
+        self._start("cleaner-0")
+        self._submitted = False
+
+    # --- processes ---------------------------------------------------------------------------------------------------
+
+    def _start(self, name: str) -> None:
+        self._incarnations += 1
+        log = MemoryLog(self.cluster, f"{name}.{self._incarnations}", immediate=False)
+        executor = InlineExecutor()
+        kind = name.partition("-")[0]
+        make = {"coordinator": self._coordinator, "worker": self._worker, "cleaner": self._cleaner}[kind]
+        self._processes[name] = _Process(name, log, executor, make(name, log, executor))
+
+    def _coordinator(self, name: str, log: MemoryLog, executor: InlineExecutor) -> Callable[[], object]:
+        config = ClusterConfig(
+            lease_ttl_ms=300,
+            heartbeat_interval_ms=50,
+            worker_timeout_ms=250,
+            adoption_timeout_ms=250,
+            deploy_timeout_ms=1_500,
+            stop_timeout_ms=500,
+            repeat_interval_ms=100,
+        )
+        jitter = random.Random(self.rng.random())  # noqa: S311
+        process = CoordinatorProcess(
+            CoordinatorCore(f"{name}.{self._incarnations}", config, lambda: jitter.uniform(-1, 1)),
+            registry=self.registry,
+            storage=self.storage,
+            log=log,
+            executor=executor,
+            clock=self.clock,
+            on_reply=self._replied,
+        )
+
+        def step() -> None:
+            process.step(self.clock.monotonic_ms())
+            process.core.validate()
+            if not self._submitted and self.rng.random() < 0.2:
+                process.request(SubmitJob(1, self.pipeline.graph))
+
+        return step
+
+    def _replied(self, _request: int, _result: object) -> None:
+        self._submitted = any(job.job == self.job for job in self.registry.jobs()) if self.registry.available else False
+
+    def _worker(self, name: str, log: MemoryLog, executor: InlineExecutor) -> Callable[[], object]:
+        worker = WorkerProcess(
+            WorkerConfig(
+                worker=WorkerId(f"{name}/{self._incarnations}"), slots=2, heartbeat_interval_ms=50, task=self._settings
+            ),
+            log,
+            self.storage,
+            executor,
+            self.clock,
+            WorkerHooks(
+                load_pipeline=lambda _: self.pipeline,
+                new_source_reader=KafkaSourceReader,
+                warn=lambda _: None,
+                failpoint=lambda _: None,
+            ),
+        )
+        self._workers.append(worker)
+        return worker.step
+
+    def _cleaner(self, _name: str, log: MemoryLog, executor: InlineExecutor) -> Callable[[], object]:
+        cleaner = CleanerProcess(
+            registry=self.registry,
+            storage=self.storage,
+            log=log,
+            executor=executor,
+            clock=self.clock,
+            options=CleanerOptions(
+                grace_age_ms=self.rng.choice([0, 300]),
+                prompt_interval_ms=20,
+                sweep_interval_ms=200,
+                delete_batch_files=3,
+                deletes_per_second=1_000,
+                retry_initial_ms=10,
+                retry_max_ms=100,
+            ),
+        )
+        return lambda: cleaner.step(self.clock.monotonic_ms())
+
+    def _kill(self, name: str, *, restart_in_ms: int) -> None:
+        process = self._processes.pop(name)
+        keep = self.rng.random() < 0.5
+        process.log.kill(keep_in_flight=keep)
+        if keep:
+            self._graves.append(process.log)
+        self._restart_at[name] = self.clock.monotonic_ms() + restart_in_ms
+
+    # --- one turn ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> SimulationReport:
+        """Raises InvariantError with the seed and the time; anything else that escapes is a bug of its own."""
+        try:
+            while self.clock.monotonic_ms() < self.config.faults_ms:
+                self._turn(faults=True)
+            self._end_faults()
+            limit = self.clock.monotonic_ms() + self.config.finish_ms
+            while not self._is_finished():
+                self._check(self.clock.monotonic_ms() < limit, f"the job did not finish: {self._missing()}")
+                self._turn(faults=False)
+            self._check_checkpoints()
+        except Exception as error:
+            error.add_note(f"simulation seed {self.seed}, {self.clock.monotonic_ms()} ms, turn {self.report.turns}")
+            raise
+        self.report.virtual_ms = self.clock.monotonic_ms()
+        self.report.attempts = next(job.attempt for job in self.registry.jobs())
+        self.report.checkpoints = len(self.registry.completed_ids(self.job))
+        contexts = [context for worker in self._workers for context in worker.contexts()]
+        self.report.replayed = sum(c.counters.transactions_replayed for c in contexts)
+        self.report.void_frames = sum(c.counters.frames_void for c in contexts)
+        return self.report
+
+    def _turn(self, *, faults: bool) -> None:
+        rng = self.rng
+        self.report.turns += 1
+        self.clock.advance(rng.choice((1, 2, 5, 10)))
+        now = self.clock.monotonic_ms()
+        if faults and rng.random() < self.config.fault_rate:
+            self._fault()
+        for ends_ms, end in list(self._ends):
+            if ends_ms <= now:
+                end()
+                self._ends.remove((ends_ms, end))
+        for name, at_ms in list(self._restart_at.items()):
+            if at_ms <= now:
+                del self._restart_at[name]
+                self._start(name)
+        if self._orders_left and rng.random() < 0.3:
+            self._produce(min(self._orders_left, rng.randint(1, 5)))
+        names = list(self._processes)
+        rng.shuffle(names)
+        for name in names:
+            process = self._processes[name]
+            if process.stopped_until_ms <= now and (not faults or rng.random() < 0.8):
+                self._step(process, faults=faults)
+        for log in (*(p.log for p in self._processes.values()), *self._graves):
+            self._deliver(log, faults=faults)
+        if self.report.turns % 10 == 0:
+            self._check_events()
+            self._check_output()
+        if self.report.turns % 25 == 0:
+            self._check_checkpoints()
+
+    def _step(self, process: _Process, *, faults: bool) -> None:
+        rng, executor = self.rng, process.executor
+        try:
+            for _ in range(executor.calls):
+                if not faults or rng.random() < 0.5:
+                    executor.call_one(rng.randrange(executor.calls))
+            for _ in range(executor.results):
+                if not faults or rng.random() < 0.7:
+                    executor.serve_one(rng.randrange(executor.results))
+            process.step()
+        except MoorageError:
+            # The process ends, as the service would; its supervisor starts it again.
+            self._kill(process.name, restart_in_ms=rng.randint(5, 100))
+
+    def _deliver(self, log: MemoryLog, *, faults: bool) -> None:
+        for queue in list(log.pending()):
+            while len(queue) and (not faults or self.rng.random() < 0.6):
+                log.deliver_one(queue)
+
+    def _produce(self, count: int) -> None:
+        for _ in range(count):
+            user = f"user-{self.rng.randrange(self.config.users)}"
+            amount = self.rng.randrange(1_000)
+            self._produced.setdefault(user, []).append(amount)
+            partition = crc32(user.encode()) % self.config.input_partitions
+            value = msgspec.json.encode({"user": user, "amount": amount})
+            self.cluster.append(TopicPartition("orders", partition), value)
+        self._orders_left -= count
+
+    # --- faults ------------------------------------------------------------------------------------------------------
+
+    def _fault(self) -> None:
+        rng, now = self.rng, self.clock.monotonic_ms()
+        name = rng.choice(
+            ("kill", "kill", "kill", "stop", "stop", "repeat", "repeat", "expire", "kafka", "registry", "storage", "write", "all")
+        )
+        self.report.faults[name] = self.report.faults.get(name, 0) + 1
+        match name:
+            case "kill" if self._processes:
+                self._kill(rng.choice(sorted(self._processes)), restart_in_ms=rng.choice((5, 50, 400)))
+            case "stop" if self._processes:
+                process = self._processes[rng.choice(sorted(self._processes))]
+                process.stopped_until_ms = now + rng.choice((50, 300, 1_000))
+            case "repeat":
+                self._repeat_control_message()
+            case "expire":
+                self.cluster.expire_transactions(rng.choice(self.cluster.open_transactions() or [None]))  # type: ignore[list-item]
+            case "kafka":
+                self._outage(self.cluster, rng.choice((20, 200, 800)))
+            case "registry":
+                self._outage(self.registry, rng.choice((20, 200, 800)))
+            case "storage":
+                self._outage(self.storage, rng.choice((20, 200)))
+            case "write":
+                self._fail_one()
+            case "all":
+                for victim in sorted(self._processes):
+                    self._kill(victim, restart_in_ms=rng.choice((5, 100)))
+            case _:
+                pass
+
+    def _outage(self, thing: Any, duration_ms: int) -> None:
+        thing.available = False
+
+        def end() -> None:
+            thing.available = True
+
+        self._ends.append((self.clock.monotonic_ms() + duration_ms, end))
+
+    def _fail_one(self) -> None:
+        """One call fails, before or after it took effect."""
+        rng = self.rng
+        after = rng.random() < 0.5
+        target = rng.choice(("write", "add_checkpoint", "start_attempt", "commit", "init"))
+        if target == "write":
+            self.storage.faults.fail_next("write", StorageError("simulated: write failed"), after=after)
+        elif target in ("commit", "init"):
+            workers = [p for name, p in sorted(self._processes.items()) if name.startswith("worker")]
+            if workers:
+                error = LogUnavailableError(f"simulated: {target} failed")
+                rng.choice(workers).log.faults.fail_next(target, error, after=after)
+        else:
+            error_ = RegistryUnavailableError(f"simulated: {target} failed")
+            self.registry.faults.fail_next(target, error_, after=after)
+
+    def _repeat_control_message(self) -> None:
+        """Something that was said some time ago is said again."""
+        topic = self.rng.choice((COMMANDS_TOPIC, EVENTS_TOPIC))
+        records = self.cluster.records(topic)
+        if records:
+            record = self.rng.choice(records[-40:])
+            self.cluster.append(TopicPartition(topic, 0), record.value)
+
+    def _end_faults(self) -> None:
+        for _, end in self._ends:
+            end()
+        self._ends.clear()
+        for process in self._processes.values():
+            process.stopped_until_ms = 0
+
+    # --- invariants --------------------------------------------------------------------------------------------------
+
+    def _check(self, holds: bool, what: str) -> None:
+        if not holds:
+            raise InvariantError(f"{what} (seed {self.seed}, {self.clock.monotonic_ms()} ms)")
+
+    def _output(self) -> dict[str, list[dict[str, Any]]]:
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for record in self.cluster.records("totals"):
+            row = msgspec.json.decode(record.value or b"")
+            rows.setdefault(row["user"], []).append(row)
+        return rows
+
+    def _check_output(self) -> None:
+        for user, rows in self._output().items():
+            counts = [row["count"] for row in rows]
+            self._check(counts == list(range(1, len(rows) + 1)), f"{user}: committed counts are {counts}")
+            amounts = self._produced[user]
+            self._check(len(rows) <= len(amounts), f"{user}: more results than orders")
+            self._check(rows[-1]["total"] == sum(amounts[: len(rows)]), f"{user}: wrong total")
+
+    def _check_events(self) -> None:
+        """A subtask may fail for what the scheduler did to it, never for a bug."""
+        records = self.cluster.records(EVENTS_TOPIC)
+        for record in records[self._seen_events :]:
+            event = control.decode(record.value or b"", control.EVENTS)
+            if isinstance(event, SubtaskStateChanged) and event.state is SubtaskState.FAILED:
+                last = (event.trace or "").rstrip().rpartition("\n")[2]
+                self._check(last.startswith("moorage.errors."), f"{event.vertex}/{event.subtask}: {event.trace}")
+        self._seen_events = len(records)
+
+    def _check_checkpoints(self) -> None:
+        """Every retained checkpoint can be restored: all its files are there, and the logs reach back to it."""
+        if not self.registry.available or not self.storage.available or not self.cluster.available:
+            return
+        paths = set(self.storage.paths())
+        for record in self.registry.checkpoints(self.job):
+            self._check(record.metadata_path in paths, f"checkpoint {record.checkpoint} has lost its metadata")
+            if record.metadata_path not in self._manifests:
+                self._manifests[record.metadata_path] = self._read_manifest(record.metadata_path)
+            files, positions = self._manifests[record.metadata_path]
+            missing = [path for path in files if path not in paths]
+            self._check(not missing, f"checkpoint {record.checkpoint} has lost {missing}")
+            for tp, offset in positions.items():
+                start = self.cluster.partition(tp).start
+                self._check(start <= offset, f"checkpoint {record.checkpoint}: {tp} begins at {start}, not {offset}")
+
+    def _read_manifest(self, path: str) -> tuple[list[str], dict[TopicPartition, int]]:
+        metadata = decode_metadata(self.storage.read(path))
+        positions: dict[TopicPartition, int] = {}
+        for operator in metadata.operators:
+            for subtask in operator.subtasks.values():
+                for handle in subtask.input_channel:
+                    if isinstance(handle, InputChannelHandle) and isinstance(handle.stream, ByteStreamHandle):
+                        for part in decode_positions(handle.stream.data).exchanges:
+                            topic = exchange_topic(self.job, part.exchange)
+                            for number, offset in part.start_offsets().items():
+                                positions[TopicPartition(topic, number)] = offset
+        return list(metadata.paths()), positions
+
+    def _is_finished(self) -> bool:
+        if self._orders_left:
+            return False
+        output = self._output()
+        return all(len(output.get(user, ())) == len(amounts) for user, amounts in self._produced.items())
+
+    def _missing(self) -> str:
+        output = self._output()
+        lacking = {u: f"{len(output.get(u, ()))}/{len(a)}" for u, a in self._produced.items()}
+        jobs = [(job.status, job.attempt, job.failure) for job in self.registry.jobs()]
+        running = [job for job, *_ in jobs if job is JobStatus.RUNNING]
+        return f"results {lacking}, jobs {jobs}, running {len(running)}"
