@@ -111,11 +111,12 @@ class KafkaAdmin:
         return found
 
     def delete_records(self, before: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, int]:
+        present = self.topics()
         answers = self._each(
             lambda partitions: self._by_partition(
                 self._client.delete_records(kafka_positions({partition: before[partition] for partition in partitions}))
             ),
-            before,
+            [partition for partition in before if partition.partition < present.get(partition.topic, 0)],
             "can't delete the records of {0.topic}/{0.partition}",
             tolerated=_NO_SUCH_TOPIC,
         )

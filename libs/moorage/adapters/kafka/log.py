@@ -28,12 +28,12 @@ _CONSUMER: Final[Options] = {
     "queued.max.messages.kbytes": 32_768,
     # When that is full, look again soon; the default of 1 s would be a pause of the stream.
     "fetch.queue.backoff.ms": 10,
-    "fetch.wait.max.ms": 500,
+    # A fetch that waits for records delays the first one after an assign or a seek.
+    "fetch.wait.max.ms": 100,
 }
 _BULK_CONSUMER: Final[Options] = {
     # Fewer and larger fetches: under load they halve the broker's CPU, at low rates they cost up to the wait.
     "fetch.min.bytes": 100_000,
-    "fetch.wait.max.ms": 100,
 }
 _PRODUCER: Final[Options] = {
     "enable.idempotence": True,
@@ -131,7 +131,9 @@ class KafkaLog:
     def read_to_end(self, partitions: Iterable[TopicPartition], *, read_committed: bool) -> Sequence[LogMessage]:
         name = "read-to-end"
         options = self._options(name, {**self._consumer, **self._reading(name, read_committed)})
-        return read_to_end(options, partitions, self._timeout_ms)
+        # The client's own look-up of a beginning takes half a second.
+        beginnings = self._admin.offsets(partitions, OffsetSpec.EARLIEST)
+        return read_to_end(options, beginnings, self._timeout_ms)
 
     def committed(self, group: str, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
         return self._admin.committed(group, partitions)

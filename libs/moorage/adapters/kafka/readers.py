@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from moorage.adapters.kafka.client import (
@@ -168,15 +168,15 @@ class KafkaRecordReader(_Reader):
             self._client_log.pass_on(logging.WARNING, "COMMIT", f"offsets were not committed: {error.str()}")
 
 
-def read_to_end(options: Options, partitions: Iterable[TopicPartition], timeout_ms: int) -> Sequence[LogMessage]:
-    """Everything from the beginning of the partitions to where they end now; *blocking*."""
-    unread = set(partitions)
+def read_to_end(options: Options, positions: Mapping[TopicPartition, int], timeout_ms: int) -> Sequence[LogMessage]:
+    """Everything from these positions to where the partitions end now; *blocking*."""
+    unread = set(positions)
     name = options["client.id"]
     # Ends are told by events; an empty partition tells its own only after the fetch's wait.
     consumer: Consumer = create(
         Consumer, {**options, "enable.partition.eof": True, "fetch.wait.max.ms": 10}, ClientLog(name)
     )
-    consumer.assign([KafkaTopicPartition(*partition, OFFSET_BEGINNING) for partition in unread])
+    consumer.assign(kafka_positions(positions))
     deadline_s = time.monotonic() + timeout_ms / 1000
     messages: list[LogMessage] = []
     while unread:
