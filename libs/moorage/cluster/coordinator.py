@@ -25,7 +25,7 @@ from moorage.cluster.protocol import (
     EventsLost,
     LeaderState,
     LogReachability,
-    LogReachable,
+    LogSilence,
     MessageDropped,
     OverviewRequested,
     Received,
@@ -90,8 +90,9 @@ class CoordinatorCore:
                     self._effects.report(MessageDropped(kind=type(message).__name__, reason=drop))
             case CallFinished():
                 self._call_finished(event)
-            case LogReachable(reachable):
-                self._log_reachable(reachable)
+            case LogSilence(silence_ms):
+                # Well before the workers, whom this coordinator can't hear then, would count as lost.
+                self._log_reachable(silence_ms < self._config.worker_timeout_ms // 3)
             case EventsLost(detail):
                 self._leader.lose(f"events were lost: {detail}")
             case Stop():

@@ -54,10 +54,10 @@ class CallFinished(msgspec.Struct, frozen=True):
     error: CallError | None = None
 
 
-class LogReachable(msgspec.Struct, frozen=True):
-    """Whether Kafka confirms what this coordinator broadcasts."""
+class LogSilence(msgspec.Struct, frozen=True):
+    """For how long Kafka owes the confirmation of a message."""
 
-    reachable: bool
+    silence_ms: int
 
 
 class EventsLost(msgspec.Struct, frozen=True):
@@ -98,7 +98,7 @@ class OverviewRequested(msgspec.Struct, frozen=True):
 
 
 ClientRequest = SubmitJob | CancelRequested | CheckpointRequested | OverviewRequested
-CoreEvent = Tick | Received | CallFinished | LogReachable | EventsLost | Stop | ClientRequest
+CoreEvent = Tick | Received | CallFinished | LogSilence | EventsLost | Stop | ClientRequest
 
 
 # --- answers to clients ----------------------------------------------------------------------------------------------

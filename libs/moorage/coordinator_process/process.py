@@ -13,7 +13,7 @@ from moorage.cluster.protocol import (
     CoreEvent,
     EventsLost,
     LeaderState,
-    LogReachable,
+    LogSilence,
     Received,
     Stop,
     Tick,
@@ -28,8 +28,6 @@ from moorage.ports import CheckpointStorage, Clock, Executor, Log, LogReader, Re
 from moorage.serde import control
 
 EVENTS_PER_STEP = 1_000
-LOG_SILENCE_MS = 3_000
-"""Kafka that does not confirm a message for so long counts as unreachable."""
 
 
 class MalformedMessage(Notice, frozen=True, kw_only=True):
@@ -86,7 +84,7 @@ class CoordinatorProcess:
         self._now_ms = now_ms
         self._handle(Tick(now_ms, self._clock.wall_ms()))
         self._broadcaster.serve(now_ms)
-        self._handle(LogReachable(self._broadcaster.silence_ms(now_ms) < LOG_SILENCE_MS))
+        self._handle(LogSilence(self._broadcaster.silence_ms(now_ms)))
         return self._read_events()
 
     def request(self, request: ClientRequest) -> None:
