@@ -1,8 +1,9 @@
 """Freezes the present schemas as those of a released version.
 
 ``python -m moorage.serde.release_schemas 0.1`` copies them to ``schemas/released/0.1``. Done once for each version in
-which a schema differs from the newest released ones, before the version is published. From then on the copies are never
-changed, and ``tests/compatibility/schemas`` holds every later schema against them.
+which a schema differs from the newest released ones, before the version is published; until then the folder may be
+deleted and made again. From then on the copies are never changed, and ``tests/compatibility/schemas`` holds every later
+schema against them.
 """
 
 from __future__ import annotations

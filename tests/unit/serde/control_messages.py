@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,7 @@ _UINT64 = st.integers(0, 2**64 - 1)
 _UINT64_FIELDS = {"restore_checksum"}
 
 
+@cache
 def messages(message: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
     """Any message of this type that can be said in Avro: whole numbers have 64 bits, floats are numbers."""
     return _values(inspect.type_info(message), _INT64)
@@ -291,9 +293,9 @@ def _values(kind: inspect.Type, integers: st.SearchStrategy[int]) -> st.SearchSt
         case inspect.LiteralType(values=values):
             return st.sampled_from(values)
         case inspect.VarTupleType(item_type=item):
-            return st.lists(_values(item, integers), max_size=3).map(tuple)
+            return st.lists(_values(item, integers), max_size=2).map(tuple)
         case inspect.DictType(key_type=key, value_type=value):
-            return st.dictionaries(_values(key, integers), _values(value, integers), max_size=3)
+            return st.dictionaries(_values(key, integers), _values(value, integers), max_size=2)
         case inspect.UnionType(types=types):
             return st.one_of(*(_values(branch, integers) for branch in types))
         case inspect.StructType(cls=cls, fields=fields):
