@@ -122,6 +122,7 @@ class Leader:
 
     def _not_answered(self, error: CallError) -> None:
         self._is_asking = False
+        self._ask_at_ms = self._effects.now_ms + self._ttl_ms // 12  # A short outage must not cost the lease.
         if error.failure is not CallFailure.UNAVAILABLE:
             self.lose(error.detail)
 

@@ -95,7 +95,7 @@ def _checkpoint_problems(config: CheckpointConfig) -> Iterator[str]:
 def _restart_problems(config: RestartConfig) -> Iterator[str]:
     for name, value, least in (
         ("initial_delay_ms", config.initial_delay_ms, 0),
-        ("max_delay_ms", config.max_delay_ms, config.initial_delay_ms),
+        ("max_delay_ms", config.max_delay_ms, config.initial_delay_ms if config.strategy == "exponential_delay" else 0),
         ("multiplier", config.multiplier, 1),
         ("reset_after_ms", config.reset_after_ms, 1),
         ("max_attempts", config.max_attempts, 0),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from tests.unit.cluster.graphs import JOB, SINK, SOURCE, TOTALS, orders_graph
+from tests.unit.cluster.world import CONFIG, STEP_MS, World, acknowledgement, running_world
 
 from moorage.checkpoint.notices import CheckpointAborted, CheckpointCompleted, CheckpointDone, CheckpointFailed
 from moorage.checkpoint.reasons import CheckpointFailureReason
@@ -16,17 +18,15 @@ from moorage.ids import Attempt, CheckpointId, SubtaskId
 from moorage.messages.cleanup import DiscardCheckpoint, DiscardState, TrimExchange
 from moorage.messages.commands import (
     CoordinatorHeartbeat,
+    JobFates,
     NotifyCheckpointAborted,
     NotifyCheckpointComplete,
     TriggerCheckpoint,
 )
-from moorage.messages.commands import JobFates
 from moorage.messages.events import SubtaskState
 from moorage.messages.registry import JobStatus
 from moorage.naming import metadata_path
 from moorage.serde.metadata import decode_metadata
-from tests.unit.cluster.graphs import JOB, SINK, SOURCE, TOTALS, orders_graph
-from tests.unit.cluster.world import CONFIG, STEP_MS, World, acknowledgement, running_world
 
 BY_HAND = CheckpointConfig(interval_ms=0, timeout_ms=5_000, tolerable_failures=1, retained=2)
 FIRST = CheckpointId(1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.cluster.graphs import JOB, SINK, SOURCE, TOTALS, orders_graph
+from tests.unit.cluster.world import CONFIG, EVENTS, STEP_MS, World, running_world, runs
 
 from moorage.cluster.protocol import (
     AttemptFailed,
@@ -15,13 +17,11 @@ from moorage.cluster.protocol import (
 )
 from moorage.errors import LogError, LogUnavailableError, RegistryUnavailableError, StorageError
 from moorage.graph.job_graph import CheckpointConfig, RestartConfig
-from moorage.ids import Attempt, CheckpointId, SubtaskId, WorkerId
+from moorage.ids import Attempt, SubtaskId, WorkerId
 from moorage.messages.commands import CancelJob, DeployJob, ReportStatus
 from moorage.messages.events import SubtaskState
 from moorage.messages.registry import JobStatus
 from moorage.naming import metadata_path
-from tests.unit.cluster.graphs import JOB, SINK, SOURCE, TOTALS, orders_graph
-from tests.unit.cluster.world import CONFIG, EVENTS, STEP_MS, World, running_world, runs
 
 OFTEN = CheckpointConfig(interval_ms=200)
 QUICK = RestartConfig(strategy="fixed_delay", initial_delay_ms=100)
