@@ -593,6 +593,7 @@ class _Writer:
         self._log = log
         self._queues: dict[TopicPartition, InFlight] = {}
         self._reports: deque[Callable[[], None]] = deque()
+        self._closed = False
 
     def deliver(self, partition: TopicPartition, payload: _Payload, report: _Report) -> None:
         """A message reaches the cluster."""
@@ -605,6 +606,7 @@ class _Writer:
             self._reports.append(partial(report, offset, None))
 
     def close(self) -> None:
+        self._closed = True
         self._reports.clear()
         for queue in self._queues.values():
             queue.clear()
@@ -726,6 +728,9 @@ class MemoryRecordWriter(_Writer):
     def _blocking(self, operation: str) -> Iterator[None]:
         """An error of the operation is latched, too."""
         self._check_error()
+        if self._closed:
+            # What was queued is dropped: to commit the rest would lose it.
+            raise LogError(f"writer {self.name} was closed")
         try:
             self._log.check_reachable()
             with self._log.faults.around(operation):
