@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 
 from moorage.errors import BaseSubsumedError, FencedError, RegistryUnavailableError, StaleAttemptError
 from moorage.ids import Attempt, CheckpointId, Epoch, JobId
@@ -23,6 +24,7 @@ class MemoryRegistry:
         self.available = True
         self.faults = Faults()
         self._clock = clock
+        self._lock = Lock()
         self.lose_data()
 
     def lose_data(self) -> None:
@@ -166,7 +168,8 @@ class MemoryRegistry:
         """Every call goes through here: outage, injected failure, fence."""
         if not self.available:
             raise RegistryUnavailableError("the registry does not answer")
-        with self.faults.around(operation):
+        # Tests with a ThreadExecutor call from several threads.
+        with self._lock, self.faults.around(operation):
             if epoch is not None:
                 if epoch < self._epoch:
                     raise FencedError(f"{operation} with epoch {epoch} is refused: the epoch is {self._epoch}")
