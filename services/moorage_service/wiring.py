@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from moorage.adapters.object_storage import ObjectStorage
-from moorage.adapters.redis_registry import RedisRegistry
+from urllib.parse import urlencode
 
 from moorage.adapters.kafka import KafkaLog
+from moorage.adapters.object_storage import ObjectStorage, open_storage
+from moorage.adapters.redis_registry import RedisRegistry
 from moorage.config import KafkaSettings, RedisSettings, StorageSettings
 
 _CONNECT_TIMEOUT_MS = 30_000
@@ -24,9 +25,18 @@ def kafka_log(settings: KafkaSettings, client_id: str) -> KafkaLog:
     return log
 
 
-def object_storage(settings: StorageSettings) -> ObjectStorage:
-    return ObjectStorage(settings.checkpoint_dir)
+def open_checkpoint_storage(settings: StorageSettings) -> ObjectStorage:
+    """*Blocking.* StorageError when it can't be used."""
+    return open_storage(settings.url)
 
 
 def redis_registry(settings: RedisSettings) -> RedisRegistry:
-    return RedisRegistry(settings.url)
+    """*Blocking.* Connected and checked: RegistryUnavailableError names the Redis that does not answer."""
+    url = settings.url
+    if settings.options:
+        # In the query of the URL, redis-py gives every option the type that it needs.
+        url += ("&" if "?" in url else "?") + urlencode(dict(settings.options))
+    password = {} if settings.password is None else {"password": settings.password.reveal()}
+    registry = RedisRegistry(url, namespace=settings.namespace, timeout_ms=settings.socket_timeout_ms, options=password)
+    registry.check()
+    return registry

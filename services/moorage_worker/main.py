@@ -22,7 +22,7 @@ from moorage.task.context import TaskSettings
 from moorage.task.worker import WorkerConfig, WorkerHooks, WorkerProcess
 from moorage_service.metrics import serve_metrics
 from moorage_service.runtime import LoopTime, StopFlag, failpoint, loop, run, start_logging
-from moorage_service.wiring import kafka_log, object_storage
+from moorage_service.wiring import kafka_log, open_checkpoint_storage
 from moorage_worker.metrics import WorkerCollector
 
 _GOODBYE_S = 2.0
@@ -41,7 +41,7 @@ def _worker(environ: Mapping[str, str], stop: StopFlag) -> int:
     logger = start_logging("worker", settings)
     sys.path[:0] = [path for path in settings.pipeline_path if path not in sys.path]
     worker_id = WorkerId(f"{settings.name}/{secrets.token_hex(4)}")
-    storage = object_storage(load(StorageSettings, environ))
+    storage = open_checkpoint_storage(load(StorageSettings, environ))
     log = kafka_log(kafka, f"moorage-worker-{settings.name}")
     executor = ThreadExecutor("worker", settings.upload_threads + 2 * settings.slots)
     time_ = LoopTime()
