@@ -134,10 +134,17 @@ def parse_storage_path(path: str) -> StoragePath | None:
     )
 
 
+_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.=+-]*)*")
+
+
 def check_storage_path(path: str) -> str:
-    """``path`` itself when it is relative and stays below the root of the storage; else StorageError."""
-    if any(part in ("", ".", "..") for part in path.split("/")) or "\\" in path or "\0" in path:
-        raise StorageError(f"{path!r} is not a path of the checkpoint storage: it must be relative, without '..'")
+    """``path`` itself when it is relative, stays below the root of the storage and means the same to every kind of
+    storage; else StorageError."""
+    if not _PATH.fullmatch(path):
+        raise StorageError(
+            f"{path!r} is not a path of the checkpoint storage: use names of A-Z, a-z, 0-9 and '_.=+-' that start with"
+            " neither sign but '_', with '/' between them"
+        )
     return path
 
 
