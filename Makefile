@@ -41,6 +41,11 @@ test: $(INSTALLED) ## unit tests, simulation, tests on a real Kafka and Redis
 	$(BIN)/pytest -q -m 'not kafka' -n 2 tests
 	$(BIN)/pytest -q -m kafka tests
 
+.PHONY: test-flink
+test-flink: $(INSTALLED) ## Flink's own classes load the checkpoint metadata that we write
+	mvn -q -f tests/compatibility/flink/java/pom.xml package
+	$(BIN)/pytest -q tests/compatibility/flink/flink_loads_ours.py
+
 .PHONY: simulate
 simulate: $(INSTALLED) ## the simulation with SEEDS=10000
 	MOORAGE_SIMULATION_SEEDS=$(SEEDS) $(BIN)/pytest -q -n 2 tests/simulation

@@ -67,7 +67,7 @@ class KeyGroupsHandle(msgspec.Struct, frozen=True, tag="key_groups"):
     """One per key group of the range; NO_OFFSET where the stream has nothing of it."""
     stream: StreamHandle
     handle_id: str | None = None
-    """Flink's StateHandleID; None where the metadata has none, as before Flink 1.16."""
+    """Flink's StateHandleID; None where the metadata has none, as before Flink 1.15."""
     canonical: bool = False
     """In the canonical format of savepoints (Flink: KeyGroupsSavepointStateHandle); such a handle has no id."""
 
@@ -94,7 +94,7 @@ class IncrementalKeyedHandle(msgspec.Struct, frozen=True, tag="incremental"):
     private: tuple[HandleAndLocalPath, ...]
     metadata: StreamHandle
     written_bytes: int
-    """What the checkpoint itself wrote of it; UNKNOWN_SIZE_BYTES in metadata from before Flink 1.16."""
+    """What the checkpoint itself wrote of it; UNKNOWN_SIZE_BYTES in metadata from before Flink 1.15."""
     handle_id: str = ""
     """Flink's StateHandleID."""
 

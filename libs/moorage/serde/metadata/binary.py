@@ -98,9 +98,9 @@ class Reader:
         value: int = _LONG.unpack(self.take(LONG_BYTES, what))[0]
         return value
 
-    def index(self, what: str) -> int:
-        """An int that is not negative."""
-        return self._at_least(0, self.int32(what), what)
+    def index(self, what: str, least: int = 0) -> int:
+        """An int that is not negative, or not below ``least``."""
+        return self._at_least(least, self.int32(what), what)
 
     def size(self, what: str, least: int = 0) -> int:
         """A long that is not negative, or not below ``least``."""
@@ -186,8 +186,8 @@ class Writer:
     def int64(self, value: int) -> None:
         self._pack(_LONG, value)
 
-    def index(self, value: int) -> None:
-        self.int32(self._at_least(0, value))
+    def index(self, value: int, least: int = 0) -> None:
+        self.int32(self._at_least(least, value))
 
     def size(self, value: int, least: int = 0) -> None:
         self.int64(self._at_least(least, value))

@@ -13,6 +13,7 @@ from moorage.ids import CheckpointId
 from moorage.serde.metadata.binary import INT_BYTES, LONG_BYTES, TEXT_BYTES, Reader, Writer
 from moorage.serde.metadata.streams import NO_STATE, STREAM_BYTES, read_stream, write_stream
 from moorage.state.handles import (
+    NO_KEY_GROUP,
     UNKNOWN_SIZE_BYTES,
     ChangelogBytesHandle,
     ChangelogFilesHandle,
@@ -186,6 +187,8 @@ def _write_files(writer: Writer, files: tuple[HandleAndLocalPath, ...]) -> None:
 
 def _read_changelog(reader: Reader, *, with_checkpoint: bool) -> ChangelogHandle:
     key_groups = reader.key_groups()
+    if not key_groups:
+        raise reader.corrupt("a changelog has no key groups")
     written_bytes = reader.int64("written bytes of a changelog")
     materialized = tuple(
         _read_snapshot(reader, reader.byte("type of a materialized handle"))
@@ -206,6 +209,8 @@ def _read_changelog(reader: Reader, *, with_checkpoint: bool) -> ChangelogHandle
 
 
 def _write_changelog(writer: Writer, handle: ChangelogHandle) -> None:
+    if not handle.key_groups:
+        raise MetadataError("a changelog, or a chain of keyed state handles, has no key groups")
     writer.byte(_Type.CHANGELOG if handle.checkpoint is None else _Type.CHANGELOG_V2)
     writer.key_groups(handle.key_groups)
     writer.int64(handle.written_bytes)
@@ -226,10 +231,10 @@ def _read_changes(reader: Reader) -> ChangelogBytesHandle | ChangelogFilesHandle
         case _Type.CHANGELOG_BYTES:
             return ChangelogBytesHandle(
                 key_groups=reader.key_groups(),
-                first=reader.int64("first sequence number"),
-                end=reader.int64("last sequence number"),
+                first=reader.size("first sequence number"),
+                end=reader.size("last sequence number"),
                 changes=tuple(
-                    StateChange(reader.int32("key group of a change"), reader.data("a change"))
+                    StateChange(reader.index("key group of a change", least=NO_KEY_GROUP), reader.data("a change"))
                     for _ in range(reader.count("changes", 2 * INT_BYTES))
                 ),
                 handle_id=reader.text("id of a handle"),
@@ -257,11 +262,11 @@ def _write_changes(writer: Writer, handle: ChangelogBytesHandle | ChangelogFiles
         case ChangelogBytesHandle():
             writer.byte(_Type.CHANGELOG_BYTES)
             writer.key_groups(handle.key_groups)
-            writer.int64(handle.first)
-            writer.int64(handle.end)
+            writer.size(handle.first)
+            writer.size(handle.end)
             writer.int32(len(handle.changes))
             for change in handle.changes:
-                writer.int32(change.key_group)
+                writer.index(change.key_group, least=NO_KEY_GROUP)
                 writer.data(change.data)
             writer.text(handle.handle_id)
         case ChangelogFilesHandle():

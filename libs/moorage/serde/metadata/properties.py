@@ -1,6 +1,6 @@
 """Properties of a checkpoint, in Java's serialization (Flink: CheckpointProperties, since metadata version 4).
 
-Every Flink since 1.15 writes the same bytes for the same properties: a fixed head that describes the class, seven
+Every Flink since 1.16 writes the same bytes for the same properties: a fixed head that describes the class, seven
 booleans, and one of eight objects. So nothing has to be deserialized, and what is not one of them is refused.
 """
 

@@ -31,7 +31,7 @@ from moorage.state.handles import (
     StreamAndOffset,
     StreamHandle,
 )
-from moorage.state.key_groups import KeyGroupRange
+from moorage.state.key_groups import EMPTY_KEY_GROUP_RANGE, KeyGroupRange
 from moorage.state.operator_state import (
     CANONICAL_SAVEPOINT,
     RETAINED_CHECKPOINT,
@@ -46,11 +46,11 @@ from moorage.state.operator_state import (
 FOLDER = "orders/chk-7"
 
 longs = st.integers(-(2**63), 2**63 - 1)
-sizes = st.integers(0, 2**63 - 1)
+sizes = st.integers(0, 2**56)
 indexes = st.integers(0, 2**31 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 names = texts.filter(bool)
-paths = st.lists(st.from_regex(r"[a-z0-9_:-]{1,6}", fullmatch=True), min_size=1, max_size=3).map("/".join)
+paths = st.lists(st.from_regex(r"[a-z0-9_-]{1,6}", fullmatch=True), min_size=1, max_size=3).map("/".join)
 offsets = st.lists(longs, max_size=3).map(tuple)
 few = 2
 
@@ -66,7 +66,9 @@ streams: st.SearchStrategy[StreamHandle] = st.one_of(
 )
 
 key_group_ranges = st.builds(
-    lambda start, count: KeyGroupRange(start, start + count - 1), st.integers(0, 100), st.integers(0, 4)
+    lambda start, count: KeyGroupRange(start, start + count - 1) if count else EMPTY_KEY_GROUP_RANGE,
+    st.integers(0, 100),
+    st.integers(0, 4),
 )
 
 
@@ -88,7 +90,7 @@ def incremental_handles(draw: st.DrawFn) -> IncrementalKeyedHandle:
     written_bytes = draw(st.just(UNKNOWN_SIZE_BYTES) | sizes)
     files = st.lists(st.builds(HandleAndLocalPath, paths, streams), max_size=few).map(tuple)
     return IncrementalKeyedHandle(
-        backend_id=draw(texts),
+        backend_id=str(draw(st.uuids())),
         checkpoint=CheckpointId(draw(longs)),
         key_groups=draw(key_group_ranges),
         shared=draw(files),
@@ -104,8 +106,8 @@ changes = st.one_of(
     st.builds(
         ChangelogBytesHandle,
         key_groups=key_group_ranges,
-        first=longs,
-        end=longs,
+        first=sizes,
+        end=sizes,
         changes=st.lists(st.builds(StateChange, st.integers(NO_KEY_GROUP, 9), st.binary(max_size=4)), max_size=few).map(
             tuple
         ),
@@ -123,7 +125,7 @@ changes = st.one_of(
 )
 changelogs = st.builds(
     ChangelogHandle,
-    key_groups=key_group_ranges,
+    key_groups=key_group_ranges.filter(len),
     materialized=st.lists(snapshots, max_size=few).map(tuple),
     changes=st.lists(changes, max_size=few).map(tuple),
     written_bytes=longs,
@@ -134,7 +136,7 @@ changelogs = st.builds(
 keyed = st.one_of(
     st.just(()),
     st.tuples(st.one_of(snapshots, changelogs)),
-    st.lists(key_groups_handles().filter(lambda h: len(h.key_groups) > 0), min_size=2, max_size=3).map(tuple),
+    st.lists(key_groups_handles().filter(lambda handle: bool(handle.key_groups)), min_size=2, max_size=3).map(tuple),
 )
 
 states = st.dictionaries(texts, st.builds(StateMetaInfo, offsets, st.sampled_from(DistributionMode)), max_size=few)
