@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from tests.unit.serde.metadata.strategies import FOLDER, versioned_metadata
 
 from moorage.errors import CorruptDataError
-from moorage.ids import CheckpointId, OperatorId, OperatorUid
+from moorage.ids import CheckpointId, OperatorId
 from moorage.serde.metadata import decode_metadata, encode_metadata, metadata_version
 from moorage.state.handles import ChangelogHandle, FileHandle, KeyedHandle, KeyGroupsHandle
 from moorage.state.key_groups import KeyGroupRange
