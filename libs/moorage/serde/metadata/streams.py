@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from moorage.errors import MetadataError
 from moorage.serde.metadata.binary import Reader, Writer
 from moorage.state.handles import ByteStreamHandle, FileHandle, SegmentHandle, StreamHandle
 
@@ -66,6 +67,8 @@ def write_stream(writer: Writer, handle: StreamHandle) -> None:
                 writer.byte(_Type.FILE)
                 writer.size(handle.size_bytes, least=_UNKNOWN_SIZE)
                 writer.path(handle.path)
+            elif handle.relative_path.startswith("/"):
+                raise MetadataError(f"relative path of a file: {handle.relative_path!r} is not relative")
             else:
                 writer.byte(_Type.RELATIVE_FILE)
                 writer.path(handle.relative_path)

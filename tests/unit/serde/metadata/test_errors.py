@@ -107,6 +107,7 @@ CHANNEL = InputChannelHandle(0, 0, 0, (), 0, BYTES)
         (keyed(key_groups(), CHANGELOG), 6, "a ChangelogHandle can't be part of a chain"),
         (keyed(replace(CHANGELOG, key_groups=EMPTY_KEY_GROUP_RANGE)), 6, "has no key groups"),
         (keyed(key_groups(FileHandle("../../etc/passwd", 1))), 6, "'../../etc/passwd' is no path of a state file"),
+        (keyed(key_groups(FileHandle("/state", 1, "/state"))), 6, "'/state' is not relative"),
         (keyed(key_groups(FileHandle("", 1))), 6, "'' is no path of a state file"),
         (keyed(key_groups(FileHandle("path", 1 << 63))), 6, "9223372036854775808 does not fit into 8 bytes"),
         (keyed(key_groups(ByteStreamHandle("\ud83d", b""))), 6, "is not text"),
