@@ -8,6 +8,7 @@ does not wait for the clients of Kafka and Redis.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import shutil
@@ -29,8 +30,9 @@ from rich.console import Console
 import moorage
 from moorage.api.compiler import CompiledPipeline
 from moorage.api.loader import load_pipeline
+from moorage.config import CommandLineSettings, load
 from moorage.errors import MoorageError, PipelineError, SettingError, UserCodeError
-from moorage_cli.client import DEFAULT_URL, CoordinatorClient
+from moorage_cli.client import CoordinatorClient
 from moorage_cli.screen import Screen, checkpoints_table, jobs_table
 
 USER_ERROR = 2
@@ -47,7 +49,7 @@ _out = Console(soft_wrap=True)
 _err = Console(stderr=True, soft_wrap=True)
 
 Rest = Annotated[
-    str, typer.Option("--rest", metavar="URL", envvar="MOORAGE_REST_URL", help="Where the coordinator answers.")
+    str | None, typer.Option(metavar="URL", help="Where the coordinator answers; default MOORAGE_REST_URL, else here.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Job = Annotated[str, typer.Argument(help="Name of the job.")]
@@ -63,6 +65,8 @@ Kafka = Annotated[
 
 def main() -> None:
     """Run the command line; never shows a traceback of ours for an error that we raised on purpose."""
+    # What the clients of Kafka log while servers come and go would be drawn over the live view; what matters is raised.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         app()
     except UserCodeError as error:
@@ -142,10 +146,11 @@ def dev(
         kafka_port=kafka_port,
         rest_port=rest_port,
         metrics_port=metrics_port,
+        token=_token(),
         on_exit=exits.put,
         announce=screen.event,
     )
-    with _until_interrupted(exit_code=0), stack, CoordinatorClient(stack.rest_url, _token()) as client:
+    with _until_interrupted(exit_code=0), stack, stack.client() as client:
         prepare(stack, client, compiled, screen)
         _out.print(f"\n  Kafka    {stack.bootstrap_servers}\n  REST     {stack.rest_url}", highlight=False)
         for name, url in stack.metrics_urls.items():
@@ -173,17 +178,18 @@ def demo(
     from moorage_cli.embedded.stack import Stack
 
     screen = Screen(_err if as_json else _out)
-    with _demo_dir(keep) as data_dir:
-        borrowed = nullcontext() if kafka is None else borrowed_kafka(kafka)
+    borrowed = nullcontext() if kafka is None else borrowed_kafka(kafka)
+    with borrowed, _demo_dir(keep) as data_dir:
         stack = Stack(
             data_dir,
             workers=workers,
             kafka=kafka,
+            token=_token(),
             on_exit=lambda exit_: screen.event(str(exit_), "yellow"),
             announce=screen.event,
         )
-        with _until_interrupted(exit_code=INTERRUPTED), borrowed, stack, screen:
-            run = Demo(stack, screen, orders=orders, seconds=seconds, timeout_s=timeout, token=_token())
+        with _until_interrupted(exit_code=INTERRUPTED), stack, screen:
+            run = Demo(stack, screen, orders=orders, seconds=seconds, timeout_s=timeout)
             report = run.run()
         if as_json:
             _print_json(report)
@@ -236,7 +242,7 @@ def coordinator() -> None:
     """Start a coordinator; its settings are MOORAGE_* environment variables."""
     from moorage_coordinator.main import main as run
 
-    run()
+    raise typer.Exit(run())
 
 
 @app.command()
@@ -244,7 +250,7 @@ def worker() -> None:
     """Start a worker; its settings are MOORAGE_* environment variables."""
     from moorage_worker.main import main as run
 
-    run()
+    raise typer.Exit(run())
 
 
 @app.command()
@@ -252,17 +258,17 @@ def cleaner() -> None:
     """Start a cleaner; its settings are MOORAGE_* environment variables."""
     from moorage_cleaner.main import main as run
 
-    run()
+    raise typer.Exit(run())
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------
 
 
 @app.command()
-def submit(pipeline: PipelineRef, rest: Rest = DEFAULT_URL, as_json: AsJson = False) -> None:
+def submit(pipeline: PipelineRef, rest: Rest = None, as_json: AsJson = False) -> None:
     """Compile a pipeline and start it; workers import it by the same name, so they need the same files."""
     graph = _load(pipeline).graph
-    with CoordinatorClient(rest, _token()) as client:
+    with _client(rest) as client:
         job = client.submit(graph)
     if as_json:
         _print_json({"jobid": job})
@@ -271,9 +277,9 @@ def submit(pipeline: PipelineRef, rest: Rest = DEFAULT_URL, as_json: AsJson = Fa
 
 
 @app.command()
-def jobs(rest: Rest = DEFAULT_URL, as_json: AsJson = False) -> None:
+def jobs(rest: Rest = None, as_json: AsJson = False) -> None:
     """List the jobs."""
-    with CoordinatorClient(rest, _token()) as client:
+    with _client(rest) as client:
         found = client.jobs()
     if as_json:
         _print_json(found)
@@ -282,17 +288,17 @@ def jobs(rest: Rest = DEFAULT_URL, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def cancel(job: Job, rest: Rest = DEFAULT_URL) -> None:
+def cancel(job: Job, rest: Rest = None) -> None:
     """Cancel a job, without a last checkpoint."""
-    with CoordinatorClient(rest, _token()) as client:
+    with _client(rest) as client:
         client.cancel(job)
     _out.print(f"{job} is being cancelled", highlight=False)
 
 
 @app.command()
-def checkpoints(job: Job, rest: Rest = DEFAULT_URL, as_json: AsJson = False) -> None:
+def checkpoints(job: Job, rest: Rest = None, as_json: AsJson = False) -> None:
     """Show a job's newest checkpoints."""
-    with CoordinatorClient(rest, _token()) as client:
+    with _client(rest) as client:
         statistics = client.checkpoints(job)
     if as_json:
         _print_json(statistics)
@@ -306,8 +312,13 @@ def _load(ref: str) -> CompiledPipeline:
     return load_pipeline(ref)
 
 
+def _client(rest: str | None) -> CoordinatorClient:
+    return CoordinatorClient(rest or load(CommandLineSettings, os.environ).rest_url, _token())
+
+
 def _token() -> str | None:
-    return os.environ.get("MOORAGE_REST_TOKEN")
+    token = load(CommandLineSettings, os.environ).rest_token
+    return token.reveal() if token is not None else None
 
 
 def _print_json(data: object) -> None:

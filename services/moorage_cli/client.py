@@ -12,8 +12,6 @@ import msgspec
 from moorage.errors import MoorageError
 from moorage.graph.job_graph import JobGraph
 
-DEFAULT_URL = "http://127.0.0.1:8081"
-
 T = TypeVar("T")
 
 
@@ -106,7 +104,7 @@ class CoordinatorClient:
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str,
         token: str | None = None,
         *,
         timeout_s: float = 10.0,

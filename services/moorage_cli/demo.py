@@ -11,24 +11,25 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from moorage.api.loader import load_pipeline
-from moorage.errors import LogError, MoorageError
+from moorage.errors import MoorageError
+from moorage.ids import TopicPartition
+from moorage.ports import RecordReader, TransactionalWriter
 from moorage.testing.oracle import Oracle
-from moorage_cli import topics
-from moorage_cli.client import CheckpointSummary, CoordinatorClient, CoordinatorUnreachableError, RestError
+from moorage_cli.client import CheckpointSummary, CoordinatorUnreachableError, RestError
 from moorage_cli.embedded.errors import StackError
 from moorage_cli.embedded.stack import Stack
+from moorage_cli.kafka import connect, create_missing
 from moorage_cli.screen import Screen, history_table, processes_table
 
 INPUT_TOPIC = "orders"
@@ -36,10 +37,10 @@ OUTPUT_TOPIC = "totals"
 TOPIC_PREFIX = "moorage."
 """Of every topic that Moorage makes."""
 PARTITIONS = 8
+_OUTPUT_PARTITIONS = tuple(TopicPartition(OUTPUT_TOPIC, partition) for partition in range(PARTITIONS))
 USERS = 1_000
 POLL_S = 0.02
-LOG_LEVEL = 2
-"""Of the clients: critical. What matters comes back as an error, the rest would be drawn over the live view."""
+READ_AT_ONCE = 10_000
 STATISTICS_INTERVAL_S = 0.5
 SETTLE_S = 3.0
 """After the last missing output: time for a wrong, second one to show up."""
@@ -103,13 +104,13 @@ class OrderStream:
         self._totals = dict.fromkeys(self._users, 0.0)
         self._encode = msgspec.json.Encoder().encode
 
-    def next(self) -> tuple[str, bytes]:
+    def next(self) -> tuple[bytes, bytes]:
         """Key and value of the next order."""
         user = self._random.choice(self._users)
         amount = self._random.randrange(1, 40_000) / 4
         self._totals[user] += amount
         number = self._oracle.expect(user, self._totals[user])
-        return user, self._encode({"user": user, "amount": amount, "number": number})
+        return user.encode(), self._encode({"user": user, "amount": amount, "number": number})
 
 
 def pipeline_file() -> Path:
@@ -119,29 +120,19 @@ def pipeline_file() -> Path:
 
 
 class Demo:
-    """One run on a stack that was started. ``token``: for the REST API."""
+    """One run on a stack that was started."""
 
-    def __init__(
-        self, stack: Stack, screen: Screen, *, orders: int, seconds: float, timeout_s: float, token: str | None
-    ) -> None:
+    def __init__(self, stack: Stack, screen: Screen, *, orders: int, seconds: float, timeout_s: float) -> None:
         self._stack = stack
         self._screen = screen
         self._orders = orders
         self._rate = orders / seconds
         self._deadline_s = time.monotonic() + timeout_s
-        self._client = CoordinatorClient(stack.rest_url, token, timeout_s=2.0)
+        self._client = stack.client(timeout_s=2.0)
         self._pipeline = load_pipeline(f"{pipeline_file()}:pipeline")
         self._oracle = Oracle()
         self._stream = OrderStream(self._oracle)
-        self._producer = Producer(
-            {
-                "bootstrap.servers": stack.bootstrap_servers,
-                "enable.idempotence": True,
-                "linger.ms": 20,
-                "log_level": LOG_LEVEL,
-            }
-        )
-        self._undelivered: KafkaError | None = None
+        self._log = connect(stack.bootstrap_servers)
         self._outputs = 0
         self._kills: list[Kill] = []
         self._checkpoints: dict[int, CheckpointSummary] = {}
@@ -151,8 +142,8 @@ class Demo:
     def run(self) -> DemoReport:
         """Produce, kill, wait, count. MoorageError when the run can't be judged; its verdict is in the report."""
         started_s = time.monotonic()
-        with self._client, closing(self._producer):
-            topics.create_missing(self._stack.bootstrap_servers, [INPUT_TOPIC, OUTPUT_TOPIC], PARTITIONS)
+        with self._client, closing(self._log):
+            create_missing(self._log, [INPUT_TOPIC, OUTPUT_TOPIC], PARTITIONS)
             self._submit()
             self._run_under_fire()
             return self._report(started_s)
@@ -173,11 +164,14 @@ class Demo:
         plan = iter([(self._orders // 3, self._busy_worker), (2 * self._orders // 3, lambda: "coordinator")])
         kill_at, victim = next(plan)
         complete_s: float | None = None
-        with _reader(self._stack.bootstrap_servers) as reader:
+        writer = self._log.record_writer("demo-orders")
+        reader = self._log.record_reader("demo-results", group=None, read_committed=True, max_poll_records=READ_AT_ONCE)
+        with closing(writer), closing(reader):
+            reader.assign(dict.fromkeys(_OUTPUT_PARTITIONS, 0))
             producing_since_s = time.monotonic()
             while complete_s is None or time.monotonic() < complete_s + SETTLE_S:
                 due = int((time.monotonic() - producing_since_s) * self._rate)
-                self._produce(min(due, self._orders))
+                self._produce(writer, min(due, self._orders))
                 if self._oracle.inputs >= kill_at:
                     self._kill(victim())
                     kill_at, victim = next(plan, (self._orders + 1, victim))
@@ -190,37 +184,23 @@ class Demo:
                 if complete_s is None and time.monotonic() > self._deadline_s:
                     self._screen.event("out of time: counting what is there", "red")
                     break
-        if self._producer.flush(20) or self._undelivered is not None:
-            raise LogError(
-                f"Kafka did not take every order, so nothing can be counted: {self._undelivered or 'timeout'}"
-            )
+                time.sleep(POLL_S)
+            writer.commit()  # nothing can be counted unless Kafka has every order
 
-    def _produce(self, up_to: int) -> None:
-        while self._oracle.inputs < up_to:
-            key, value = self._stream.next()
-            while True:
-                try:
-                    self._producer.produce(INPUT_TOPIC, value, key, on_delivery=self._delivered)
-                    break
-                except BufferError:
-                    self._producer.poll(0.1)
-        self._producer.poll(0)
+    def _produce(self, writer: TransactionalWriter, up_to: int) -> None:
+        orders = [self._stream.next() for _ in range(up_to - self._oracle.inputs)]
+        keys, values = [key for key, _ in orders], [value for _, value in orders]
+        writer.append_records(INPUT_TOPIC, keys, values, [time.time_ns() // 1_000_000] * len(orders), None)
+        writer.poll()
 
-    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
-        self._undelivered = self._undelivered or error
-
-    def _read(self, reader: Consumer) -> None:
+    def _read(self, reader: RecordReader) -> None:
         """Count results as they become visible; the verdict is found later, from the topic itself."""
-        for message in reader.consume(10_000, POLL_S):
-            if message.error() is not None or (value := message.value()) is None:
-                continue
-            self._outputs += 1
-            output = self._decode(value)
-            for kill in self._kills:
-                if kill.saw(output, time.monotonic()):
-                    self._screen.event(
-                        f"{kill.name} is made up for: results flow again, {kill.recovered_s:.1f} s", "green"
-                    )
+        for batch in reader.poll(READ_AT_ONCE):
+            self._outputs += len(batch.values)
+            for output in map(self._decode, filter(None, batch.values)):
+                for kill in self._kills:
+                    if kill.saw(output, time.monotonic()):
+                        self._screen.event(f"{kill.name}: results flow again after {kill.recovered_s:.1f} s", "green")
 
     def _busy_worker(self) -> str:
         """A worker that runs subtasks; the first one if the coordinator can't say."""
@@ -256,8 +236,8 @@ class Demo:
     def _report(self, started_s: float) -> DemoReport:
         self._statistics_due_s = 0.0
         self._watch()
-        for value in _read_all(self._stack.bootstrap_servers):
-            output = self._decode(value)
+        for message in self._log.read_to_end(_OUTPUT_PARTITIONS, read_committed=True):
+            output = self._decode(message.value)
             self._oracle.observe(output.user, output.count, output.total)
         verdict = self._oracle.report()
         return DemoReport(
@@ -325,56 +305,17 @@ def borrowed_kafka(bootstrap_servers: str) -> Iterator[None]:
 
     Old or foreign records would spoil the count, and two Moorages on the same control topics would spoil each other.
     """
-    if used := _our_topics(bootstrap_servers):
-        raise StackError(
-            f"the demo needs topics of its own, and Kafka at {bootstrap_servers} has {', '.join(sorted(used))} already."
-            " Delete them, or use another Kafka."
-        )
-    try:
-        yield
-    finally:
-        topics.delete(bootstrap_servers, _our_topics(bootstrap_servers))
+    with closing(connect(bootstrap_servers)) as log:
+        if used := _our_topics(log.topics()):
+            raise StackError(
+                f"the demo needs topics of its own, and Kafka at {bootstrap_servers} has {', '.join(sorted(used))}"
+                " already. Delete them, or use another Kafka."
+            )
+        try:
+            yield
+        finally:
+            log.delete_topics(_our_topics(log.topics()))
 
 
-def _our_topics(bootstrap_servers: str) -> set[str]:
-    return {
-        name
-        for name in topics.list_topics(bootstrap_servers)
-        if name in (INPUT_TOPIC, OUTPUT_TOPIC) or name.startswith(TOPIC_PREFIX)
-    }
-
-
-@contextmanager
-def _reader(bootstrap_servers: str) -> Iterator[Consumer]:
-    """A read-committed consumer at the beginning of every partition of the output topic."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "group.id": "moorage-demo",  # a consumer must name one; nothing is committed to it
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "log_level": LOG_LEVEL,
-        }
-    )
-    try:
-        consumer.assign([TopicPartition(OUTPUT_TOPIC, partition, 0) for partition in range(PARTITIONS)])
-        yield consumer
-    finally:
-        consumer.close()
-
-
-def _read_all(bootstrap_servers: str) -> Iterator[bytes]:
-    """Every committed value of the output topic up to its present end, in the order of its partitions."""
-    unread = set(range(PARTITIONS))
-    with _reader(bootstrap_servers) as consumer:
-        while unread:
-            messages = consumer.consume(10_000, 0.2)
-            for message in messages:
-                error, value = message.error(), message.value()
-                if error is None and value is not None:
-                    yield value
-                elif error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
-                    unread.discard(message.partition())
-                elif error is not None and error.fatal():
-                    raise LogError(f"the output topic {OUTPUT_TOPIC!r} can't be read: {error.str()}")
+def _our_topics(present: Iterable[str]) -> set[str]:
+    return {name for name in present if name in (INPUT_TOPIC, OUTPUT_TOPIC) or name.startswith(TOPIC_PREFIX)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import NoReturn
 
 from rich.console import Group, RenderableType
@@ -12,7 +13,6 @@ from rich.console import Group, RenderableType
 from moorage.api.compiler import CompiledPipeline
 from moorage.graph.job_graph import JobGraph
 from moorage.messages.registry import JobStatus
-from moorage_cli import topics
 from moorage_cli.client import (
     CheckpointStatistics,
     CoordinatorClient,
@@ -23,6 +23,7 @@ from moorage_cli.client import (
 from moorage_cli.embedded.errors import StackError, log_tail
 from moorage_cli.embedded.processes import ProcessExit
 from moorage_cli.embedded.stack import Stack
+from moorage_cli.kafka import connect, create_missing, topics_of
 from moorage_cli.screen import Screen, checkpoints_table, jobs_table, processes_table
 
 POLL_S = 0.5
@@ -32,7 +33,8 @@ DEFAULT_PARTITIONS = 4
 def prepare(stack: Stack, client: CoordinatorClient, pipeline: CompiledPipeline, screen: Screen) -> None:
     """Make the topics that are missing, and the job run: from its last checkpoint if this data directory knows it."""
     partitions = max(DEFAULT_PARTITIONS, pipeline.graph.slots)
-    created = topics.create_missing(stack.bootstrap_servers, topics.topics_of(pipeline), partitions)
+    with closing(connect(stack.bootstrap_servers)) as log:
+        created = create_missing(log, topics_of(pipeline), partitions)
     if created:
         screen.event(f"created the topics {', '.join(created)} with {partitions} partitions each")
     if goes_on(client.jobs(), pipeline.graph):

@@ -37,7 +37,7 @@ class Screen:
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._interval_s = line_interval_s if self._live is None else LIVE_INTERVAL_S
         self._started_s = time.monotonic()
-        self._due_s = self._started_s
+        self._due_s = self._started_s + (self._interval_s if self._live is None else 0.0)
 
     def event(self, text: str, style: str = "") -> None:
         """Something happened: one line, with the time since the start."""

@@ -7,33 +7,32 @@ reported, and ``start_server`` starts it again.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from moorage_cli.client import CoordinatorClient, CoordinatorUnreachableError, RestError
-from moorage_cli.embedded import kafka as embedded_kafka
-from moorage_cli.embedded import redis as embedded_redis
 from moorage_cli.embedded.errors import LOOPBACK, StackError, choose_port, log_tail
 from moorage_cli.embedded.kafka import EmbeddedKafka
 from moorage_cli.embedded.processes import ManagedProcess, ProcessExit, ProcessSpec
 from moorage_cli.embedded.redis import EmbeddedRedis
+from moorage_cli.kafka import connect
 
 SERVICES_TIMEOUT_S = 60.0
+EXTERNAL_TIMEOUT_MS = 10_000
 
 
 class Stack:
     """``kafka`` and ``redis``: bootstrap servers and URL of running ones; None starts our own.
 
     Ports of 0 are chosen freely. ``metrics_port``: of the coordinator; cleaner and workers take the next ones.
-    ``env``: more environment for all services. ``on_exit`` hears of every process that dies, in a thread of its own;
-    ``announce`` of every step of the start.
+    ``token``: guards the REST API. ``env``: more environment for all services. ``on_exit`` hears of every process that
+    dies, in a thread of its own; ``announce`` of every step of the start.
     """
 
     def __init__(
@@ -46,6 +45,7 @@ class Stack:
         kafka_port: int = 0,
         rest_port: int = 0,
         metrics_port: int = 0,
+        token: str | None = None,
         env: Mapping[str, str] | None = None,
         on_exit: Callable[[ProcessExit], None] = lambda _: None,
         announce: Callable[[str], None] = lambda _: None,
@@ -57,6 +57,7 @@ class Stack:
         self._kafka_port = kafka_port
         self._rest_port = rest_port
         self._metrics_port = metrics_port
+        self._token = token
         self._env = dict(env or {})
         self._on_exit = on_exit
         self._announce = announce
@@ -66,6 +67,10 @@ class Stack:
         self._metrics_ports: dict[str, int] = {}
         self._exits: list[ProcessExit] = []
         self._cleanup = ExitStack()
+
+    def client(self, timeout_s: float = 10.0) -> CoordinatorClient:
+        """Of this stack's coordinator."""
+        return CoordinatorClient(self.rest_url, self._token, timeout_s=timeout_s)
 
     # --- addresses -------------------------------------------------------------------------------------------------
 
@@ -141,8 +146,8 @@ class Stack:
 
     def _start_kafka(self) -> None:
         if self._external_kafka is not None:
-            if not embedded_kafka.answers(self._external_kafka, timeout_s=10.0):
-                raise StackError(f"no Kafka answers at {self._external_kafka}")
+            with closing(connect(self._external_kafka)) as log:
+                log.check(EXTERNAL_TIMEOUT_MS)
             return
         self._announce("starting Kafka")
         self._kafka = EmbeddedKafka(
@@ -157,9 +162,7 @@ class Stack:
 
     def _start_redis(self) -> None:
         if self._external_redis is not None:
-            if not embedded_redis.answers(self._external_redis, timeout_s=10.0):
-                raise StackError(f"no Redis answers at {self._external_redis}")
-            return
+            return  # the coordinator will say what is wrong with it
         self._announce("starting Redis")
         self._redis = EmbeddedRedis(self.data_dir / "redis", self.logs_dir / "redis.log", on_exit=self._exited)
         self._redis.start()
@@ -175,7 +178,7 @@ class Stack:
             self._metrics_ports[name] = choose_port(f"The metrics of {name}", base + offset if base else 0)
             spec = ProcessSpec(
                 name,
-                [sys.executable, "-m", f"{module}.main"],
+                [sys.executable, "-m", module],
                 self.logs_dir / f"{name}.log",
                 env=self._service_env(name),
                 restart=True,
@@ -190,18 +193,19 @@ class Stack:
         env = {
             "MOORAGE_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
             "MOORAGE_REDIS_URL": self.redis_url,
-            "MOORAGE_STORAGE_URL": (self.data_dir / "checkpoints").as_uri(),
+            "MOORAGE_CHECKPOINT_DIR": str(self.data_dir / "checkpoints"),
             "MOORAGE_METRICS_PORT": str(self._metrics_ports[name]),
         }
         if name == "coordinator":
             env |= {"MOORAGE_REST_HOST": LOOPBACK, "MOORAGE_REST_PORT": str(self._rest_port)}
+            env |= {"MOORAGE_REST_TOKEN": self._token or ""}
         if name.startswith("worker-"):
             env |= {"MOORAGE_WORKER_NAME": name}
         return env | self._env
 
     def _wait_for_services(self) -> None:
         deadline_s = time.monotonic() + SERVICES_TIMEOUT_S
-        with CoordinatorClient(self.rest_url, os.environ.get("MOORAGE_REST_TOKEN"), timeout_s=2.0) as client:
+        with self.client(timeout_s=2.0) as client:
             while True:
                 try:
                     if len(client.task_managers()) >= self.workers:

@@ -28,7 +28,7 @@ def test_orders_of_a_faultless_run_are_exactly_once() -> None:
     for _ in range(500):
         key, order = stream.next()
         output = totals.process(order)
-        assert output.user == key
+        assert output.user.encode() == key
         oracle.observe(output.user, output.count, output.total)
 
     assert oracle.report().inputs == oracle.report().outputs == 500

@@ -6,8 +6,8 @@ import moorage as mo
 from moorage.api.compiler import compile_pipeline
 from moorage_cli.client import JobOverview
 from moorage_cli.dev import goes_on
+from moorage_cli.kafka import topics_of
 from moorage_cli.screen import duration_text, size_text
-from moorage_cli.topics import topics_of
 
 PIPELINE = mo.Pipeline("orders")
 _records = PIPELINE.source(
