@@ -9,6 +9,7 @@ running goes on running; what stays silent for the adoption time has failed (see
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -39,7 +40,7 @@ from moorage.cluster.protocol import (
 )
 from moorage.cluster.scheduler import SlotPool
 from moorage.cluster.submission import Submission
-from moorage.cluster.views import ClusterView, WorkerView
+from moorage.cluster.views import ClusterCounts, ClusterView, WorkerView
 from moorage.cluster.workers import LostWorker, Workers
 from moorage.effects import (
     Action,
@@ -53,7 +54,7 @@ from moorage.effects import (
 )
 from moorage.errors import PipelineError
 from moorage.graph.check import check_graph
-from moorage.ids import Attempt, JobId
+from moorage.ids import Attempt, Epoch, JobId
 from moorage.messages.commands import CancelJob, CoordinatorHeartbeat, ReportStatus
 from moorage.messages.events import (
     AcknowledgeCheckpoint,
@@ -117,6 +118,11 @@ class CoordinatorCore:
         return self._leader.released
 
     @property
+    def epoch(self) -> Epoch:
+        """Of the present or the last leadership; 0: there was none."""
+        return self._effects.epoch
+
+    @property
     def leader(self) -> str | None:
         """Who leads, as far as this coordinator knows."""
         return self._leader.holder if self._leader.leads else self._leader.other_holder
@@ -160,7 +166,9 @@ class CoordinatorCore:
             job.checkpoints.fates(job.attempt) for job in self._jobs.values() if job.status is JobStatus.RUNNING
         )
         effects.broadcast(CoordinatorHeartbeat(epoch=effects.epoch, sent_ms=effects.wall_ms, jobs=fates))
-        self._heartbeat_at_ms = effects.now_ms + self._config.heartbeat_interval_ms
+        # Heartbeats also show whether Kafka answers (LogSilence): often enough to find out before workers are lost.
+        interval_ms = min(self._config.heartbeat_interval_ms, self._config.worker_timeout_ms // 3)
+        self._heartbeat_at_ms = effects.now_ms + interval_ms
 
     # --- leadership --------------------------------------------------------------------------------------------------
 
@@ -332,6 +340,16 @@ class CoordinatorCore:
         )
         jobs = tuple(job.view() for job in self._jobs.values())
         return ClusterView(now_ms=effects.wall_ms, epoch=effects.epoch, jobs=jobs, workers=workers)
+
+    def counts(self) -> ClusterCounts:
+        """For gauges; cheap."""
+        free = self._pool.free()
+        return ClusterCounts(
+            workers=len(free),
+            slots=sum(worker.slots for worker in self._workers.all()),
+            free_slots=sum(free.values()),
+            jobs=Counter(job.status for job in self._jobs.values()),
+        )
 
     def validate(self) -> None:
         """Hold every invariant against the whole state; for tests, between any two events."""

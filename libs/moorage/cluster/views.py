@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import msgspec
 
 from moorage.checkpoint.stats import CheckpointStatsSnapshot
@@ -65,3 +68,12 @@ class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
     epoch: Epoch
     jobs: tuple[JobView, ...]
     workers: tuple[WorkerView, ...]
+
+
+class ClusterCounts(NamedTuple):
+    """What this leader has; a standby has nothing."""
+
+    workers: int
+    slots: int
+    free_slots: int
+    jobs: Mapping[JobStatus, int]

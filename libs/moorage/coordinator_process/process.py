@@ -20,7 +20,19 @@ from moorage.cluster.protocol import (
 )
 from moorage.coordinator_process.broadcaster import Broadcaster
 from moorage.coordinator_process.calls import EVENTS, call_error, run_call
-from moorage.effects import Action, Broadcast, Call, FollowEvents, Notice, Reply, Report, SendCleanup
+from moorage.effects import (
+    Action,
+    Broadcast,
+    Call,
+    FollowEvents,
+    Notice,
+    Operation,
+    Reply,
+    Report,
+    SendCleanup,
+    VerifyMetadata,
+    WriteMetadata,
+)
 from moorage.errors import CorruptDataError, LogError, MoorageError, UnknownSchemaError
 from moorage.messages.commands import CoordinatorHeartbeat
 from moorage.naming import CLEANUP_TOPIC, COMMANDS_TOPIC
@@ -49,7 +61,9 @@ class CoordinatorProcess:
     """One coordinator, leading or waiting. It holds nothing that counts and may be dropped between any two steps.
 
     ``step`` never blocks: what blocks goes to ``executor``, whose results its owner hands back between two steps.
-    ``on_notice`` gets what people want to see, ``on_reply`` the answers to ``request``; both are called from the loop.
+    ``storage_executor``, if there is one, takes the calls of the checkpoint storage, so that a slow one holds up
+    neither the lease nor anything else. ``on_notice`` gets what people want to see, ``on_reply`` the answers to
+    ``request``; both are called from the loop.
     """
 
     def __init__(
@@ -61,6 +75,7 @@ class CoordinatorProcess:
         log: Log,
         executor: Executor,
         clock: Clock,
+        storage_executor: Executor | None = None,
         on_notice: Callable[[Notice], None] = lambda _: None,
         on_reply: Callable[[int, object], None] = lambda _request, _result: None,
     ) -> None:
@@ -69,6 +84,7 @@ class CoordinatorProcess:
         self._storage = storage
         self._log = log
         self._executor = executor
+        self._storage_executor = storage_executor or executor
         self._clock = clock
         self._on_notice = on_notice
         self._on_reply = on_reply
@@ -121,12 +137,17 @@ class CoordinatorProcess:
             case SendCleanup(message):
                 self._broadcaster.send(CLEANUP_TOPIC, control.encode(message), type(message).__name__, self._now_ms)
             case Call(call, operation):
-                run = partial(run_call, operation, registry=self._registry, storage=self._storage, log=self._log)
-                self._executor.submit(run, partial(self._finished, call, isinstance(operation, FollowEvents)))
+                self._call(call, operation)
             case Reply(request, result):
                 self._on_reply(request, result)
             case Report(notice):
                 self._on_notice(notice)
+
+    def _call(self, call: int, operation: Operation[Any]) -> None:
+        is_storage = isinstance(operation, WriteMetadata | VerifyMetadata)
+        executor = self._storage_executor if is_storage else self._executor
+        run = partial(run_call, operation, registry=self._registry, storage=self._storage, log=self._log)
+        executor.submit(run, partial(self._finished, call, isinstance(operation, FollowEvents)))
 
     def _finished(self, call: int, follows_events: bool, result: Any, error: Exception | None) -> None:
         if error is not None and not isinstance(error, MoorageError):

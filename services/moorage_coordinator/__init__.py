@@ -1,0 +1,1 @@
+"""The coordinator service: settings, wiring, loop, REST, metrics. It decides nothing; see ``moorage.cluster``."""

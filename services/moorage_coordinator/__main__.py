@@ -1,0 +1,5 @@
+import sys
+
+from moorage_coordinator.main import main
+
+sys.exit(main())

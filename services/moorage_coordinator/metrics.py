@@ -1,0 +1,227 @@
+"""Prometheus metrics of a coordinator. ``METRICS`` is the one list of them; docs and dashboards are held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from moorage.checkpoint.notices import CheckpointAborted, CheckpointCompleted, CheckpointTriggered
+from moorage.cluster.coordinator import CoordinatorCore
+from moorage.cluster.protocol import (
+    AttemptFailed,
+    AttemptRunning,
+    AttemptStarted,
+    CheckpointUnreadable,
+    JobStatusChanged,
+    LeadershipChanged,
+    LeaderState,
+    LogReachability,
+    MessageDropped,
+    SinksCommitted,
+    WorkerGone,
+    WorkerJoined,
+)
+from moorage.coordinator_process.process import MalformedMessage, MessageLost
+from moorage.effects import CallRepeated, Notice
+from moorage.messages.registry import JobStatus
+from moorage_service.runtime import LoopTime
+
+_DURATIONS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
+
+
+class Metric(NamedTuple):
+    name: str
+    """As Prometheus shows it."""
+    kind: Literal["counter", "gauge", "histogram"]
+    doc: str
+    labels: tuple[str, ...] = ()
+
+
+METRICS: Sequence[Metric] = (
+    Metric(
+        "moorage_checkpoints_total",
+        "counter",
+        "Checkpoints by outcome: completed, failed (aborted after the trigger) or refused (before it); reason is empty"
+        " for completed ones.",
+        ("job", "outcome", "reason"),
+    ),
+    Metric("moorage_checkpoints_triggered_total", "counter", "Checkpoints triggered.", ("job",)),
+    Metric(
+        "moorage_checkpoint_duration_seconds",
+        "histogram",
+        "From the trigger of a completed checkpoint to its registration.",
+        ("job",),
+    ),
+    Metric(
+        "moorage_checkpoint_alignment_seconds",
+        "histogram",
+        "Longest alignment of a subtask in a completed checkpoint.",
+        ("job",),
+    ),
+    Metric(
+        "moorage_checkpoint_written_bytes_total", "counter", "New bytes that completed checkpoints wrote.", ("job",)
+    ),
+    Metric(
+        "moorage_checkpoint_last_state_bytes",
+        "gauge",
+        "Bytes of everything that the last completed checkpoint refers to.",
+        ("job",),
+    ),
+    Metric("moorage_checkpoint_last_completed_id", "gauge", "Id of the last completed checkpoint.", ("job",)),
+    Metric(
+        "moorage_checkpoint_last_completed_timestamp_seconds",
+        "gauge",
+        "When it was completed; its age is the lag.",
+        ("job",),
+    ),
+    Metric(
+        "moorage_checkpoints_unreadable_total",
+        "counter",
+        "Retained checkpoints that could not be read at a restart: an older one was taken, or the job failed.",
+        ("job",),
+    ),
+    Metric(
+        "moorage_sink_commits_heard_timestamp_seconds",
+        "gauge",
+        "Newest commit of an exactly-once sink that the coordinator has heard of; its age is the lag of the output.",
+        ("job",),
+    ),
+    Metric("moorage_coordinator_is_leader", "gauge", "1: leads; 0: stands by."),
+    Metric("moorage_coordinator_epoch", "gauge", "Fencing epoch of its present or last leadership."),
+    Metric("moorage_coordinator_elections_total", "counter", "How often it took the lease."),
+    Metric("moorage_coordinator_workers", "gauge", "Registered workers."),
+    Metric("moorage_coordinator_slots", "gauge", "Slots of all workers."),
+    Metric("moorage_coordinator_slots_free", "gauge", "Slots that no job holds."),
+    Metric("moorage_coordinator_jobs", "gauge", "Jobs by status.", ("status",)),
+    Metric("moorage_coordinator_workers_joined_total", "counter", "Worker incarnations that registered."),
+    Metric("moorage_coordinator_workers_gone_total", "counter", "Workers that were lost, were replaced or left."),
+    Metric("moorage_coordinator_attempts_started_total", "counter", "Deployments.", ("job",)),
+    Metric("moorage_coordinator_attempts_failed_total", "counter", "Attempts that failed.", ("job",)),
+    Metric(
+        "moorage_coordinator_recovery_seconds",
+        "histogram",
+        "From a failure of a job until every subtask runs again.",
+        ("job",),
+    ),
+    Metric(
+        "moorage_coordinator_job_status_changes_total",
+        "counter",
+        "Changes of status by the new one.",
+        ("job", "status"),
+    ),
+    Metric(
+        "moorage_coordinator_messages_dropped_total",
+        "counter",
+        "Messages of workers without effect: duplicates, and what comes from former attempts or incarnations.",
+        ("kind", "reason"),
+    ),
+    Metric("moorage_coordinator_messages_malformed_total", "counter", "Messages that could not be read.", ("topic",)),
+    Metric("moorage_coordinator_messages_lost_total", "counter", "Messages that Kafka refused for good.", ("kind",)),
+    Metric("moorage_coordinator_log_reachable", "gauge", "1: Kafka confirms messages; 0: it does not answer."),
+    Metric(
+        "moorage_coordinator_calls_repeated_total",
+        "counter",
+        "Calls of registry or storage that got no answer at first.",
+        ("operation",),
+    ),
+    Metric("moorage_coordinator_loop_busy_seconds_total", "counter", "Time that the loop was not waiting."),
+)
+
+
+class CoordinatorMetrics:
+    """Called from the loop."""
+
+    def __init__(self, registry: CollectorRegistry, loop_time: LoopTime) -> None:
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for name, kind, doc, labels in METRICS:
+            match kind:
+                case "counter":
+                    self._counters[name] = Counter(name, doc, labels, registry=registry)
+                case "gauge":
+                    self._gauges[name] = Gauge(name, doc, labels, registry=registry)
+                case "histogram":
+                    self._histograms[name] = Histogram(name, doc, labels, buckets=_DURATIONS_S, registry=registry)
+        self._loop_time = loop_time
+        self._counted_busy_ns = 0
+        self._gauges["moorage_coordinator_log_reachable"].set(1)
+
+    def update(self, core: CoordinatorCore) -> None:
+        """Set what is looked up instead of reported; now and then."""
+        counts = core.counts()
+        self._set("moorage_coordinator_is_leader", core.state is LeaderState.LEADING)
+        self._set("moorage_coordinator_epoch", core.epoch)
+        self._set("moorage_coordinator_workers", counts.workers)
+        self._set("moorage_coordinator_slots", counts.slots)
+        self._set("moorage_coordinator_slots_free", counts.free_slots)
+        for status in JobStatus:
+            self._set("moorage_coordinator_jobs", counts.jobs.get(status, 0), status.value)
+        busy_ns = self._loop_time.busy_ns
+        self._count("moorage_coordinator_loop_busy_seconds_total", amount=(busy_ns - self._counted_busy_ns) / 1e9)
+        self._counted_busy_ns = busy_ns
+
+    def notice(self, notice: Notice) -> None:
+        match notice:
+            case CheckpointTriggered(job=job):
+                self._count("moorage_checkpoints_triggered_total", job)
+            case CheckpointCompleted(job=job):
+                self._completed(notice)
+            case CheckpointAborted(job=job, checkpoint=checkpoint, reason=reason):
+                outcome = "refused" if checkpoint is None else "failed"
+                self._count("moorage_checkpoints_total", job, outcome, reason.label)
+            case CheckpointUnreadable(job=job):
+                self._count("moorage_checkpoints_unreadable_total", job)
+            case SinksCommitted(job=job, committed_ms=committed_ms):
+                self._set("moorage_sink_commits_heard_timestamp_seconds", committed_ms / 1e3, job)
+            case LeadershipChanged(state=state):
+                self._count("moorage_coordinator_elections_total", amount=state is LeaderState.LOADING)
+            case WorkerJoined():
+                self._count("moorage_coordinator_workers_joined_total")
+            case WorkerGone():
+                self._count("moorage_coordinator_workers_gone_total")
+            case JobStatusChanged(job=job, status=status):
+                self._count("moorage_coordinator_job_status_changes_total", job, status.value)
+            case AttemptStarted(job=job):
+                self._count("moorage_coordinator_attempts_started_total", job)
+            case AttemptFailed(job=job):
+                self._count("moorage_coordinator_attempts_failed_total", job)
+            case AttemptRunning(job=job, recovery_ms=recovery_ms):
+                if recovery_ms is not None:
+                    self._observe("moorage_coordinator_recovery_seconds", recovery_ms / 1e3, job)
+            case MessageDropped(kind=kind, reason=dropped):
+                self._count("moorage_coordinator_messages_dropped_total", kind, dropped.value)
+            case MalformedMessage(topic=topic):
+                self._count("moorage_coordinator_messages_malformed_total", topic)
+            case MessageLost(kind=kind):
+                self._count("moorage_coordinator_messages_lost_total", kind)
+            case LogReachability(reachable=reachable):
+                self._set("moorage_coordinator_log_reachable", reachable)
+            case CallRepeated(operation=operation):
+                self._count("moorage_coordinator_calls_repeated_total", operation)
+            case _:
+                raise TypeError(f"no metric for {notice}")
+
+    def _completed(self, notice: CheckpointCompleted) -> None:
+        job = notice.job
+        self._count("moorage_checkpoints_total", job, "completed", "")
+        self._count("moorage_checkpoint_written_bytes_total", job, amount=notice.written_bytes)
+        self._observe("moorage_checkpoint_duration_seconds", notice.duration_ms / 1e3, job)
+        self._observe("moorage_checkpoint_alignment_seconds", notice.alignment_ms / 1e3, job)
+        self._set("moorage_checkpoint_last_state_bytes", notice.state_bytes, job)
+        self._set("moorage_checkpoint_last_completed_id", notice.checkpoint, job)
+        self._set("moorage_checkpoint_last_completed_timestamp_seconds", notice.completed_ms / 1e3, job)
+
+    def _count(self, name: str, *labels: str, amount: float = 1) -> None:
+        counter = self._counters[name]
+        (counter.labels(*labels) if labels else counter).inc(amount)
+
+    def _set(self, name: str, value: float, *labels: str) -> None:
+        gauge = self._gauges[name]
+        (gauge.labels(*labels) if labels else gauge).set(value)
+
+    def _observe(self, name: str, value: float, *labels: str) -> None:
+        histogram = self._histograms[name]
+        (histogram.labels(*labels) if labels else histogram).observe(value)
