@@ -8,27 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from dataclasses import replace
 
 from moorage.adapters.kafka import KafkaLog
 from moorage.api.compiler import CompiledPipeline
 from moorage.api.operators import SinkOperator, SourceOperator
 from moorage.config import KafkaSettings, load
 from moorage.ports import TopicSpec
-
-CALL_TIMEOUT_MS = 20_000
+from moorage_service.wiring import kafka_log
 
 
 def connect(bootstrap_servers: str) -> KafkaLog:
-    """A connection to these servers with the options (TLS, SASL) that the services will use."""
-    settings = load(KafkaSettings, os.environ)
-    return KafkaLog(
-        bootstrap_servers,
-        client_id="moorage-cli",
-        timeout_ms=CALL_TIMEOUT_MS,
-        common=dict(settings.options),
-        consumer=dict(settings.consumer_options),
-        producer=dict(settings.producer_options),
-    )
+    """*Blocking.* A checked connection to these servers, with the options (TLS, SASL) that the services will use."""
+    settings = replace(load(KafkaSettings, os.environ), bootstrap_servers=bootstrap_servers)
+    return kafka_log(settings, "moorage-cli")
 
 
 def topics_of(pipeline: CompiledPipeline) -> list[str]:

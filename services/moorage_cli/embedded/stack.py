@@ -10,8 +10,9 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,7 +25,8 @@ from moorage_cli.embedded.redis import EmbeddedRedis
 from moorage_cli.kafka import connect
 
 SERVICES_TIMEOUT_S = 60.0
-EXTERNAL_TIMEOUT_MS = 10_000
+SETTINGS_EXIT_CODE = 2
+MAX_START_DEATHS = 3
 
 
 class Stack:
@@ -146,8 +148,7 @@ class Stack:
 
     def _start_kafka(self) -> None:
         if self._external_kafka is not None:
-            with closing(connect(self._external_kafka)) as log:
-                log.check(EXTERNAL_TIMEOUT_MS)
+            connect(self._external_kafka).close()  # says who does not answer
             return
         self._announce("starting Kafka")
         self._kafka = EmbeddedKafka(
@@ -213,12 +214,19 @@ class Stack:
                     state = f"{len(client.task_managers())} of {self.workers} workers have registered"
                 except (CoordinatorUnreachableError, RestError) as error:
                     state = str(error)
-                for exit_ in self._exits:
-                    if exit_.name in self._services:
-                        raise StackError(f"{exit_} while starting. {log_tail(self._services[exit_.name].spec.log)}")
+                if (hopeless := self._hopeless()) is not None:
+                    raise StackError(f"{hopeless} while starting. {log_tail(self._services[hopeless.name].spec.log)}")
                 if time.monotonic() > deadline_s:
                     raise StackError(f"the services were not ready after {SERVICES_TIMEOUT_S:.0f} s: {state}")
                 time.sleep(0.1)
+
+    def _hopeless(self) -> ProcessExit | None:
+        """The death of a service that won't start: for its settings, or for anything else several times in a row."""
+        exits = [exit_ for exit_ in self._exits if exit_.name in self._services]
+        deaths = Counter(exit_.name for exit_ in exits)
+        return next(
+            (e for e in exits if e.returncode == SETTINGS_EXIT_CODE or deaths[e.name] >= MAX_START_DEATHS), None
+        )
 
     def _stop_services(self) -> None:
         # All at once: none of them needs another one to end well.
