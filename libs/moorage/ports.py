@@ -92,8 +92,14 @@ class RecordReader(Protocol):
     def close(self) -> None: ...
 
 
+NO_OFFSET = -1
+
+
 class Delivery(Protocol):
-    """Called from ``LogWriter.poll`` with the offset of the message, or with the error that lost it."""
+    """Called from ``LogWriter.poll`` with the offset of the message, or with the error that lost it.
+
+    The offset is NO_OFFSET when it is not known: the broker had stored the message already when it was sent again.
+    """
 
     def __call__(self, offset: int, error: LogError | None, /) -> None: ...
 

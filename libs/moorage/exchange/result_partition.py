@@ -21,7 +21,7 @@ from typing import Any
 from moorage.errors import LogError, MoorageError, RecordError
 from moorage.graph.job_graph import Exchange, ExchangeKind
 from moorage.ids import Attempt
-from moorage.ports import LogWriter
+from moorage.ports import NO_OFFSET, LogWriter
 from moorage.serde.frames import ColumnCodec, Columns, FrameKind, Headers, encode_frame
 from moorage.state.key_groups import key_bytes, key_group, key_group_range
 
@@ -255,6 +255,9 @@ class ResultPartition:
             if error is not None:
                 self._error = self._error or error
                 return
+            if offset == NO_OFFSET:
+                # Not known after a retry; it lies behind the frame before it, and that is near enough to count.
+                offset = backlog.frames[-1][0] if backlog.frames else backlog.position
             if offset < backlog.position:
                 backlog.size_bytes -= size  # the consumer was faster than this report
             else:

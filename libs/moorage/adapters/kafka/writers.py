@@ -16,11 +16,10 @@ from typing import Any, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from moorage.adapters.kafka.client import ClientLog, Options, create, offset_of, translate
+from moorage.adapters.kafka.client import ClientLog, Options, create, translate
 from moorage.errors import FencedError, LogError, LogUnavailableError
-from moorage.ports import Delivery
+from moorage.ports import NO_OFFSET, Delivery
 
-_NO_OFFSET = -1
 _ANY_PARTITION = -1
 _POLL_S = 0.05
 _DISCARD_S = 1.0
@@ -55,9 +54,11 @@ class KafkaWriter:
                 return
             self._pending_bytes -= size_bytes
             if error is None:
-                delivered(offset_of(message), None)
+                # The broker does not tell the offset when it answers a message sent again, which it had stored.
+                offset: int | None = message.offset()
+                delivered(NO_OFFSET if offset is None else offset, None)
             else:
-                delivered(_NO_OFFSET, self._lost(topic, partition, error))
+                delivered(NO_OFFSET, self._lost(topic, partition, error))
 
         try:
             self._producer.produce(topic, value, None, partition, report)
@@ -72,7 +73,7 @@ class KafkaWriter:
     def poll(self) -> None:
         while self._rejected:
             delivered, error = self._rejected.popleft()
-            delivered(_NO_OFFSET, error)
+            delivered(NO_OFFSET, error)
         try:
             self._producer.poll(0)
         except KafkaException as error:
