@@ -17,7 +17,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from itertools import dropwhile
 from pathlib import Path
 from types import FrameType
@@ -30,7 +30,7 @@ from rich.console import Console
 import moorage
 from moorage.api.compiler import CompiledPipeline
 from moorage.api.loader import load_pipeline
-from moorage.config import CommandLineSettings, load
+from moorage.config import CommandLineSettings, KafkaSettings, load
 from moorage.errors import MoorageError, PipelineError, SettingError, UserCodeError
 from moorage_cli.client import CoordinatorClient
 from moorage_cli.screen import Screen, checkpoints_table, jobs_table
@@ -259,6 +259,47 @@ def cleaner() -> None:
     from moorage_cleaner.main import main as run
 
     raise typer.Exit(run())
+
+
+# --- topics and records for trying out -------------------------------------------------------------------------------
+
+
+@app.command()
+def topics(
+    pipeline: Annotated[
+        str | None,
+        typer.Argument(metavar="PIPELINE", envvar="MOORAGE_COORDINATOR_PIPELINE", help="As for submit; none: nothing."),
+    ] = None,
+    partitions: Annotated[int, typer.Option(min=1, help="Of each topic that is made.")] = 4,
+) -> None:
+    """Create the input, output and dead-letter topics of a pipeline that are missing in MOORAGE_KAFKA_..."""
+    from moorage_cli.kafka import connect, create_missing, topics_of
+
+    if pipeline is None:
+        _out.print("no pipeline is named, so no topics are needed", highlight=False)
+        return
+    names = topics_of(_load(pipeline))
+    with closing(connect(load(KafkaSettings, os.environ).bootstrap_servers)) as log:
+        created = create_missing(log, names, partitions)
+    for name in names:
+        _out.print(f"{name}: {f'created, {partitions} partitions' if name in created else 'is there'}", highlight=False)
+
+
+@app.command()
+def loadgen(
+    rate: Annotated[int, typer.Option(min=1, help="Orders per second.")] = 1_000,
+    users: Annotated[int, typer.Option(min=1, help="How many users order.")] = 1_000,
+) -> None:
+    """Send orders to the topic `orders` of MOORAGE_KAFKA_... until Ctrl-C: load for the example pipeline."""
+    from moorage_cli.kafka import connect
+    from moorage_cli.loadgen import OrderLoad
+
+    with (
+        _until_interrupted(exit_code=0),
+        closing(connect(load(KafkaSettings, os.environ).bootstrap_servers)) as log,
+        closing(log.record_writer("loadgen")) as writer,
+    ):
+        OrderLoad(writer, rate=rate, users=users, tell=lambda line: _out.print(line, highlight=False)).run()
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------

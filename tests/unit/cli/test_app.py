@@ -38,7 +38,8 @@ def test_lists_its_commands() -> None:
     result = run("--help")
 
     assert result.returncode == 0
-    for command in ("dev", "demo", "coordinator", "worker", "cleaner", "submit", "jobs", "cancel", "checkpoints"):
+    services, jobs = ("coordinator", "worker", "cleaner"), ("submit", "jobs", "cancel", "checkpoints")
+    for command in ("dev", "demo", *services, "topics", "loadgen", *jobs):
         assert f" {command} " in result.stdout
 
 
