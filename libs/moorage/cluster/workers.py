@@ -98,11 +98,6 @@ class Workers:
     def __contains__(self, worker: WorkerId) -> bool:
         return worker in self._workers
 
-    def is_replaced(self, worker: WorkerId) -> bool:
-        """Is this an incarnation that is dead for certain?"""
-        successor = self._by_name.get(worker_name(worker))
-        return worker in self._replaced or successor not in (None, worker)
-
     def _remove(self, worker: WorkerId, reason: str) -> LostWorker:
         del self._workers[worker]
         del self._by_name[worker_name(worker)]

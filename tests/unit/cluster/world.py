@@ -1,7 +1,7 @@
 """A small world for the coordinator: the twins of everything outside, and workers that keep to the protocol.
 
-A ``TestWorker`` speaks as a real worker does, but its subtasks process nothing: it shows that it obeys commands, and what
-it is told to do wrong (stay silent, decline, fail) it does.
+A ``TestWorker`` speaks as a real worker does, but its subtasks process nothing: it shows that it obeys commands, and
+what it is told to do wrong (stay silent, decline, fail) it does.
 """
 
 from __future__ import annotations

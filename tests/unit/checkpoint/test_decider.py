@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from moorage.checkpoint.decider import MAX_WAITING_REQUESTS, PERIODIC, CheckpointRequest, CheckpointRequestDecider
+from moorage.graph.job_graph import CheckpointConfig
+
+
+def decider(**config: int) -> CheckpointRequestDecider:
+    decides = CheckpointRequestDecider(CheckpointConfig(**{"interval_ms": 1_000, **config}))  # type: ignore[arg-type]
+    decides.start(0)
+    return decides
+
+
+def choose(decides: CheckpointRequestDecider, now_ms: int, in_progress: int = 0, triggering: bool = False):
+    decides.validate()
+    return decides.choose(now_ms, in_progress=in_progress, is_triggering=triggering)
+
+
+def test_the_first_is_due_after_one_interval() -> None:
+    decides = decider()
+    assert choose(decides, 999) is None
+    assert choose(decides, 1_000) == PERIODIC
+    assert choose(decides, 1_001) is None
+
+
+def test_they_keep_their_beat_although_one_comes_late() -> None:
+    decides = decider()
+    assert choose(decides, 1_300) == PERIODIC
+    assert choose(decides, 1_999) is None
+    assert choose(decides, 2_000) == PERIODIC
+
+
+def test_what_was_missed_is_not_caught_up() -> None:
+    decides = decider()
+    assert choose(decides, 5_500) == PERIODIC
+    assert choose(decides, 5_501) is None
+    assert choose(decides, 6_500) == PERIODIC
+
+
+def test_interval_0_means_by_hand_only() -> None:
+    decides = decider(interval_ms=0)
+    assert choose(decides, 1_000_000) is None
+    decides.request(CheckpointRequest(7))
+    assert choose(decides, 1_000_000) == CheckpointRequest(7)
+
+
+def test_requests_by_hand_go_ahead_of_periodic_ones_in_their_order() -> None:
+    decides = decider()
+    decides.request(CheckpointRequest(1))
+    decides.request(CheckpointRequest(2))
+    assert [choose(decides, 1_000) for _ in range(4)] == [CheckpointRequest(1), CheckpointRequest(2), PERIODIC, None]
+
+
+def test_never_more_than_max_concurrent() -> None:
+    decides = decider(max_concurrent=2)
+    decides.request(CheckpointRequest(1))
+    assert choose(decides, 1_000, in_progress=2) is None
+    assert choose(decides, 1_000, in_progress=1) == CheckpointRequest(1)
+
+
+def test_one_trigger_at_a_time() -> None:
+    decides = decider(max_concurrent=5)
+    decides.request(CheckpointRequest(1))
+    assert choose(decides, 1_000, triggering=True) is None
+
+
+def test_the_pause_lies_between_a_completion_and_the_next_periodic_one() -> None:
+    decides = decider(min_pause_ms=700)
+    assert choose(decides, 1_000) == PERIODIC
+    decides.completed(1_900)
+    assert choose(decides, 2_000) is None
+    assert choose(decides, 2_599) is None
+    assert choose(decides, 2_600) == PERIODIC
+
+
+def test_requests_by_hand_do_not_wait_for_the_pause() -> None:
+    decides = decider(min_pause_ms=5_000)
+    decides.completed(10)
+    decides.request(CheckpointRequest(1))
+    assert choose(decides, 11) == CheckpointRequest(1)
+
+
+def test_too_many_requests_are_refused() -> None:
+    decides = decider()
+    assert all(decides.request(CheckpointRequest(n)) for n in range(MAX_WAITING_REQUESTS))
+    assert not decides.request(CheckpointRequest(-1))
+
+
+def test_a_stop_ends_everything_and_hands_back_who_waits() -> None:
+    decides = decider()
+    decides.request(CheckpointRequest(1))
+    assert decides.stop() == [CheckpointRequest(1)]
+    assert choose(decides, 100_000) is None
+    decides.start(100_000)
+    assert choose(decides, 101_000) == PERIODIC

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import pytest
+
+from moorage.coordinator_process.calls import EVENTS, call_error, control_topics, run_call
+from moorage.coordinator_process.origin import ORIGIN_STATE, origin_of, with_origin
+from moorage.effects import (
+    AcquireLease,
+    CallFailure,
+    FollowEvents,
+    Operation,
+    ReadJob,
+    VerifyMetadata,
+    WriteMetadata,
+    WrittenMetadata,
+)
+from moorage.errors import (
+    BaseSubsumedError,
+    CorruptDataError,
+    FencedError,
+    LogError,
+    LogUnavailableError,
+    MoorageError,
+    ObjectExistsError,
+    ObjectMissingError,
+    RegistryUnavailableError,
+    StaleAttemptError,
+    StorageError,
+)
+from moorage.ids import Attempt, CheckpointId, Epoch, JobId
+from moorage.messages.registry import CheckpointRecord, Lease
+from moorage.naming import CONTROL_TOPICS, metadata_path
+from moorage.serde.metadata import decode_metadata
+from moorage.state.operator_state import CheckpointMetadata, CheckpointOrigin, MasterState
+from moorage.testing.clocks import ManualClock
+from moorage.testing.memory_log import MemoryCluster, MemoryLog
+from moorage.testing.memory_registry import MemoryRegistry
+from moorage.testing.memory_storage import MemoryStorage
+
+JOB = JobId("orders")
+ORIGIN = CheckpointOrigin(job=JOB, attempt=Attempt(3), triggered_ms=1_000)
+METADATA = CheckpointMetadata(checkpoint=CheckpointId(7), operators=())
+
+
+class Ports:
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.registry = MemoryRegistry(self.clock)
+        self.storage = MemoryStorage(self.clock)
+        self.cluster = MemoryCluster(self.clock)
+        self.log = MemoryLog(self.cluster, "coordinator")
+
+    def run(self, operation: Operation[object]) -> object:
+        return run_call(operation, registry=self.registry, storage=self.storage, log=self.log)
+
+
+@pytest.fixture
+def ports() -> Ports:
+    return Ports()
+
+
+def write(ports: Ports) -> CheckpointRecord:
+    path = metadata_path(JOB, CheckpointId(7))
+    written = ports.run(WriteMetadata(path=path, metadata=METADATA, origin=ORIGIN))
+    assert isinstance(written, WrittenMetadata)
+    return CheckpointRecord(
+        checkpoint=CheckpointId(7),
+        attempt=Attempt(3),
+        kind="checkpoint",
+        metadata_path=path,
+        metadata_bytes=written.size_bytes,
+        metadata_checksum=written.checksum,
+        triggered_ms=1,
+        completed_ms=2,
+        state_bytes=0,
+    )
+
+
+def test_what_was_written_is_verified(ports: Ports) -> None:
+    record = write(ports)
+    ports.run(VerifyMetadata(record=record))
+    assert origin_of(decode_metadata(ports.storage.read(record.metadata_path))) == ORIGIN
+
+
+def test_a_damaged_file_is_found(ports: Ports) -> None:
+    record = write(ports)
+    ports.storage.corrupt(record.metadata_path)
+    with pytest.raises(CorruptDataError, match="orders/chk-7/_metadata is not the file that was registered"):
+        ports.run(VerifyMetadata(record=record))
+
+
+def test_a_missing_file_is_found(ports: Ports) -> None:
+    record = write(ports)
+    ports.storage.delete([record.metadata_path])
+    with pytest.raises(ObjectMissingError):
+        ports.run(VerifyMetadata(record=record))
+
+
+def test_the_lease_or_who_has_it(ports: Ports) -> None:
+    mine = ports.run(AcquireLease(holder="me", ttl_ms=1_000, above=Epoch(0)))
+    assert mine == Lease(holder="me", epoch=Epoch(1), ttl_ms=1_000)
+    theirs = ports.run(AcquireLease(holder="other", ttl_ms=1_000, above=Epoch(0)))
+    assert isinstance(theirs, Lease)
+    assert theirs.holder == "me"
+    ports.clock.advance(1_000)
+    assert isinstance(ports.run(AcquireLease(holder="other", ttl_ms=1_000, above=Epoch(9))), Lease)
+    assert ports.registry.lease() == Lease(holder="other", epoch=Epoch(10), ttl_ms=1_000)
+
+
+def test_following_the_events_creates_the_control_topics_and_starts_at_the_end(ports: Ports) -> None:
+    assert ports.run(FollowEvents()) == 0
+    assert {name: len(partitions) for name, partitions in ports.cluster.topics.items()} == dict.fromkeys(
+        CONTROL_TOPICS, 1
+    )
+    ports.cluster.append(EVENTS, b"old")
+    assert ports.run(FollowEvents()) == 1
+
+
+def test_cleanup_requests_are_kept_longest() -> None:
+    kept = {spec.name: int(spec.config["retention.ms"]) for spec in control_topics()}
+    assert max(kept, key=lambda name: kept[name]) == "moorage.control.cleanup"
+
+
+def test_a_job_that_is_not_there_has_an_empty_history(ports: Ports) -> None:
+    history = ports.run(ReadJob(job=JOB))
+    assert getattr(history, "record", "missing") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (RegistryUnavailableError("x"), CallFailure.UNAVAILABLE),
+        (LogUnavailableError("x"), CallFailure.UNAVAILABLE),
+        (StorageError("x"), CallFailure.UNAVAILABLE),
+        (FencedError("x"), CallFailure.FENCED),
+        (StaleAttemptError("x"), CallFailure.STALE),
+        (BaseSubsumedError("x"), CallFailure.BASE_SUBSUMED),
+        (CorruptDataError("x"), CallFailure.CORRUPT),
+        (ObjectMissingError("x"), CallFailure.CORRUPT),
+        (ObjectExistsError("x"), CallFailure.REFUSED),
+        (LogError("x"), CallFailure.REFUSED),
+    ],
+)
+def test_what_an_error_means(error: MoorageError, failure: CallFailure) -> None:
+    assert call_error(error).failure is failure
+    assert call_error(error).detail == "x"
+
+
+def test_foreign_metadata_has_no_origin_and_a_broken_one_is_corrupt() -> None:
+    assert origin_of(METADATA) is None
+    broken = CheckpointMetadata(
+        checkpoint=CheckpointId(7),
+        operators=(),
+        master_states=(MasterState(name=ORIGIN_STATE, version=1, data=b"\xc1"),),
+    )
+    with pytest.raises(CorruptDataError, match="origin of checkpoint 7"):
+        origin_of(broken)
+
+
+def test_the_origin_joins_other_master_states() -> None:
+    hook = MasterState(name="hook", version=1, data=b"x")
+    both = with_origin(CheckpointMetadata(checkpoint=CheckpointId(7), operators=(), master_states=(hook,)), ORIGIN)
+    assert [state.name for state in both.master_states] == ["hook", ORIGIN_STATE]
