@@ -96,9 +96,9 @@ class _Compiler:
                 exchange = self._exchange(ExchangeKind.KEYED, vertex, uid, VertexId(consumer.operator.uid))
                 outputs.append(exchange)
                 behind.append((consumer, exchange))
+            elif not node.children and not isinstance(operator, SinkOperator):
+                raise PipelineError(f"nothing is done with the results of {uid!r}: add a sink")
             nodes.append(self._node(uid, operator, kind, upstream))
-        if not outputs and not any(n.kind is OperatorKind.SINK_WRITER for n in nodes):
-            raise PipelineError(f"nothing is done with the results of {nodes[-1].uid!r}: add a sink")
         self._add_vertex(vertex, nodes, head.parallelism, source, outputs)
         for node, exchange in behind:
             if isinstance(node.operator, SinkOperator):

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from moorage.api.formats import Format, Json
+from moorage.api.formats import Format, Json, check_format
 from moorage.errors import PipelineError
 
 
@@ -47,7 +47,7 @@ class KafkaSource:
     tools. Partitions that are added later are found within ``discovery_interval_ms`` and read from their beginning.
 
     ``until``: 'latest' reads each partition up to its end at the first start and then idles; a mapping of
-    (topic, partition) to offset up to there (exclusive).
+    (topic, partition) to offset up to there (exclusive), and nothing of partitions that it does not name.
 
     ``on_error``: what becomes of a record whose value can't be decoded: 'fail' fails the job with topic, partition and
     offset; 'skip' counts it; 'dead_letter' sends it, as it is, to ``dead_letter_topic``.
@@ -67,7 +67,7 @@ class KafkaSource:
         discovery_interval_ms: int = 30_000,
     ) -> None:
         self.topics = (topics,) if isinstance(topics, str) else tuple(topics)
-        self.value: Format = Json() if value is None else value
+        self.value = Json() if value is None else check_format("KafkaSource", value)
         self.start = StartAt.parse(start)
         self.until = until
         self.on_error = on_error
@@ -79,12 +79,20 @@ class KafkaSource:
             raise PipelineError("KafkaSource needs the name of at least one topic")
         if len(set(self.topics)) != len(self.topics):
             raise PipelineError(f"KafkaSource names a topic twice: {', '.join(self.topics)}")
-        if until is not None and until != "latest" and not isinstance(until, Mapping):
+        if until is not None and until != "latest" and not _is_offsets(until):
             raise PipelineError(f"until={until!r}: use 'latest' or a mapping of (topic, partition) to offset")
+        if isinstance(until, Mapping) and (unknown := {topic for topic, _ in until} - set(self.topics)):
+            raise PipelineError(f"until={until!r}: the source does not read {', '.join(sorted(unknown))}")
         if on_error not in ("fail", "skip", "dead_letter"):
             raise PipelineError(f"on_error={on_error!r}: use 'fail', 'skip' or 'dead_letter'")
         if (on_error == "dead_letter") != (dead_letter_topic is not None):
             raise PipelineError("on_error='dead_letter' and dead_letter_topic='...' go together")
+
+
+def _is_offsets(until: object) -> bool:
+    return isinstance(until, Mapping) and all(
+        isinstance(tp, tuple) and [*map(type, tp)] == [str, int] and type(offset) is int for tp, offset in until.items()
+    )
 
 
 class KafkaSink:
@@ -94,8 +102,8 @@ class KafkaSink:
     other values as JSON); ``None``: records without keys. ``value``: format of the values (default JSON).
 
     ``guarantee``: 'exactly_once' (the default) writes transactions that are committed with the checkpoints: readers
-    with isolation.level=read_committed see every result once, a checkpoint later. 'at_least_once' writes at once, and again
-    what a restart repeats.
+    with isolation.level=read_committed see every result once, a checkpoint later. 'at_least_once' writes at once, and
+    again what a restart repeats.
 
     ``partitioner``: librdkafka's name; 'murmur2_random' places keys as Java clients do.
     """
@@ -111,7 +119,7 @@ class KafkaSink:
     ) -> None:
         self.topic = topic
         self.key = key
-        self.value: Format = Json() if value is None else value
+        self.value = Json() if value is None else check_format("KafkaSink", value)
         self.guarantee = guarantee
         self.partitioner = partitioner
         if not topic:

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from moorage.errors import PipelineError
+
 
 class Format(Protocol):
     """Turns bytes into values and back. The functions it returns are called once a record, so they should be C."""
@@ -21,6 +23,14 @@ class Format(Protocol):
         ...
 
     def encoder(self) -> Callable[[Any], bytes]: ...
+
+
+def check_format(what: str, value: Any) -> Format:
+    """``value`` itself when it is a format; else PipelineError."""
+    if isinstance(value, type) or not all(hasattr(value, name) for name in ("type", "decoder", "encoder")):
+        raise PipelineError(f"{what}: value={value!r} is not a format: use moorage.Json(), Text() or Raw()")
+    result: Format = value
+    return result
 
 
 class Json:
@@ -65,7 +75,7 @@ class Raw:
         return bytes
 
     def encoder(self) -> Callable[[bytes], bytes]:
-        return bytes
+        return bytes.__bytes__  # not ``bytes``, which makes five zero bytes of the number 5
 
     def __repr__(self) -> str:
         return "Raw()"

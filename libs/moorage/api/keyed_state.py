@@ -28,10 +28,10 @@ class KeyedContext:
 class KeyedState(msgspec.Struct, kw_only=True, array_like=True):
     """Base of the state of ``Stream.process``: subclass it, declare typed fields with defaults, write ``process``.
 
-    ``process(self, value, ctx)`` is called for every record with the row of its key. It either yields results (none, one
-    or many), or returns one result, or None for none. Records of a key come one after the other, in order. Fields may
-    hold whatever msgpack can: numbers, str, bytes, lists, dicts, Structs, dataclasses; a field that is added later
-    starts with its default on restore.
+    ``process(self, value, ctx)`` is called for every record with the row of its key. It either yields results (none,
+    one or many), or returns one result, or None for none. A result must not be changed afterwards: it may be encoded
+    later. Records of a key come one after the other, in order. Fields may hold whatever msgpack can: numbers, str,
+    bytes, lists, dicts, Structs, dataclasses; a field that is added later starts with its default on restore.
     """
 
     def process(self, value: Any, ctx: KeyedContext) -> Any:

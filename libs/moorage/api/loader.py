@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from zlib import crc32
 
 from moorage.api.compiler import CompiledPipeline, compile_pipeline
 from moorage.api.pipeline import Pipeline
@@ -47,7 +48,7 @@ def _import_module(name: str) -> ModuleType:
         raise UserCodeError(f"importing {name} failed: {error}") from error
     except PipelineError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserCodeError(f"importing {name} failed: {type(error).__name__}: {error}") from error
 
 
@@ -55,7 +56,8 @@ def _import_file(name: str) -> ModuleType:
     path = Path(name).resolve()
     if not path.is_file():
         raise PipelineError(f"file {path} does not exist")
-    module_name = f"moorage_pipeline_{path.stem}"
+    # Files of the same name may lie in several folders.
+    module_name = f"moorage_pipeline_{path.stem}_{crc32(str(path).encode()):08x}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise PipelineError(f"file {path} is not a Python module")
@@ -69,7 +71,7 @@ def _import_file(name: str) -> ModuleType:
     except PipelineError:
         del sys.modules[module_name]
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that runs something and exits when it is imported
         del sys.modules[module_name]
         raise UserCodeError(f"importing {path} failed: {type(error).__name__}: {error}") from error
     return module

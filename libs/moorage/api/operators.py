@@ -6,7 +6,7 @@ import inspect
 import operator
 import types
 import typing
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
@@ -103,15 +103,17 @@ def selector(what: str, key: KeySelector, value_type: Any) -> tuple[Callable[[An
 
 def result_type_of(function: Callable[..., Any], *, iterable: bool = False) -> Any:
     """The annotated result of a function, Any when there is none. ``iterable``: of its elements."""
+    if isinstance(function, type):  # called, a class gives instances of itself
+        return Any if iterable else function
     try:
         result = typing.get_type_hints(function).get("return", Any)
     except (NameError, TypeError):  # an annotation that can't be resolved, a builtin: nothing is known
         return Any
     if iterable:
-        if typing.get_origin(result) in (Iterator, Iterable, Generator, list, tuple, set):
-            arguments = typing.get_args(result)
-            return arguments[0] if arguments else Any
-        return Any
+        arguments = typing.get_args(result)
+        if typing.get_origin(result) in (Iterator, Iterable, Generator, Sequence, list, set):
+            return arguments[0]
+        return arguments[0] if typing.get_origin(result) is tuple and arguments[1:] == (...,) else Any
     return _without_none(result)
 
 
@@ -123,6 +125,20 @@ def _without_none(result: Any) -> Any:
         rest = [t for t in typing.get_args(result) if t is not type(None)]
         return rest[0] if len(rest) == 1 else typing.Union[tuple(rest)]  # noqa: UP007
     return result
+
+
+def check_exchangeable(what: str, value_type: Any) -> None:
+    """PipelineError when values of a type can't be sent through an exchange and be got back as that type."""
+    try:
+        msgspec.msgpack.Decoder(value_type)
+        custom = isinstance(msgspec.inspect.type_info(value_type), msgspec.inspect.CustomType)
+    except (TypeError, NameError) as error:
+        raise PipelineError(f"{what}: its type can't be sent through an exchange: {error}") from error
+    if custom:
+        raise PipelineError(
+            f"{what}: its type {value_type.__name__} can't be sent through an exchange: make it a msgspec.Struct or a"
+            " dataclass"
+        )
 
 
 def uid_of(kind: str, function: Callable[..., Any], uid: str | None) -> str:

@@ -27,6 +27,7 @@ from moorage.api.operators import (
     Operator,
     SinkOperator,
     SourceOperator,
+    check_exchangeable,
     process_operator,
     result_type_of,
     selector,
@@ -141,7 +142,10 @@ class Stream:
 
     def key_by(self, key: KeySelector) -> KeyedStream:
         """Bring records of equal keys together. ``key``: a field of the records, or a function of them."""
-        select, key_type = selector(f"key_by after {self._node.operator.uid!r}", key, self._type)
+        what = f"key_by after {self._node.operator.uid!r}"
+        select, key_type = selector(what, key, self._type)
+        check_exchangeable(f"{what}: a record", self._type)
+        check_exchangeable(f"{what}: a key", key_type)
         return KeyedStream(self._pipeline, self._node, select, key_type, self._type)
 
     def sink(self, uid: str, sink: KafkaSink, *, parallelism: int | None = None) -> None:
