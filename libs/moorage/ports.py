@@ -53,7 +53,7 @@ class LogReader(Protocol):
 
     Guarantee: the messages of a partition come in offset order, without gaps but for what the isolation hides, starting
     at the assigned position. A position that is not in the log raises OffsetOutOfRangeError at ``poll``; a reader never
-    jumps by itself.
+    jumps by itself. A partition that does not exist (yet) has no messages.
     """
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:

@@ -288,6 +288,16 @@ class TestReader:
         assert [m.value for m in read(reader, 1)] == [b"b"]
         reader.close()
 
+    def test_a_partition_that_is_not_there_yet_has_no_messages(self, log: Log) -> None:
+        partition = TopicPartition(new_id(), 0)
+        reader = log.reader("reader")
+        reader.assign({partition: 0})
+        assert read_all(reader) == []
+        log.create_topics([TopicSpec(partition.topic, 1, {})])
+        append(log, partition, b"a")
+        assert [m.value for m in read(reader, 1)] == [b"a"]
+        reader.close()
+
     def test_a_reader_can_be_closed_twice(self, log: Log) -> None:
         reader = log.reader("reader")
         reader.close()

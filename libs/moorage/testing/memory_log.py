@@ -239,11 +239,13 @@ class MemoryCluster:
         if not self.available:
             raise LogUnavailableError("Kafka does not answer")
 
+    def has(self, partition: TopicPartition) -> bool:
+        return 0 <= partition.partition < len(self._topics.get(partition.topic, ()))
+
     def partition(self, partition: TopicPartition) -> _Partition:
-        partitions = self._topics.get(partition.topic, [])
-        if not 0 <= partition.partition < len(partitions):
+        if not self.has(partition):
             raise LogError(f"Kafka has no partition {partition.partition} of topic {partition.topic}")
-        return partitions[partition.partition]
+        return self._topics[partition.topic][partition.partition]
 
     def create_topic(self, spec: TopicSpec) -> None:
         present = self._topics.setdefault(spec.name, [_Partition() for _ in range(spec.partitions)])
@@ -462,9 +464,7 @@ class MemoryLog:
         self.check_reachable()
         with self.faults.around("delete_records"):
             present = {
-                partition: self.cluster.partition(partition)
-                for partition in before
-                if partition.partition < len(self.cluster.topics.get(partition.topic, ()))
+                partition: self.cluster.partition(partition) for partition in before if self.cluster.has(partition)
             }
             for partition, log in present.items():
                 if before[partition] > log.end:
@@ -521,6 +521,8 @@ class _Reader:
             self._turns.rotate(-1)
 
     def _fetch_partition(self, partition: TopicPartition, limit: int) -> list[tuple[int, _Payload]]:
+        if not self._log.cluster.has(partition):
+            return []
         log = self._log.cluster.partition(partition)
         position = self._positions[partition]
         if not log.start <= position <= log.end:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException
@@ -57,7 +58,8 @@ class KafkaAdmin:
                 [
                     NewTopic(name, wanted[name].partitions, _BROKERS_DEFAULT, config=dict(wanted[name].config))
                     for name in names
-                ]
+                ],
+                request_timeout=self._timeout_s,
             ),
             wanted,
             "can't create topic {}",
@@ -75,7 +77,7 @@ class KafkaAdmin:
 
     def delete_topics(self, names: Iterable[str]) -> None:
         self._each(
-            lambda names: self._client.delete_topics(list(names)),
+            lambda names: self._client.delete_topics(list(names), request_timeout=self._timeout_s),
             names,
             "can't delete topic {}",
             tolerated=_NO_SUCH_TOPIC,
@@ -91,6 +93,10 @@ class KafkaAdmin:
 
     def offsets(self, partitions: Iterable[TopicPartition], spec: OffsetSpec | int) -> Mapping[TopicPartition, int]:
         wanted = tuple(partitions)
+        present = self.topics()
+        for topic, partition in wanted:
+            if partition >= present.get(topic, 0):
+                raise LogError(f"Kafka at {self._bootstrap_servers} has no partition {partition} of topic {topic}")
         found = self._list_offsets(wanted, _kafka_offset_spec(spec))
         if isinstance(spec, int):
             beyond = [partition for partition, offset in found.items() if offset < 0]
@@ -100,7 +106,9 @@ class KafkaAdmin:
     def committed(self, group: str, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
         request = [ConsumerGroupTopicPartitions(group, [KafkaTopicPartition(*partition) for partition in partitions])]
         answers = self._each(
-            lambda _: self._client.list_consumer_group_offsets(request), [group], "can't read the offsets of group {}"
+            lambda _: self._client.list_consumer_group_offsets(request, request_timeout=self._timeout_s),
+            [group],
+            "can't read the offsets of group {}",
         )
         found = {}
         for answer in answers[group].topic_partitions:
@@ -114,7 +122,10 @@ class KafkaAdmin:
         present = self.topics()
         answers = self._each(
             lambda partitions: self._by_partition(
-                self._client.delete_records(kafka_positions({partition: before[partition] for partition in partitions}))
+                self._client.delete_records(
+                    kafka_positions({partition: before[partition] for partition in partitions}),
+                    request_timeout=self._timeout_s,
+                )
             ),
             [partition for partition in before if partition.partition < present.get(partition.topic, 0)],
             "can't delete the records of {0.topic}/{0.partition}",
@@ -124,7 +135,7 @@ class KafkaAdmin:
 
     def delete_groups(self, groups: Iterable[str]) -> None:
         self._each(
-            lambda names: self._client.delete_consumer_groups(list(names)),
+            lambda names: self._client.delete_consumer_groups(list(names), request_timeout=self._timeout_s),
             groups,
             "can't delete group {}",
             tolerated=frozenset({KafkaError.GROUP_ID_NOT_FOUND}),
@@ -136,6 +147,7 @@ class KafkaAdmin:
                 self._client.list_offsets(
                     {KafkaTopicPartition(*partition): spec for partition in some},
                     isolation_level=IsolationLevel.READ_COMMITTED,
+                    request_timeout=self._timeout_s,
                 )
             ),
             partitions,
@@ -170,14 +182,21 @@ class KafkaAdmin:
                     reason = error.args[0]
                     if reason.code() in tolerated:
                         answers[thing] = None
-                    elif is_unavailable(reason) and time.monotonic() < deadline_s:
+                    elif _may_heal(reason) and time.monotonic() < deadline_s:
                         again.append(thing)
                     else:
                         raise translate(f"Kafka at {self._bootstrap_servers} {what.format(thing)}", reason) from None
             if again:
                 time.sleep(_RETRY_S)
+                with suppress(LogUnavailableError):
+                    self.topics()  # or the client would ask the same leaders with the same epoch, for ever
             missing = again
         return answers
+
+
+def _may_heal(error: KafkaError) -> bool:
+    # The client finds no leader among what it knows.
+    return is_unavailable(error) or error.code() == KafkaError._NOENT  # noqa: SLF001
 
 
 def _kafka_offset_spec(spec: OffsetSpec | int) -> Any:
