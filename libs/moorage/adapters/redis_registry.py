@@ -206,6 +206,7 @@ class RedisRegistry:
         }
         try:
             self._redis: Any = redis.Redis.from_url(url, **{**defaults, **(options or {})})
+            self._redis.connection_pool.make_connection()  # connects to nobody yet, but looks at the options
         except (ValueError, TypeError) as error:
             raise SettingError(f"Redis at {self._address}: {error}") from None
         scripts = {
