@@ -24,6 +24,13 @@ KAFKA_IMAGE = "apache/kafka:4.1.0"
 REDIS_IMAGE = "redis:7-alpine"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who uses the servers is marked, so that these tests run one after the other on one broker (`make test`)."""
+    for item in items:
+        if isinstance(item, pytest.Function) and {"kafka", "redis"} & set(item.fixturenames):
+            item.add_marker("kafka")
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Bootstrap servers of a Kafka with one broker."""
