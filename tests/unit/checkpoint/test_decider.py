@@ -10,7 +10,9 @@ def decider(**config: int) -> CheckpointRequestDecider:
     return decides
 
 
-def choose(decides: CheckpointRequestDecider, now_ms: int, in_progress: int = 0, triggering: bool = False):
+def choose(
+    decides: CheckpointRequestDecider, now_ms: int, in_progress: int = 0, triggering: bool = False
+) -> CheckpointRequest | None:
     decides.validate()
     return decides.choose(now_ms, in_progress=in_progress, is_triggering=triggering)
 

@@ -24,7 +24,9 @@ def tracker() -> CheckpointStatsTracker:
     return CheckpointStatsTracker()
 
 
-def acknowledge(tracker: CheckpointStatsTracker, subtask: SubtaskId, at_ms: int, checkpoint: int = 1, **metrics: int):
+def acknowledge(
+    tracker: CheckpointStatsTracker, subtask: SubtaskId, at_ms: int, checkpoint: int = 1, **metrics: int
+) -> None:
     message = acknowledgement(GRAPH, WORKER, Attempt(1), subtask, CheckpointId(checkpoint))
     tracker.acknowledged(msgspec.structs.replace(message, metrics=CheckpointMetrics(**metrics)), at_ms)
     tracker.validate()

@@ -14,7 +14,7 @@ from moorage.cluster.protocol import DropReason, MessageDropped, Refused
 from moorage.coordinator_process.origin import origin_of
 from moorage.errors import RegistryUnavailableError, StorageError
 from moorage.graph.job_graph import CheckpointConfig, RestartConfig
-from moorage.ids import Attempt, CheckpointId, SubtaskId
+from moorage.ids import Attempt, CheckpointId, JobId, SubtaskId
 from moorage.messages.cleanup import DiscardCheckpoint, DiscardState, TrimExchange
 from moorage.messages.commands import (
     CoordinatorHeartbeat,
@@ -326,7 +326,7 @@ def test_requests_by_hand_are_refused_while_a_subtask_does_not_run() -> None:
 
 def test_a_request_for_a_job_that_does_not_exist_is_refused(world: World) -> None:
     leader = world.coordinators[0]
-    request = leader.trigger(JOB + "-other")
+    request = leader.trigger(JobId("other"))
     assert isinstance(leader.replies[request], Refused)
 
 

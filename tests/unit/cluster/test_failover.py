@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from tests.unit.cluster.graphs import JOB, SINK, SOURCE, TOTALS, orders_graph
 from tests.unit.cluster.world import CONFIG, EVENTS, STEP_MS, World, running_world, runs
@@ -15,6 +17,7 @@ from moorage.cluster.protocol import (
     MessageDropped,
     WorkerGone,
 )
+from moorage.coordinator_process.process import MalformedMessage, MessageLost
 from moorage.errors import LogError, LogUnavailableError, RegistryUnavailableError, StorageError
 from moorage.graph.job_graph import CheckpointConfig, RestartConfig
 from moorage.ids import Attempt, SubtaskId, WorkerId
@@ -188,7 +191,7 @@ def test_the_lineage_reaches_back_to_the_slowest_sink(world: World) -> None:
     for attempt in (1, 2, 3):
         world.run(1_000)
         world.workers[1].report(JOB, Attempt(attempt), SubtaskId(TOTALS, 1), SubtaskState.FAILED, "boom")
-        world.run_until(lambda attempt=attempt: recovered(world, attempt + 1))
+        world.run_until(partial(recovered, world, attempt + 1))
         ends.append(newest_deploy(world).restore_checkpoint)
     assert [(s.attempt, s.end) for s in newest_deploy(world).lineage] == [
         (1, ends[0]),
@@ -253,7 +256,7 @@ def test_the_strategy_decides_when_it_is_enough() -> None:
     world = running_world(graph)
     leader = world.coordinators[0]
     for attempt in (1, 2):
-        world.run_until(lambda attempt=attempt: leader.job(JOB).attempt == attempt and runs(leader, graph))
+        world.run_until(partial(recovered, world, attempt))
         world.workers[1].report(JOB, Attempt(attempt), SubtaskId(TOTALS, 1), SubtaskState.FAILED, f"boom {attempt}")
         world.run(2 * STEP_MS)
     world.run_until(lambda: leader.job(JOB).status is JobStatus.FAILED)
@@ -333,8 +336,7 @@ def test_a_command_that_kafka_will_never_take_is_given_up(world: World) -> None:
     leader = world.coordinators[0]
     leader.log.faults.fail_next("append", LogError("message too large"))
     world.run(CONFIG.heartbeat_interval_ms * 4)
-    lost = [n for n in leader.notices if type(n).__name__ == "MessageLost"]
-    assert [n.detail for n in lost] == ["message too large"]
+    assert [n.detail for n in leader.noticed(MessageLost)] == ["message too large"]
     world.run(1_000)
     assert runs(leader, GRAPH)
 
@@ -357,11 +359,11 @@ def test_a_pause_of_the_coordinator_is_held_against_nobody(world: World) -> None
 
 def test_messages_that_can_not_be_read_are_skipped(world: World) -> None:
     leader = world.coordinators[0]
+    end = world.end_of(EVENTS)
     world.cluster.append(EVENTS, b"garbage")
     world.cluster.append(EVENTS, b"\xc3\x01" + bytes(8) + b"body")
     world.run(1_000)
-    malformed = [n for n in leader.notices if type(n).__name__ == "MalformedMessage"]
-    assert len(malformed) == 2
+    assert [n.offset for n in leader.noticed(MalformedMessage)] == [end, end + 1]
     assert leader.leads
     assert runs(leader, GRAPH)
 

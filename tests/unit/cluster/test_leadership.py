@@ -21,6 +21,7 @@ from moorage.messages.commands import (
 )
 from moorage.messages.events import SubtaskState, WorkerHeartbeat
 from moorage.messages.registry import JobStatus
+from moorage.naming import COMMANDS_TOPIC
 from moorage.serde import control
 
 GRAPH = orders_graph(
@@ -163,11 +164,11 @@ def test_a_paused_leader_that_wakes_does_nothing_any_more(world: World) -> None:
     old.is_paused = True
     heir = world.add_coordinator("coordinator-2")
     world.run_until(lambda: heir.leads and runs(heir, GRAPH))
-    said = len(world.commands())
+    said = len(world.cluster.records(COMMANDS_TOPIC))
     old.is_paused = False
     old.step(world.clock.monotonic_ms())
     assert old.core.state is LeaderState.STANDBY
-    assert len(world.commands()) == said
+    assert len(world.cluster.records(COMMANDS_TOPIC)) == said
     world.run(2_000)
     assert heir.leads
     assert not old.leads
@@ -294,6 +295,7 @@ def test_an_adopted_job_whose_first_checkpoint_is_gone_is_not_deployed_again(wor
     world.workers[1].report(JOB, Attempt(1), SubtaskId(TOTALS, 1), SubtaskState.FAILED, "boom")
     world.run_until(lambda: leader.job(JOB).attempt == 2 and runs(leader, GRAPH))
     restored = world.commands(DeployJob)[-1].restore_checkpoint
+    assert restored is not None
     world.run_until(lambda: world.registry.checkpoints(JOB)[0].checkpoint > restored)
     world.workers[0].is_silent = True
     deployed = len(world.commands(DeployJob))

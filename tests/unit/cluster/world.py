@@ -7,6 +7,7 @@ what it is told to do wrong (stay silent, decline, fail) it does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -25,7 +26,6 @@ from moorage.effects import Notice
 from moorage.graph.execution import ExecutionState
 from moorage.graph.job_graph import JobGraph
 from moorage.ids import Attempt, CheckpointId, Epoch, JobId, OperatorUid, SubtaskId, TopicPartition, WorkerId
-from moorage.messages.cleanup import CleanupRequest
 from moorage.messages.commands import (
     CancelJob,
     Command,
@@ -70,6 +70,8 @@ CONFIG = ClusterConfig(
     repeat_interval_ms=1_000,
 )
 STEP_MS = 50
+M = TypeVar("M", bound=msgspec.Struct)
+N = TypeVar("N", bound=Notice)
 COMMANDS = TopicPartition(COMMANDS_TOPIC, 0)
 EVENTS = TopicPartition(EVENTS_TOPIC, 0)
 
@@ -283,6 +285,7 @@ class TestCoordinator:
         self.executor = InlineExecutor()
         self.notices: list[Notice] = []
         self.replies: dict[int, object] = {}
+        self.on_reply: Callable[[int, object], None] = self.replies.__setitem__
         self.core = CoordinatorCore(name, CONFIG, jitter=lambda: 0.0)
         self.process = CoordinatorProcess(
             self.core,
@@ -292,7 +295,7 @@ class TestCoordinator:
             executor=self.executor,
             clock=world.clock,
             on_notice=self.notices.append,
-            on_reply=self.replies.__setitem__,
+            on_reply=lambda number, result: self.on_reply(number, result),
         )
         self.is_paused = False
         self.runs_calls = True
@@ -337,7 +340,7 @@ class TestCoordinator:
     def job(self, job: JobId) -> JobView:
         return next(view for view in self.view().jobs if view.job == job)
 
-    def noticed(self, kind: type[Notice]) -> Sequence[Notice]:
+    def noticed(self, kind: type[N]) -> Sequence[N]:
         return [notice for notice in self.notices if isinstance(notice, kind)]
 
     def completed(self, job: JobId) -> int:
@@ -396,13 +399,15 @@ class World:
     def end_of(self, partition: TopicPartition) -> int:
         return self.cluster.partition(partition).end
 
-    def commands(self, kind: type[msgspec.Struct] | None = None) -> list[Command]:
-        said = [control.decode(value, control.COMMANDS) for value in self._values(COMMANDS_TOPIC)]
-        return [command for command in said if kind is None or isinstance(command, kind)]
+    def commands(self, kind: type[M]) -> list[M]:
+        """Every command of this kind that was said, oldest first."""
+        said = (control.decode(value, control.COMMANDS) for value in self._values(COMMANDS_TOPIC))
+        return [command for command in said if isinstance(command, kind)]
 
-    def cleanups(self, kind: type[msgspec.Struct] | None = None) -> list[CleanupRequest]:
-        said = [control.decode(value, control.CLEANUP) for value in self._values(CLEANUP_TOPIC)]
-        return [message for message in said if kind is None or isinstance(message, kind)]
+    def cleanups(self, kind: type[M]) -> list[M]:
+        """Every cleanup request of this kind that was said, oldest first."""
+        said = (control.decode(value, control.CLEANUP) for value in self._values(CLEANUP_TOPIC))
+        return [message for message in said if isinstance(message, kind)]
 
     def _values(self, topic: str) -> Iterable[bytes]:
         return [record.value or b"" for record in self.cluster.records(topic)]

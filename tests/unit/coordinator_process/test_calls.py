@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from moorage.coordinator_process.calls import EVENTS, call_error, control_topics, run_call
@@ -50,7 +52,7 @@ class Ports:
         self.cluster = MemoryCluster(self.clock)
         self.log = MemoryLog(self.cluster, "coordinator")
 
-    def run(self, operation: Operation[object]) -> object:
+    def run(self, operation: Operation[Any]) -> object:
         return run_call(operation, registry=self.registry, storage=self.storage, log=self.log)
 
 

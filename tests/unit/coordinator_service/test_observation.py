@@ -1,0 +1,216 @@
+"""What people see: log lines and metrics, for everything that a core reports."""
+
+from __future__ import annotations
+
+import logging
+import re
+from enum import Enum
+from threading import Thread
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from tests.unit.cluster.graphs import JOB, TOTALS, orders_graph
+from tests.unit.cluster.world import running_world
+
+from moorage.checkpoint.notices import CheckpointAborted, CheckpointCompleted
+from moorage.checkpoint.reasons import CheckpointFailureReason
+from moorage.cluster.protocol import (
+    AttemptFailed,
+    AttemptRunning,
+    CancelRequested,
+    DropReason,
+    LeadershipChanged,
+    LeaderState,
+    MessageDropped,
+    OverviewRequested,
+)
+from moorage.effects import Notice
+from moorage.graph.job_graph import CheckpointConfig
+from moorage.ids import Attempt, CheckpointId, Epoch, SubtaskId, WorkerId
+from moorage.messages.events import SubtaskState
+from moorage_coordinator.desk import RequestDesk
+from moorage_coordinator.journal import Journal, line
+from moorage_coordinator.metrics import METRICS, CoordinatorMetrics
+from moorage_service.runtime import LoopTime
+
+COMPLETED = CheckpointCompleted(
+    job=JOB,
+    attempt=Attempt(2),
+    checkpoint=CheckpointId(7),
+    duration_ms=48,
+    state_bytes=1_200,
+    written_bytes=400,
+    alignment_ms=7,
+    completed_ms=1_700_000_000_000,
+)
+ABORTED = CheckpointAborted(
+    job=JOB,
+    attempt=Attempt(2),
+    checkpoint=CheckpointId(8),
+    reason=CheckpointFailureReason.DECLINED_STORAGE,
+    detail="totals/0 on w1/1: disk full",
+)
+FAILED = AttemptFailed(
+    job=JOB,
+    attempt=Attempt(2),
+    cause="totals/0 failed: boom",
+    trace="Traceback (most recent call last):\n  boom",
+    subtask=SubtaskId(TOTALS, 0),
+    worker=WorkerId("w1/1"),
+)
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+def test_a_line_names_the_event_and_every_id() -> None:
+    assert line(COMPLETED) == (
+        "checkpoint completed job=orders attempt=2 checkpoint=7 duration_ms=48 state_bytes=1200 written_bytes=400"
+        " alignment_ms=7 completed_ms=1700000000000"
+    )
+    assert line(ABORTED) == (
+        "checkpoint aborted job=orders attempt=2 checkpoint=8 reason=declined_storage"
+        ' detail="totals/0 on w1/1: disk full"'
+    )
+
+
+def test_a_failure_is_an_error_with_its_trace(caplog: pytest.LogCaptureFixture) -> None:
+    Journal(logging.getLogger("journal")).notice(FAILED)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    assert "totals/0 failed: boom" in caplog.records[0].message
+    assert caplog.records[1].message.endswith("Traceback (most recent call last):\n  boom")
+
+
+def test_what_happens_all_the_time_is_not_shown_by_default(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    Journal(logging.getLogger("journal")).notice(MessageDropped(kind="Ack", reason=DropReason.LATE))
+    assert caplog.records == []
+
+
+def test_every_notice_has_a_metric_and_a_line(registry: CollectorRegistry) -> None:
+    """Whoever adds one is reminded here."""
+    metrics = CoordinatorMetrics(registry, LoopTime())
+    kinds = Notice.__subclasses__()
+    assert len(kinds) > 15
+    for kind in kinds:
+        notice = _example(kind)
+        metrics.notice(notice)
+        assert line(notice)
+
+
+def _example(kind: type[Notice]) -> Notice:
+    """One with plausible values, by the types of its fields."""
+    hints = get_type_hints(kind)
+    return kind(**{name: _value(hints[name]) for name in kind.__struct_fields__})
+
+
+def _value(hint: Any) -> object:
+    supertype = getattr(hint, "__supertype__", hint)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return next(iter(hint))
+    if get_args(hint):
+        return None
+    return {bool: True, int: 1, str: "two words"}[supertype]
+
+
+def test_metrics_of_a_checkpoint(registry: CollectorRegistry) -> None:
+    metrics = CoordinatorMetrics(registry, LoopTime())
+    metrics.notice(COMPLETED)
+    metrics.notice(ABORTED)
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, {"job": "orders", **labels})
+
+    assert value("moorage_checkpoints_total", outcome="completed", reason="") == 1
+    assert value("moorage_checkpoints_total", outcome="failed", reason="declined_storage") == 1
+    assert value("moorage_checkpoint_duration_seconds_sum") == pytest.approx(0.048)
+    assert value("moorage_checkpoint_written_bytes_total") == 400
+    assert value("moorage_checkpoint_last_state_bytes") == 1_200
+    assert value("moorage_checkpoint_last_completed_id") == 7
+    assert value("moorage_checkpoint_last_completed_timestamp_seconds") == 1_700_000_000
+
+
+def test_a_first_start_is_no_recovery(registry: CollectorRegistry) -> None:
+    metrics = CoordinatorMetrics(registry, LoopTime())
+    metrics.notice(AttemptRunning(job=JOB, attempt=Attempt(1), adopted=False, recovery_ms=None))
+    assert registry.get_sample_value("moorage_coordinator_recovery_seconds_count", {"job": "orders"}) is None
+    metrics.notice(AttemptRunning(job=JOB, attempt=Attempt(2), adopted=False, recovery_ms=1_500))
+    assert registry.get_sample_value("moorage_coordinator_recovery_seconds_sum", {"job": "orders"}) == 1.5
+
+
+def test_an_election_is_counted_once(registry: CollectorRegistry) -> None:
+    metrics = CoordinatorMetrics(registry, LoopTime())
+    for state in (LeaderState.LOADING, LeaderState.LEADING, LeaderState.STANDBY):
+        metrics.notice(LeadershipChanged(state=state, epoch=Epoch(1), reason="x"))
+    assert registry.get_sample_value("moorage_coordinator_elections_total") == 1
+
+
+def test_the_whole_life_of_a_job_in_metrics(registry: CollectorRegistry) -> None:
+    loop_time = LoopTime()
+    metrics = CoordinatorMetrics(registry, loop_time)
+    world = running_world(orders_graph(2, checkpoint=CheckpointConfig(interval_ms=100)))
+    leader = world.coordinators[0]
+    world.workers[0].report(JOB, Attempt(1), SubtaskId(TOTALS, 0), SubtaskState.FAILED, "boom")
+    world.run(2_000)
+    for notice in leader.notices:
+        metrics.notice(notice)
+    loop_time.busy_ns = 2_500_000_000
+    metrics.update(leader.core)
+    sample = registry.get_sample_value
+    assert sample("moorage_coordinator_is_leader") == 1
+    assert sample("moorage_coordinator_workers") == 2
+    assert sample("moorage_coordinator_slots") == 4
+    assert sample("moorage_coordinator_slots_free") == 2
+    assert sample("moorage_coordinator_jobs", {"status": "RUNNING"}) == 1
+    assert sample("moorage_coordinator_attempts_started_total", {"job": "orders"}) == 2
+    assert sample("moorage_coordinator_attempts_failed_total", {"job": "orders"}) == 1
+    assert sample("moorage_coordinator_recovery_seconds_count", {"job": "orders"}) == 1
+    assert sample("moorage_coordinator_loop_busy_seconds_total") == 2.5
+    assert (sample("moorage_sink_commits_heard_timestamp_seconds", {"job": "orders"}) or 0) > 1_700_000_000
+    leader.process.stop()
+    world.run(50)
+    metrics.update(leader.core)
+    assert sample("moorage_coordinator_is_leader") == 0
+    assert sample("moorage_coordinator_workers") == 0
+
+
+def test_names_and_words_follow_the_conventions(registry: CollectorRegistry) -> None:
+    CoordinatorMetrics(registry, LoopTime())
+    for metric in METRICS:
+        assert re.fullmatch(r"moorage_(coordinator|checkpoints?|sink)_[a-z_]+", metric.name)
+        assert metric.name.endswith("_total") == (metric.kind == "counter")
+        assert metric.doc.endswith(".")
+    exposed = generate_latest(registry).decode()
+    assert all(f"# HELP {metric.name.removesuffix('_total')}" in exposed for metric in METRICS)
+
+
+def test_the_desk_answers_each_request_once_whatever_thread_asks() -> None:
+    desk = RequestDesk()
+    answers = []
+
+    def ask(job: str) -> None:
+        answers.append((job, desk.ask(lambda number: CancelRequested(number, JOB))))
+
+    threads = [Thread(target=ask, args=(f"job-{n}",)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    requests = list(desk.take())
+    assert len({request.request for request in requests}) == 8
+    assert list(desk.take()) == []
+    for request in requests:
+        desk.answer(request.request, request.request)
+    assert sorted(answer.result(timeout=0) for _, answer in answers) == sorted(r.request for r in requests)  # type: ignore[type-var]
+
+
+def test_an_answer_that_nobody_waits_for_is_dropped() -> None:
+    desk = RequestDesk()
+    answer = desk.ask(OverviewRequested)
+    (request,) = desk.take()
+    answer.cancel()
+    desk.answer(request.request, "too late")
+    assert answer.cancelled()
