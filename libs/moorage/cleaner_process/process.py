@@ -381,7 +381,7 @@ class CleanerProcess:
             return False
         if not _is_meant(request, facts.record):
             logger.info("Ignored a purge of job %s that was meant for an earlier life of it", job)
-            state.purge = state.purged_ms = None
+            self._end_purge(state, request)
             return True
         yield from blocking(partial(calls.remove_checkpoints, self._registry, epoch, facts))
         savepoints = tuple(record for record in facts.retained if record.kind == "savepoint")
@@ -392,7 +392,7 @@ class CleanerProcess:
         if savepoints:
             kept = ", ".join(str(record.checkpoint) for record in savepoints)
             logger.warning("Purged job %s but for its savepoints %s: dispose of them, then purge it again", job, kept)
-            state.purge = state.purged_ms = None
+            self._end_purge(state, request)
             return True
         now_ms = self._clock.monotonic_ms()
         if files or topics or state.purged_ms is None:
@@ -402,6 +402,10 @@ class CleanerProcess:
             logger.info("Purged job %s", job)
             return False
         return True
+
+    def _end_purge(self, state: _JobState, request: PurgeJob) -> None:
+        if state.purge is request:  # and was not asked for again meanwhile
+            state.purge = state.purged_ms = None
 
     # --- for those who watch -----------------------------------------------------------------------------------------
 
