@@ -175,8 +175,8 @@ class TransactionalWriter(Protocol):
     def commit(self) -> None:
         """*Blocking.* On return everything appended since ``begin`` is committed, all of it. It becomes visible within
         a moment: Kafka answers before it has written its markers; after a later ``init`` of the id it is visible for
-        certain. FencedError when a newer holder exists; any other error leaves the outcome unknown. An empty
-        transaction commits without asking anybody."""
+        certain. FencedError when a newer holder exists or Kafka let the transaction expire (it answers both alike): it
+        is not committed. Any other error leaves the outcome unknown. An empty transaction commits without asking."""
         ...
 
     def abort(self) -> None:

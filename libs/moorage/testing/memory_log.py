@@ -13,7 +13,8 @@ at once and reported at the writer's next ``poll``. A simulation takes over, wit
     An append waits in a queue per (writer, partition) until ``deliver_one``.
 ``log.pending()`` and ``log.deliver_one(queue)``
     The queues that hold something, none while the cluster is unavailable; the head of one reaches the cluster. Order is
-    kept per partition, partitions are independent.
+    kept per partition, partitions are independent. With ``offset_known=False`` the report does not tell the offset, as
+    when the first answer was lost and the message was sent again.
 ``log.kill(keep_in_flight=False)``
     The process dies: every later call fails. What is queued is lost or, with ``keep_in_flight``, was sent already and
     can still be delivered later, after the replacement has started. A stopped process that wakes up again is simply
@@ -49,15 +50,13 @@ import msgspec
 
 from moorage.errors import FencedError, LogError, LogUnavailableError, OffsetOutOfRangeError
 from moorage.ids import TopicPartition
-from moorage.ports import Clock, Delivery, LogMessage, OffsetSpec, Partitioner, RecordBatch, TopicSpec
+from moorage.ports import NO_OFFSET, Clock, Delivery, LogMessage, OffsetSpec, Partitioner, RecordBatch, TopicSpec
 from moorage.testing.faults import Faults
 
 Headers = Sequence[tuple[str, bytes]]
 
 _Report = Callable[[int, LogError | FencedError | None], None]
 """How a message's fate reaches its writer: its offset (NO_OFFSET with an error), error."""
-
-NO_OFFSET = -1
 
 # --- the cluster -----------------------------------------------------------------------------------------------------
 
@@ -341,8 +340,9 @@ class InFlight:
     def clear(self) -> None:
         self._messages.clear()
 
-    def deliver_one(self) -> None:
-        self._writer.deliver(self.partition, *self._messages.popleft())
+    def deliver_one(self, *, offset_known: bool = True) -> None:
+        payload, report = self._messages.popleft()
+        self._writer.deliver(self.partition, payload, report, offset_known=offset_known)
 
 
 class MemoryLog:
@@ -363,9 +363,9 @@ class MemoryLog:
         """Queues that hold something which could reach the cluster now, oldest queue first."""
         return [queue for queue in self._queues if queue] if self.cluster.available else []
 
-    def deliver_one(self, queue: InFlight) -> None:
+    def deliver_one(self, queue: InFlight, *, offset_known: bool = True) -> None:
         """The head of the queue reaches the cluster; its report waits for the writer's next ``poll``."""
-        queue.deliver_one()
+        queue.deliver_one(offset_known=offset_known)
 
     def kill(self, *, keep_in_flight: bool = False) -> None:
         self._killed = True
@@ -597,7 +597,7 @@ class _Writer:
         self._reports: deque[Callable[[], None]] = deque()
         self._closed = False
 
-    def deliver(self, partition: TopicPartition, payload: _Payload, report: _Report) -> None:
+    def deliver(self, partition: TopicPartition, payload: _Payload, report: _Report, *, offset_known: bool) -> None:
         """A message reaches the cluster."""
         try:
             with self._log.faults.around("append"):
@@ -605,7 +605,7 @@ class _Writer:
         except (LogError, FencedError) as error:
             self._reports.append(partial(report, NO_OFFSET, error))
         else:
-            self._reports.append(partial(report, offset, None))
+            self._reports.append(partial(report, offset if offset_known else NO_OFFSET, None))
 
     def close(self) -> None:
         self._closed = True

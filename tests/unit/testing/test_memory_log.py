@@ -6,7 +6,7 @@ import pytest
 
 from moorage.errors import FencedError, LogError, LogUnavailableError
 from moorage.ids import TopicPartition
-from moorage.ports import OffsetSpec, TopicSpec
+from moorage.ports import NO_OFFSET, OffsetSpec, TopicSpec
 from moorage.testing.clocks import ManualClock
 from moorage.testing.memory_log import MemoryCluster, MemoryLog, MemoryTransactionalWriter
 
@@ -69,6 +69,16 @@ class TestDelivery:
         writer.poll()
         assert offsets == [1, 2]
         assert writer.pending_bytes == 0
+
+    def test_the_offset_of_a_message_that_was_sent_again_is_not_known(self, cluster: MemoryCluster) -> None:
+        log = MemoryLog(cluster, immediate=False)
+        writer = log.writer("w")
+        reports: list[tuple[int, LogError | None]] = []
+        writer.append("t", 0, b"a", lambda *report: reports.append(report))
+        log.deliver_one(log.pending()[0], offset_known=False)
+        writer.poll()
+        assert reports == [(NO_OFFSET, None)]
+        assert stored(cluster) == [b"a"]
 
     def test_commit_sends_what_is_queued(self, cluster: MemoryCluster) -> None:
         log = MemoryLog(cluster, immediate=False)

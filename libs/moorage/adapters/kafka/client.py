@@ -92,6 +92,11 @@ class ClientLog:
     def __init__(self, client_id: str) -> None:
         self._client_id = client_id
         self._last_s: dict[str, float] = {}
+        self._muted = False
+
+    def mute(self) -> None:
+        """The client is thrown away: what it says of what it leaves behind is of no interest."""
+        self._muted = True
 
     def log(self, level: int, _format: str, facility: str, _client: str, text: str) -> None:
         """Called by confluent-kafka with a line of librdkafka's log."""
@@ -105,6 +110,6 @@ class ClientLog:
 
     def pass_on(self, level: int, kind: str, text: str) -> None:
         now_s = time.monotonic()
-        if now_s - self._last_s.get(kind, -self.EVERY_S) >= self.EVERY_S:
+        if not self._muted and now_s - self._last_s.get(kind, -self.EVERY_S) >= self.EVERY_S:
             self._last_s[kind] = now_s
             logger.log(min(level, logging.WARNING), "Kafka client %s: %s (%s)", self._client_id, text, kind)

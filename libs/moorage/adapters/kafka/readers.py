@@ -48,6 +48,7 @@ class _Reader:
         self._error: LogError | FencedError | None = None
 
     def close(self) -> None:
+        self._client_log.mute()
         # Letting go of the consumer ends it at once; its own ``close`` talks to the group's coordinator first.
         vars(self).pop("_consumer", None)
 

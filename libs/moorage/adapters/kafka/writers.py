@@ -88,6 +88,7 @@ class KafkaWriter:
         if not self._closed:
             self._closed = True
             self._rejected.clear()
+            self._client_log.mute()
             _discard(self._producer)
             del self._producer
 
@@ -106,7 +107,8 @@ class KafkaRecordWriter:
         self._closed = False
         # Reports of what was stored would cost as much as writing it; of failures the first one is all we need.
         reporting = {"on_delivery": self._on_failure, "delivery.report.only.error": True}
-        self._producer: Producer = create(Producer, {**options, **reporting}, ClientLog(self._name))
+        self._client_log = ClientLog(self._name)
+        self._producer: Producer = create(Producer, {**options, **reporting}, self._client_log)
 
     def init(self) -> None:
         """Nothing to fence."""
@@ -154,6 +156,7 @@ class KafkaRecordWriter:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._client_log.mute()
             _discard(self._producer)
             del self._producer
 
