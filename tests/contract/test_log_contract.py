@@ -646,6 +646,8 @@ class TestTransactions:
         writer.append(*partition, None, b"lost, too")
         writer.close()
         writer.close()
+        with pytest.raises(LogError, match="closed"):
+            writer.commit()
         holder(log, name).close()
         assert values(log, {partition: 0}) == []
 

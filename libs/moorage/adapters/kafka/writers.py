@@ -104,11 +104,10 @@ class KafkaRecordWriter:
         self._name: str = options["client.id"]
         self._timeout_s = timeout_ms / 1000
         self._error: LogError | FencedError | None = None
-        self._closed = False
         # Reports of what was stored would cost as much as writing it; of failures the first one is all we need.
         reporting = {"on_delivery": self._on_failure, "delivery.report.only.error": True}
         self._client_log = ClientLog(self._name)
-        self._producer: Producer = create(Producer, {**options, **reporting}, self._client_log)
+        self._producer: Producer | None = create(Producer, {**options, **reporting}, self._client_log)
 
     def init(self) -> None:
         """Nothing to fence."""
@@ -128,7 +127,7 @@ class KafkaRecordWriter:
         headers: Sequence[Sequence[tuple[str, bytes]] | None] | None,
     ) -> None:
         # ``produce`` with positional arguments costs what ``produce_batch`` costs, which takes no timestamps.
-        produce = self._producer.produce
+        produce = self._open_producer().produce
         if headers is None:
             for key, value, timestamp_ms in zip(keys, values, timestamps_ms, strict=True):
                 try:
@@ -141,38 +140,38 @@ class KafkaRecordWriter:
                 self._produce(topic, value, key, _ANY_PARTITION, None, None, timestamp_ms, fields)
 
     def poll(self) -> None:
-        self._serve(self._producer, 0)
+        self._serve(self._open_producer(), 0)
 
     @property
     def pending_records(self) -> int:
-        return len(self._producer)
+        return len(self._open_producer())
 
     def commit(self) -> None:
-        self._flush(self._producer)
+        self._flush(self._open_producer())
 
     def abort(self) -> None:
         """Nothing to take back."""
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
+        producer, self._producer = self._producer, None
+        if producer is not None:
             self._client_log.mute()
-            _discard(self._producer)
-            del self._producer
+            _discard(producer)
 
     def _produce(self, *arguments: Any) -> None:
         """Queue a message; when the queue is full, as soon as there is room."""
+        producer = self._open_producer()
         deadline_s = time.monotonic() + self._timeout_s
         while True:
             self._check()
             try:
-                return self._producer.produce(*arguments)
+                return producer.produce(*arguments)
             except BufferError:
                 if time.monotonic() > deadline_s:
                     self._fail(LogUnavailableError(f"Kafka client {self._name}: its queue has been full for too long"))
-                self._serve(self._producer, _POLL_S)
+                self._serve(producer, _POLL_S)
             except KafkaException as error:
-                self._serve(self._producer, 0)  # raises the reason, if what we have is but its consequence
+                self._serve(producer, 0)  # raises the reason, if what we have is but its consequence
                 self._fail(translate(f"Kafka client {self._name} can't write to {arguments[0]}", error.args[0]))
 
     def _serve(self, producer: Producer, timeout_s: float) -> None:
@@ -190,9 +189,8 @@ class KafkaRecordWriter:
                 self._fail(LogUnavailableError(f"Kafka client {self._name}: {len(producer)} records are not confirmed"))
             self._serve(producer, _POLL_S)
         self._check()
-        if self._closed:
-            # By the loop's thread meanwhile: what is not outstanding any more may have been dropped.
-            raise LogError(f"Kafka client {self._name} was closed")
+        # Closed meanwhile by the loop's thread? Then what is not outstanding any more may have been dropped.
+        self._open_producer()
 
     def _on_failure(self, error: KafkaError, message: Message) -> None:
         if error.code() not in _PURGED and self._error is None:
@@ -201,6 +199,12 @@ class KafkaRecordWriter:
     def _fail(self, error: LogError | FencedError) -> NoReturn:
         self._error = self._error or error
         raise self._error
+
+    def _open_producer(self) -> Producer:
+        producer = self._producer
+        if producer is None:
+            raise LogError(f"Kafka client {self._name} was closed")
+        return producer
 
     def _check(self) -> None:
         if self._error is not None:
@@ -211,22 +215,22 @@ class KafkaTransactionalWriter(KafkaRecordWriter):
     """``ports.TransactionalWriter``."""
 
     def init(self) -> None:
-        self._call("can't take its transactional id", self._producer.init_transactions)
+        self._call("can't take its transactional id", self._open_producer().init_transactions)
 
     def begin(self) -> None:
         self._check()
         try:
-            self._producer.begin_transaction()
+            self._open_producer().begin_transaction()
         except KafkaException as error:
             self._fail(translate(f"Kafka client {self._name} can't begin a transaction", error.args[0]))
 
     def commit(self) -> None:
-        producer = self._producer
+        producer = self._open_producer()
         self._flush(producer)
         self._call("can't commit its transaction", producer.commit_transaction)
 
     def abort(self) -> None:
-        producer = self._producer
+        producer = self._open_producer()
         _discard(producer)
         self._call("can't abort its transaction", producer.abort_transaction)
 
