@@ -7,11 +7,11 @@ for producers (flow control).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moorage.barrier.gate import InputGate, Verdict
-from moorage.errors import CorruptDataError, MoorageError
+from moorage.errors import CorruptDataError, LogError, MoorageError
 from moorage.graph.job_graph import Exchange
 from moorage.ids import CheckpointId, TopicPartition
 from moorage.messages.barriers import Barrier
@@ -46,18 +46,31 @@ class ExchangeInput:
         """Polled and not offered yet."""
         self._published: dict[str, tuple[int, ...]] = {}
         self._next_housekeeping_ms = 0
+        self._next_offsets = dict(starts)
         reader.assign(starts)
 
     def step(self, on_records: OnRecords, on_barrier: OnBarrier) -> bool:
         """Work off a bounded number of messages; stops early after an alignment."""
         queue = self._queue
         if not queue:
-            queue.extend(self._reader.poll(self._context.settings.max_poll_frames))
+            queue.extend(self._poll())
         worked = bool(queue)
         while queue:
             if self._offer(queue.popleft(), on_records, on_barrier):
                 break
         return worked
+
+    def _poll(self) -> Sequence[LogMessage]:
+        """Exchanges have neither transactions nor compaction, so their offsets have no gaps: a gap is lost frames, and
+        the attempt must end before anything builds on it."""
+        messages = self._reader.poll(self._context.settings.max_poll_frames)
+        for message in messages:
+            tp = TopicPartition(message.topic, message.partition)
+            expected = self._next_offsets[tp]
+            if message.offset != expected:
+                raise LogError(f"{tp.topic}[{tp.partition}]: offset {message.offset} came where {expected} was next")
+            self._next_offsets[tp] = expected + 1
+        return messages
 
     def _offer(self, message: LogMessage, on_records: OnRecords, on_barrier: OnBarrier) -> bool:
         """True when the caller must release before more is offered."""
@@ -115,6 +128,7 @@ class ExchangeInput:
             self._queue = deque(m for m in self._queue if TopicPartition(m.topic, m.partition) not in released.seeks)
             for tp, offset in released.seeks.items():
                 self._reader.seek(tp, offset)
+                self._next_offsets[tp] = offset
         self._queue.extendleft(held.item for held in reversed(released.frames) if isinstance(held.item, LogMessage))
 
     def housekeeping(self, now_ms: int) -> None:
