@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -22,7 +23,7 @@ class Metric(NamedTuple):
     kind: Literal["counter", "gauge"]
     doc: str
     counter: str
-    """Attribute of the counters it is read from."""
+    """Attribute of the counters it is read from; a path with dots goes through their fields."""
     scale: float = 1.0
 
 
@@ -109,6 +110,58 @@ TASK_METRICS = (
         "Transactions that were given up after an error and begun anew.",
         "broken_transactions",
     ),
+    Metric(
+        "moorage_task_checkpoint_acknowledged_id",
+        "gauge",
+        "Newest checkpoint that the subtask has acknowledged; the ones below are of that one.",
+        "acknowledged_checkpoint",
+    ),
+    Metric(
+        "moorage_task_checkpoint_start_delay_seconds",
+        "gauge",
+        "From the trigger to the subtask's first barrier.",
+        "snapshot.start_delay_ms",
+        1e-3,
+    ),
+    Metric(
+        "moorage_task_checkpoint_alignment_seconds",
+        "gauge",
+        "From the first barrier to the last.",
+        "snapshot.alignment_ms",
+        1e-3,
+    ),
+    Metric(
+        "moorage_task_checkpoint_sync_seconds",
+        "gauge",
+        "Synchronous part of the snapshot: the subtask processed nothing.",
+        "snapshot.sync_ms",
+        1e-3,
+    ),
+    Metric(
+        "moorage_task_checkpoint_async_seconds",
+        "gauge",
+        "Asynchronous part of the snapshot: upload, and what was written confirmed by Kafka.",
+        "snapshot.async_ms",
+        1e-3,
+    ),
+    Metric(
+        "moorage_task_checkpoint_held_bytes",
+        "gauge",
+        "Bytes of frames that were held back for the alignment.",
+        "snapshot.held_bytes",
+    ),
+    Metric(
+        "moorage_task_checkpoint_written_bytes",
+        "gauge",
+        "New bytes that the subtask wrote.",
+        "snapshot.written_bytes",
+    ),
+    Metric(
+        "moorage_task_checkpoint_state_bytes",
+        "gauge",
+        "Bytes of everything that the subtask's part of the checkpoint refers to.",
+        "snapshot.state_bytes",
+    ),
 )
 
 WORKER_METRICS = (
@@ -129,8 +182,10 @@ WORKER_METRICS = (
     Metric("moorage_worker_subtask_failures_total", "counter", "Subtasks that failed on this worker.", "failures"),
 )
 
-_SINK_ONLY = ("moorage_sink_",)
-_SOURCE_ONLY = ("moorage_source_",)
+_OF_SINKS = "moorage_sink_"
+_OF_SOURCES = "moorage_source_"
+_NOT_OF_SINKS = "moorage_task_checkpoint_"
+"""An exactly-once sink has no state in a checkpoint and acknowledges none."""
 
 GAUGES = {
     "moorage_worker_slots": "Slots of this worker.",
@@ -166,12 +221,13 @@ class WorkerCollector(Collector):
 
 def _family(metric: Metric, contexts: Iterable[TaskContext]) -> Any:
     kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    read = attrgetter(metric.counter)
     family = kind(metric.name, metric.doc, labels=_TASK_LABELS)
     for context in contexts:
-        if metric.name.startswith(_SINK_ONLY) and not context.vertex.is_committer:
+        if metric.name.startswith(_NOT_OF_SINKS if context.vertex.is_committer else _OF_SINKS):
             continue
-        if metric.name.startswith(_SOURCE_ONLY) and not context.vertex.is_source:
+        if metric.name.startswith(_OF_SOURCES) and not context.vertex.is_source:
             continue
-        value = getattr(context.counters, metric.counter) * metric.scale
+        value = read(context.counters) * metric.scale
         family.add_metric([context.job, context.vertex.vertex, str(context.subtask)], value)
     return family

@@ -11,7 +11,7 @@ from moorage.exchange.result_partition import ExchangeLimits
 from moorage.graph.job_graph import JobVertex
 from moorage.ids import Attempt, CheckpointId, JobId, WorkerId
 from moorage.messages.commands import DeployJob
-from moorage.messages.events import Event, ExchangeProgress
+from moorage.messages.events import CheckpointMetrics, Event, ExchangeProgress
 from moorage.ports import CheckpointStorage, Clock, Executor, Log, LogWriter
 from moorage.state.handles import ByteStreamHandle, FileHandle, StreamHandle
 from moorage.state.operator_state import CheckpointMetadata
@@ -60,6 +60,9 @@ class TaskCounters:
     committed_ms: int = 0
     transactions_replayed: int = 0
     broken_transactions: int = 0
+    acknowledged_checkpoint: int = 0
+    snapshot: CheckpointMetrics = field(default_factory=CheckpointMetrics)
+    """Of the acknowledged checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

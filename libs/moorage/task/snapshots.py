@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from moorage.errors import MoorageError, ObjectExistsError, StorageError
 from moorage.exchange.result_partition import ResultPartition
 from moorage.ids import CheckpointId, OperatorId
@@ -140,7 +142,14 @@ class Snapshots:
         context = self._context
         context.failpoint("after-flush-before-ack")
         states = [(part.operator, part.finish(pending.streams[i])) for i, part in enumerate(pending.parts)]
-        metrics = pending.metrics
+        metrics = msgspec.structs.replace(
+            pending.metrics,
+            async_ms=context.clock.monotonic_ms() - pending.started_ms,
+            written_bytes=sum(len(part.data) for part in pending.parts),
+            state_bytes=sum(state.size_bytes for _, state in states),
+        )
+        context.counters.acknowledged_checkpoint = pending.checkpoint
+        context.counters.snapshot = metrics
         context.report(
             AcknowledgeCheckpoint(
                 worker=context.worker,
@@ -149,15 +158,7 @@ class Snapshots:
                 vertex=context.vertex.vertex,
                 subtask=context.subtask,
                 checkpoint=pending.checkpoint,
-                metrics=CheckpointMetrics(
-                    start_delay_ms=metrics.start_delay_ms,
-                    alignment_ms=metrics.alignment_ms,
-                    sync_ms=metrics.sync_ms,
-                    async_ms=context.clock.monotonic_ms() - pending.started_ms,
-                    held_bytes=metrics.held_bytes,
-                    written_bytes=sum(len(part.data) for part in pending.parts),
-                    state_bytes=sum(state.size_bytes for _, state in states),
-                ),
+                metrics=metrics,
                 operators=tuple(OperatorSnapshot(operator=operator, state=state) for operator, state in states),
             )
         )
