@@ -12,6 +12,7 @@ from moorage.checkpoint.notices import CheckpointAborted
 from moorage.cluster.protocol import (
     AttemptFailed,
     CheckpointUnreadable,
+    JobWaiting,
     LogReachability,
     MessageDropped,
     SinksCommitted,
@@ -28,6 +29,7 @@ _LEVELS: dict[type[Notice], int] = {
     CallRepeated: logging.WARNING,
     CheckpointAborted: logging.WARNING,
     LogReachability: logging.WARNING,
+    JobWaiting: logging.WARNING,
     WorkerGone: logging.WARNING,
     MessageDropped: logging.DEBUG,
     SinksCommitted: logging.DEBUG,

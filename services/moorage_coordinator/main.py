@@ -108,6 +108,7 @@ class _Service:
             clock=self._clock,
             on_notice=self._notice,
             on_reply=self.desk.answer,
+            on_call=metrics.call,
         )
 
     def run(self, stop: StopFlag, loop_time: LoopTime) -> None:
@@ -134,7 +135,7 @@ class _Service:
         now_s = time.monotonic()
         if now_s >= self._metrics_at_s:
             self._metrics_at_s = now_s + _METRICS_INTERVAL_S
-            self._metrics.update(self._process.core)
+            self._metrics.update(self._process.core, self._process.events_delay_ms)
         return has_worked
 
     def _wait(self, seconds: float) -> None:

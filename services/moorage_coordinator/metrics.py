@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -15,6 +15,7 @@ from moorage.cluster.protocol import (
     AttemptStarted,
     CheckpointUnreadable,
     JobStatusChanged,
+    JobWaiting,
     LeadershipChanged,
     LeaderState,
     LogReachability,
@@ -23,8 +24,10 @@ from moorage.cluster.protocol import (
     WorkerGone,
     WorkerJoined,
 )
+from moorage.cluster.views import JobCounts
 from moorage.coordinator_process.process import MalformedMessage, MessageLost
 from moorage.effects import CallRepeated, Notice
+from moorage.ids import JobId
 from moorage.messages.registry import JobStatus
 from moorage_service.runtime import LoopTime
 
@@ -48,6 +51,9 @@ METRICS: Sequence[Metric] = (
         ("job", "outcome", "reason"),
     ),
     Metric("moorage_checkpoints_triggered_total", "counter", "Checkpoints triggered.", ("job",)),
+    Metric("moorage_checkpoints_in_progress", "gauge", "Checkpoints triggered and not decided yet.", ("job",)),
+    Metric("moorage_checkpoint_interval_seconds", "gauge", "Interval of periodic checkpoints; 0: none.", ("job",)),
+    Metric("moorage_checkpoint_timeout_seconds", "gauge", "A checkpoint that takes longer is aborted.", ("job",)),
     Metric(
         "moorage_checkpoint_duration_seconds",
         "histogram",
@@ -55,9 +61,27 @@ METRICS: Sequence[Metric] = (
         ("job",),
     ),
     Metric(
+        "moorage_checkpoint_start_delay_seconds",
+        "histogram",
+        "Longest time in a completed checkpoint from its trigger to a subtask's first barrier.",
+        ("job",),
+    ),
+    Metric(
         "moorage_checkpoint_alignment_seconds",
         "histogram",
         "Longest alignment of a subtask in a completed checkpoint.",
+        ("job",),
+    ),
+    Metric(
+        "moorage_checkpoint_sync_seconds",
+        "histogram",
+        "Longest synchronous part of a subtask's snapshot in a completed checkpoint: it stops processing.",
+        ("job",),
+    ),
+    Metric(
+        "moorage_checkpoint_async_seconds",
+        "histogram",
+        "Longest asynchronous part of a subtask's snapshot in a completed checkpoint: upload and flush.",
         ("job",),
     ),
     Metric(
@@ -73,9 +97,11 @@ METRICS: Sequence[Metric] = (
     Metric(
         "moorage_checkpoint_last_completed_timestamp_seconds",
         "gauge",
-        "When it was completed; its age is the lag.",
+        "When it was completed; before the first one, when the job was submitted.",
         ("job",),
     ),
+    Metric("moorage_checkpoint_restored_id", "gauge", "Checkpoint that the job was last restored from.", ("job",)),
+    Metric("moorage_checkpoint_restored_timestamp_seconds", "gauge", "When it was.", ("job",)),
     Metric(
         "moorage_checkpoints_unreadable_total",
         "counter",
@@ -95,10 +121,16 @@ METRICS: Sequence[Metric] = (
     Metric("moorage_coordinator_slots", "gauge", "Slots of all workers."),
     Metric("moorage_coordinator_slots_free", "gauge", "Slots that no job holds."),
     Metric("moorage_coordinator_jobs", "gauge", "Jobs by status.", ("status",)),
+    Metric(
+        "moorage_coordinator_heartbeat_age_seconds",
+        "gauge",
+        "Since the last heartbeat of the worker that was silent for the longest.",
+    ),
     Metric("moorage_coordinator_workers_joined_total", "counter", "Worker incarnations that registered."),
     Metric("moorage_coordinator_workers_gone_total", "counter", "Workers that were lost, were replaced or left."),
     Metric("moorage_coordinator_attempts_started_total", "counter", "Deployments.", ("job",)),
     Metric("moorage_coordinator_attempts_failed_total", "counter", "Attempts that failed.", ("job",)),
+    Metric("moorage_coordinator_job_waits_total", "counter", "Starts that had to wait for slots.", ("job",)),
     Metric(
         "moorage_coordinator_recovery_seconds",
         "histogram",
@@ -126,7 +158,30 @@ METRICS: Sequence[Metric] = (
         "Calls of registry or storage that got no answer at first.",
         ("operation",),
     ),
+    Metric(
+        "moorage_coordinator_call_seconds",
+        "histogram",
+        "Calls of registry, storage and Kafka's administration, failed ones too.",
+        ("operation",),
+    ),
+    Metric("moorage_coordinator_calls_failed_total", "counter", "Those that failed.", ("operation",)),
+    Metric(
+        "moorage_coordinator_events_delay_seconds",
+        "gauge",
+        "How long the newest message that was read from the events topic had waited there.",
+    ),
     Metric("moorage_coordinator_loop_busy_seconds_total", "counter", "Time that the loop was not waiting."),
+)
+
+_OF_LIVE_JOBS = (
+    "moorage_checkpoints_in_progress",
+    "moorage_checkpoint_interval_seconds",
+    "moorage_checkpoint_timeout_seconds",
+    "moorage_checkpoint_last_completed_id",
+    "moorage_checkpoint_last_completed_timestamp_seconds",
+    "moorage_checkpoint_last_state_bytes",
+    "moorage_checkpoint_restored_id",
+    "moorage_checkpoint_restored_timestamp_seconds",
 )
 
 
@@ -147,11 +202,15 @@ class CoordinatorMetrics:
                     self._histograms[name] = Histogram(name, doc, labels, buckets=_DURATIONS_S, registry=registry)
         self._loop_time = loop_time
         self._counted_busy_ns = 0
+        self._live_jobs: set[JobId] = set()
         self._gauges["moorage_coordinator_log_reachable"].set(1)
 
-    def update(self, core: CoordinatorCore) -> None:
+    def update(self, core: CoordinatorCore, events_delay_ms: int = 0) -> None:
         """Set what is looked up instead of reported; now and then."""
         counts = core.counts()
+        self._set("moorage_coordinator_heartbeat_age_seconds", counts.silence_ms / 1e3)
+        self._set("moorage_coordinator_events_delay_seconds", events_delay_ms / 1e3)
+        self._update_jobs(counts.live_jobs)
         self._set("moorage_coordinator_is_leader", core.state is LeaderState.LEADING)
         self._set("moorage_coordinator_epoch", core.epoch)
         self._set("moorage_coordinator_workers", counts.workers)
@@ -163,6 +222,29 @@ class CoordinatorMetrics:
         self._count("moorage_coordinator_loop_busy_seconds_total", amount=(busy_ns - self._counted_busy_ns) / 1e9)
         self._counted_busy_ns = busy_ns
 
+    def _update_jobs(self, jobs: Mapping[JobId, JobCounts]) -> None:
+        """Jobs that have ended, and all of them at a coordinator that leads no more, are not shown any longer."""
+        for job in self._live_jobs - jobs.keys():
+            for name in _OF_LIVE_JOBS:
+                self._gauges[name].remove(job)
+        self._live_jobs = set(jobs)
+        for job, counts in jobs.items():
+            self._set("moorage_checkpoints_in_progress", counts.in_progress, job)
+            self._set("moorage_checkpoint_interval_seconds", counts.checkpoint_interval_ms / 1e3, job)
+            self._set("moorage_checkpoint_timeout_seconds", counts.checkpoint_timeout_ms / 1e3, job)
+            self._set("moorage_checkpoint_last_completed_timestamp_seconds", counts.completed_ms / 1e3, job)
+            if (last := counts.last_completed) is not None:
+                self._set("moorage_checkpoint_last_completed_id", last.checkpoint, job)
+                self._set("moorage_checkpoint_last_state_bytes", last.state_bytes, job)
+            if (restored := counts.restored) is not None:
+                self._set("moorage_checkpoint_restored_id", restored.checkpoint, job)
+                self._set("moorage_checkpoint_restored_timestamp_seconds", restored.restored_ms / 1e3, job)
+
+    def call(self, operation: str, duration_ms: int, ok: bool) -> None:
+        """A call has ended."""
+        self._observe("moorage_coordinator_call_seconds", duration_ms / 1e3, operation)
+        self._count("moorage_coordinator_calls_failed_total", operation, amount=not ok)
+
     def notice(self, notice: Notice) -> None:
         match notice:
             case CheckpointTriggered(job=job):
@@ -172,6 +254,8 @@ class CoordinatorMetrics:
             case CheckpointAborted(job=job, checkpoint=checkpoint, reason=reason):
                 outcome = "refused" if checkpoint is None else "failed"
                 self._count("moorage_checkpoints_total", job, outcome, reason.label)
+            case JobWaiting(job=job):
+                self._count("moorage_coordinator_job_waits_total", job)
             case CheckpointUnreadable(job=job):
                 self._count("moorage_checkpoints_unreadable_total", job)
             case SinksCommitted(job=job, committed_ms=committed_ms):
@@ -209,10 +293,10 @@ class CoordinatorMetrics:
         self._count("moorage_checkpoints_total", job, "completed", "")
         self._count("moorage_checkpoint_written_bytes_total", job, amount=notice.written_bytes)
         self._observe("moorage_checkpoint_duration_seconds", notice.duration_ms / 1e3, job)
+        self._observe("moorage_checkpoint_start_delay_seconds", notice.start_delay_ms / 1e3, job)
         self._observe("moorage_checkpoint_alignment_seconds", notice.alignment_ms / 1e3, job)
-        self._set("moorage_checkpoint_last_state_bytes", notice.state_bytes, job)
-        self._set("moorage_checkpoint_last_completed_id", notice.checkpoint, job)
-        self._set("moorage_checkpoint_last_completed_timestamp_seconds", notice.completed_ms / 1e3, job)
+        self._observe("moorage_checkpoint_sync_seconds", notice.sync_ms / 1e3, job)
+        self._observe("moorage_checkpoint_async_seconds", notice.async_ms / 1e3, job)
 
     def _count(self, name: str, *labels: str, amount: float = 1) -> None:
         counter = self._counters[name]

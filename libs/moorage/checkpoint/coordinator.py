@@ -22,10 +22,10 @@ from moorage.checkpoint.failure_manager import CheckpointFailureManager
 from moorage.checkpoint.fates import Fates
 from moorage.checkpoint.notices import (
     CheckpointAborted,
-    CheckpointCompleted,
     CheckpointDone,
     CheckpointFailed,
     CheckpointTriggered,
+    completed_notice,
 )
 from moorage.checkpoint.pending import AcknowledgeOutcome, PendingCheckpoint, PendingState, paths_written_for
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
@@ -86,16 +86,21 @@ class CheckpointCoordinator:
         self._execution: Execution | None = None
         """The running attempt; None: no checkpoints now."""
         self._plan: CheckpointPlan | None = None
+        self._base = CheckpointId(0)
+        """What increments build on: the newest completed checkpoint in the history of the running attempt. Not the newest
+        that is retained after a restart from an older one."""
         self._triggering: CheckpointRequest | None = None
         """Waits for its id."""
         self._pending: dict[CheckpointId, PendingCheckpoint] = {}
 
     # --- life of an attempt ------------------------------------------------------------------------------------------
 
-    def start(self, execution: Execution) -> None:
-        """An attempt runs: checkpoints are taken as soon as its subtasks do."""
+    def start(self, execution: Execution, restored: CheckpointId | None) -> None:
+        """An attempt runs, that started from ``restored``: checkpoints are taken as soon as its subtasks run."""
         self._execution = execution
         self._plan = checkpoint_plan(execution)
+        own = [record.checkpoint for record in self.completed.retained() if record.attempt == execution.attempt]
+        self._base = max(own, default=restored or CheckpointId(0))
         self._decider.start(self._effects.now_ms)
         self._failures.reset()
         self.sink_commits.restarted()
@@ -176,13 +181,12 @@ class CheckpointCoordinator:
         if blocker := find_not_running(self._execution, self._plan):
             self._refuse(request, Reason.NOT_ALL_REQUIRED_TASKS_RUNNING, str(blocker))
             return
-        latest = self.completed.latest
         pending = PendingCheckpoint(
             checkpoint,
             attempt,
             self._plan,
             self._graph.max_parallelism,
-            base=CheckpointId(0) if latest is None else latest.checkpoint,
+            base=self._base,
             triggered_ms=effects.wall_ms,
             deadline_ms=effects.now_ms + self._config.timeout_ms,
             client=request.client,
@@ -321,6 +325,8 @@ class CheckpointCoordinator:
         pending.go(PendingState.COMPLETED)
         del self._pending[checkpoint]
         self._fates.completed(checkpoint)
+        if self._execution is not None and self._execution.attempt == pending.attempt:
+            self._base = checkpoint
         gone = self.completed.add(record, subsumed)
         stats = self.stats.completed(record)
         self.stats.discarded([old.checkpoint for old in gone])
@@ -335,18 +341,7 @@ class CheckpointCoordinator:
             effects.cleanup(TrimExchange(epoch=effects.epoch, job=self._job))
         if pending.client is not None:
             effects.reply(pending.client, CheckpointDone(checkpoint, record.metadata_path))
-        effects.report(
-            CheckpointCompleted(
-                job=self._job,
-                attempt=pending.attempt,
-                checkpoint=checkpoint,
-                duration_ms=stats.duration_ms,
-                state_bytes=stats.state_bytes,
-                written_bytes=stats.written_bytes,
-                alignment_ms=max(task.alignment_ms for task in stats.tasks),
-                completed_ms=record.completed_ms,
-            )
-        )
+        effects.report(completed_notice(self._job, record, stats))
         for older in [p for p in self._pending.values() if p.checkpoint < checkpoint]:
             self._abort(older, Reason.SUBSUMED)
         self._register_next()

@@ -348,7 +348,9 @@ class CoordinatorCore:
             workers=len(free),
             slots=sum(worker.slots for worker in self._workers.all()),
             free_slots=sum(free.values()),
+            silence_ms=max((self._effects.now_ms - worker.last_seen_ms for worker in self._workers.all()), default=0),
             jobs=Counter(job.status for job in self._jobs.values()),
+            live_jobs={name: job.counts() for name, job in self._jobs.items() if not job.status.is_terminal},
         )
 
     def validate(self) -> None:

@@ -36,16 +36,17 @@ from moorage.cluster.protocol import (
     AttemptFailed,
     AttemptRunning,
     AttemptStarted,
-    CheckpointUnreadable,
     ClusterConfig,
     DropReason,
     JobAccepted,
     JobStatusChanged,
+    JobWaiting,
     SinksCommitted,
 )
+from moorage.cluster.restore import RestoreChoice, RestoreState
 from moorage.cluster.scheduler import SlotPool
-from moorage.cluster.views import FailureView, JobView, SubtaskView
-from moorage.effects import CallError, Effects, JobHistory, SaveJob, StartAttempt, VerifyMetadata
+from moorage.cluster.views import FailureView, JobCounts, JobView, SubtaskView
+from moorage.effects import CallError, Effects, JobHistory, SaveJob, StartAttempt
 from moorage.failover.strategies import GiveUp, RestartAfter, restart_strategy
 from moorage.graph.execution import Execution, ExecutionState, UpdateOutcome
 from moorage.ids import Attempt, CheckpointId, JobId, SubtaskId, WorkerId, worker_name
@@ -105,9 +106,8 @@ class Job:
         self._failure = self.record.failure
         # What a new attempt waits for.
         self._restart_at_ms = 0
-        self._verified: CheckpointId | None = None
-        self._is_verifying = False
-        self._unreadable: list[CheckpointId] = []
+        self._restore = RestoreChoice(effects, self.record.job, self.checkpoints.completed, self.advance)
+        self._has_reported_waiting = False
         self._is_storing = False
         """The registry was asked to change the record: one such call at a time."""
         # While an attempt is deployed or stops.
@@ -280,8 +280,8 @@ class Job:
         match self._strategy.failed(effects.now_ms, self._jitter()):
             case RestartAfter(delay_ms):
                 self._restart_at_ms = effects.now_ms + delay_ms
-                self._verified = None
-                self._unreadable.clear()
+                self._restore.reset()
+                self._has_reported_waiting = False
                 self._set_status(JobStatus.RESTARTING, f"restarts in {delay_ms} ms: {cause}")
                 self.checkpoints.suspend(CheckpointFailureReason.JOB_FAILOVER)
                 self._stop_subtasks()
@@ -293,25 +293,23 @@ class Job:
     # --- start -------------------------------------------------------------------------------------------------------
 
     def _advance_start(self) -> None:
-        if self._waits_for_facts() or self._is_verifying or self._is_storing:
+        waits = self._effects.now_ms < self._restart_at_ms or self.checkpoints.has_unknown_outcome
+        if waits or self._is_storing:
             return
-        restored = self.checkpoints.completed.restorable(self._unreadable)
-        if restored is None and self._unreadable:
-            tried = ", ".join(str(checkpoint) for checkpoint in self._unreadable)
-            self._give_up(f"{self._failure} (not restarted: no retained checkpoint can be read, tried {tried})")
-            return
-        if restored is not None and restored.checkpoint != self._verified:
-            self._is_verifying = True
-            self._effects.call(
-                VerifyMetadata(record=restored),
-                partial(self._readable, restored),
-                partial(self._not_readable, restored),
-                repeats=True,
-            )
-            return
+        match self._restore.decide():
+            case RestoreState.CHECKING:
+                return
+            case RestoreState.UNREADABLE:
+                tried = ", ".join(str(checkpoint) for checkpoint in self._restore.unreadable)
+                self._give_up(f"{self._failure} (not restarted: no retained checkpoint can be read, tried {tried})")
+                return
+            case RestoreState.READY:
+                pass
+        restored = self._restore.checkpoint
         graph = self.record.graph
         slots = self._pool.offer(graph.slots, self.record.slots)
         if slots is None:
+            self._report_waiting()
             return
         attempt = Attempt(self.attempt + 1)
         record = msgspec.structs.replace(
@@ -338,26 +336,12 @@ class Job:
             repeats=True,
         )
 
-    def _waits_for_facts(self) -> bool:
-        return self._effects.now_ms < self._restart_at_ms or self.checkpoints.has_unknown_outcome
-
     def _needed_after(self, restored: CheckpointRecord | None) -> CheckpointId:
         """Segments of the lineage that end here or before are needed by nobody."""
         commits = self.checkpoints.sink_commits
         if restored is None or commits.has_sinks:
             return commits.floor or CheckpointId(0)
         return restored.checkpoint
-
-    def _readable(self, restored: CheckpointRecord, _: None) -> None:
-        self._is_verifying = False
-        self._verified = restored.checkpoint
-        self.advance()
-
-    def _not_readable(self, restored: CheckpointRecord, error: CallError) -> None:
-        self._is_verifying = False
-        self._unreadable.append(restored.checkpoint)
-        self._effects.report(CheckpointUnreadable(job=self.job, checkpoint=restored.checkpoint, detail=error.detail))
-        self.advance()
 
     def _started(self, record: JobRecord, restored: CheckpointRecord | None) -> None:
         self._is_storing = False
@@ -373,7 +357,7 @@ class Job:
         self._restored = restored
         if restored is not None:
             self.checkpoints.stats.restored(restored, effects.wall_ms)
-        self.checkpoints.start(self._execution)
+        self.checkpoints.start(self._execution, record.restored_checkpoint)
         self._deploy()
         self._deadline_ms = effects.now_ms + self._silence_allowed_ms()
         effects.report(AttemptStarted(job=self.job, attempt=self.attempt, restored=record.restored_checkpoint))
@@ -408,7 +392,7 @@ class Job:
         self._execution = self._new_execution(ExecutionState.RECONCILING)
         self._pool.hold(self.job, self.record.slots)
         self._status_since_ms[JobStatus.RUNNING] = self._effects.wall_ms
-        self.checkpoints.start(self._execution)
+        self.checkpoints.start(self._execution, self.record.restored_checkpoint)
         self._deadline_ms = self._effects.now_ms + self._silence_allowed_ms()
         # First ask; then tell those who may not have heard the earlier leader's DeployJob.
         self._repeat_at_ms = self._effects.now_ms + self._config.heartbeat_interval_ms
@@ -548,6 +532,12 @@ class Job:
         """The workers of the attempt."""
         return [] if self._execution is None else list(dict.fromkeys(self._execution.slots))
 
+    def _report_waiting(self) -> None:
+        """Once per start: people may have to add workers."""
+        if not self._has_reported_waiting:
+            self._has_reported_waiting = True
+            self._effects.report(JobWaiting(job=self.job, waiting_for=self.waiting_for() or ""))
+
     def waiting_for(self) -> str | None:
         """What a job that should run waits for, in words."""
         if self.status not in (JobStatus.CREATED, JobStatus.RESTARTING):
@@ -556,7 +546,7 @@ class Job:
             return f"the back-off, {self._restart_at_ms - self._effects.now_ms} ms more"
         if self.checkpoints.has_unknown_outcome:
             return "the registry, which has not answered whether a checkpoint is complete"
-        if self._is_verifying:
+        if self._restore.is_checking:
             return "the checkpoint storage, to read the latest checkpoint"
         if self._is_storing:
             return "the registry, to start the attempt"
@@ -584,7 +574,20 @@ class Job:
             failures=tuple(self._failures),
             checkpoints=self.checkpoints.stats.snapshot(),
             retained=tuple(self.checkpoints.completed.retained()),
-            unreadable=tuple(self._unreadable),
+            unreadable=tuple(self._restore.unreadable),
+        )
+
+    def counts(self) -> JobCounts:
+        config = self.record.graph.checkpoint
+        stats = self.checkpoints.stats.snapshot()
+        latest = self.checkpoints.completed.latest
+        return JobCounts(
+            checkpoint_interval_ms=config.interval_ms,
+            checkpoint_timeout_ms=config.timeout_ms,
+            in_progress=stats.counts.in_progress,
+            last_completed=latest,
+            completed_ms=self.record.submitted_ms if latest is None else latest.completed_ms,
+            restored=stats.latest_restored,
         )
 
     def validate(self) -> None:

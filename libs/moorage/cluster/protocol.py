@@ -159,6 +159,13 @@ class JobStatusChanged(Notice, frozen=True, kw_only=True):
     reason: str
 
 
+class JobWaiting(Notice, frozen=True, kw_only=True):
+    """A job can't be started yet for want of slots."""
+
+    job: JobId
+    waiting_for: str
+
+
 class AttemptStarted(Notice, frozen=True, kw_only=True):
     job: JobId
     attempt: Attempt

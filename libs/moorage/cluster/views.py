@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from moorage.checkpoint.stats import CheckpointStatsSnapshot
+from moorage.checkpoint.stats import CheckpointStatsSnapshot, RestoredStats
 from moorage.graph.execution import ExecutionState
 from moorage.graph.job_graph import JobGraph
 from moorage.ids import Attempt, CheckpointId, Epoch, JobId, SubtaskId, WorkerId
@@ -70,10 +70,26 @@ class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
     workers: tuple[WorkerView, ...]
 
 
+class JobCounts(NamedTuple):
+    """A job that has not ended."""
+
+    checkpoint_interval_ms: int
+    checkpoint_timeout_ms: int
+    in_progress: int
+    last_completed: CheckpointRecord | None
+    completed_ms: int
+    """Wall clock at which the last checkpoint was completed; before the first one, at which the job was submitted."""
+    restored: RestoredStats | None
+    """The last time that this leader restored the job; None: it did not."""
+
+
 class ClusterCounts(NamedTuple):
     """What this leader has; a standby has nothing."""
 
     workers: int
     slots: int
     free_slots: int
+    silence_ms: int
+    """Since the last heartbeat of the worker that was silent for the longest."""
     jobs: Mapping[JobStatus, int]
+    live_jobs: Mapping[JobId, JobCounts]

@@ -63,7 +63,8 @@ class CoordinatorProcess:
     ``step`` never blocks: what blocks goes to ``executor``, whose results its owner hands back between two steps.
     ``storage_executor``, if there is one, takes the calls of the checkpoint storage, so that a slow one holds up
     neither the lease nor anything else. ``on_notice`` gets what people want to see, ``on_reply`` the answers to
-    ``request``; both are called from the loop.
+    ``request``, ``on_call`` each call that ended: its operation, how long it took, whether it went well. All are called
+    from the loop.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class CoordinatorProcess:
         storage_executor: Executor | None = None,
         on_notice: Callable[[Notice], None] = lambda _: None,
         on_reply: Callable[[int, object], None] = lambda _request, _result: None,
+        on_call: Callable[[str, int, bool], None] = lambda _operation, _duration_ms, _ok: None,
     ) -> None:
         self.core = core
         self._registry = registry
@@ -88,6 +90,9 @@ class CoordinatorProcess:
         self._clock = clock
         self._on_notice = on_notice
         self._on_reply = on_reply
+        self._on_call = on_call
+        self.events_delay_ms = 0
+        """How long the newest event that was read had waited in the log."""
         self._now_ms = 0
         self._reader: LogReader | None = None
         self._broadcaster = Broadcaster(log, lambda kind, why: on_notice(MessageLost(kind=kind, detail=why)))
@@ -147,12 +152,15 @@ class CoordinatorProcess:
         is_storage = isinstance(operation, WriteMetadata | VerifyMetadata)
         executor = self._storage_executor if is_storage else self._executor
         run = partial(run_call, operation, registry=self._registry, storage=self._storage, log=self._log)
-        executor.submit(run, partial(self._finished, call, isinstance(operation, FollowEvents)))
+        executor.submit(run, partial(self._finished, call, operation, self._clock.monotonic_ms()))
 
-    def _finished(self, call: int, follows_events: bool, result: Any, error: Exception | None) -> None:
+    def _finished(
+        self, call: int, operation: Operation[Any], started_ms: int, result: Any, error: Exception | None
+    ) -> None:
         if error is not None and not isinstance(error, MoorageError):
             raise error
-        if error is None and follows_events and self.core.state is LeaderState.LOADING:
+        self._on_call(type(operation).__name__, self._clock.monotonic_ms() - started_ms, error is None)
+        if error is None and isinstance(operation, FollowEvents) and self.core.state is LeaderState.LOADING:
             self._follow(result)
         self._handle(CallFinished(call, result, None if error is None else call_error(error)))
 
@@ -178,6 +186,7 @@ class CoordinatorProcess:
                 self._on_notice(MalformedMessage(topic=message.topic, offset=message.offset, detail=str(error)))
                 continue
             self._handle(Received(event))
+        self.events_delay_ms = max(0, self._clock.wall_ms() - messages[-1].timestamp_ms) if messages else 0
         return bool(messages)
 
     def _disconnect(self) -> None:

@@ -13,6 +13,7 @@ from moorage.cluster.protocol import (
     AttemptRunning,
     CheckpointUnreadable,
     DropReason,
+    JobWaiting,
     LogReachability,
     MessageDropped,
     WorkerGone,
@@ -21,7 +22,7 @@ from moorage.coordinator_process.process import MalformedMessage, MessageLost
 from moorage.errors import LogError, LogUnavailableError, RegistryUnavailableError, StorageError
 from moorage.graph.job_graph import CheckpointConfig, RestartConfig
 from moorage.ids import Attempt, SubtaskId, WorkerId
-from moorage.messages.commands import CancelJob, DeployJob, ReportStatus
+from moorage.messages.commands import CancelJob, DeployJob, ReportStatus, TriggerCheckpoint
 from moorage.messages.events import SubtaskState
 from moorage.messages.registry import JobStatus
 from moorage.naming import metadata_path
@@ -139,6 +140,7 @@ def test_a_job_waits_for_slots() -> None:
     world.run_until(lambda: leader.job(JOB).status is JobStatus.RESTARTING)
     world.run(2_000)
     assert leader.job(JOB).waiting_for == "slots: it needs 2, 1 are free"
+    assert len(leader.noticed(JobWaiting)) == 1
     world.add_worker("w3", slots=1)
     world.run_until(lambda: recovered(world, 2))
 
@@ -223,6 +225,13 @@ def test_a_corrupt_newest_checkpoint_makes_way_for_the_next_older(world: World) 
     assert unreadable.checkpoint == newest
     assert "checksum" in unreadable.detail
     assert leader.job(JOB).unreadable == (newest,)
+    # What was restored is what increments build on, not the newest that is retained.
+    for worker in world.workers:
+        worker.acknowledges = True
+    triggered = len(world.commands(TriggerCheckpoint))
+    world.run_until(lambda: world.registry.checkpoints(JOB)[-1].checkpoint > newest)
+    assert world.commands(TriggerCheckpoint)[triggered].base == older
+    assert world.registry.checkpoints(JOB)[-1].base == older
 
 
 def test_a_job_none_of_whose_checkpoints_can_be_read_fails_and_says_so(world: World) -> None:

@@ -31,7 +31,7 @@ from moorage.ids import Attempt, CheckpointId, Epoch, SubtaskId, WorkerId
 from moorage.messages.events import SubtaskState
 from moorage_coordinator.desk import RequestDesk
 from moorage_coordinator.journal import Journal, line
-from moorage_coordinator.metrics import METRICS, CoordinatorMetrics
+from moorage_coordinator.metrics import _OF_LIVE_JOBS, METRICS, CoordinatorMetrics
 from moorage_service.runtime import LoopTime
 
 COMPLETED = CheckpointCompleted(
@@ -41,7 +41,10 @@ COMPLETED = CheckpointCompleted(
     duration_ms=48,
     state_bytes=1_200,
     written_bytes=400,
+    start_delay_ms=3,
     alignment_ms=7,
+    sync_ms=1,
+    async_ms=30,
     completed_ms=1_700_000_000_000,
 )
 ABORTED = CheckpointAborted(
@@ -69,7 +72,7 @@ def registry() -> CollectorRegistry:
 def test_a_line_names_the_event_and_every_id() -> None:
     assert line(COMPLETED) == (
         "checkpoint completed job=orders attempt=2 checkpoint=7 duration_ms=48 state_bytes=1200 written_bytes=400"
-        " alignment_ms=7 completed_ms=1700000000000"
+        " start_delay_ms=3 alignment_ms=7 sync_ms=1 async_ms=30 completed_ms=1700000000000"
     )
     assert line(ABORTED) == (
         "checkpoint aborted job=orders attempt=2 checkpoint=8 reason=declined_storage"
@@ -128,9 +131,10 @@ def test_metrics_of_a_checkpoint(registry: CollectorRegistry) -> None:
     assert value("moorage_checkpoints_total", outcome="failed", reason="declined_storage") == 1
     assert value("moorage_checkpoint_duration_seconds_sum") == pytest.approx(0.048)
     assert value("moorage_checkpoint_written_bytes_total") == 400
-    assert value("moorage_checkpoint_last_state_bytes") == 1_200
-    assert value("moorage_checkpoint_last_completed_id") == 7
-    assert value("moorage_checkpoint_last_completed_timestamp_seconds") == 1_700_000_000
+    assert value("moorage_checkpoint_start_delay_seconds_sum") == pytest.approx(0.003)
+    assert value("moorage_checkpoint_alignment_seconds_sum") == pytest.approx(0.007)
+    assert value("moorage_checkpoint_sync_seconds_sum") == pytest.approx(0.001)
+    assert value("moorage_checkpoint_async_seconds_sum") == pytest.approx(0.03)
 
 
 def test_a_first_start_is_no_recovery(registry: CollectorRegistry) -> None:
@@ -153,6 +157,7 @@ def test_the_whole_life_of_a_job_in_metrics(registry: CollectorRegistry) -> None
     metrics = CoordinatorMetrics(registry, loop_time)
     world = running_world(orders_graph(2, checkpoint=CheckpointConfig(interval_ms=100)))
     leader = world.coordinators[0]
+    world.run(500)
     world.workers[0].report(JOB, Attempt(1), SubtaskId(TOTALS, 0), SubtaskState.FAILED, "boom")
     world.run(2_000)
     for notice in leader.notices:
@@ -170,11 +175,27 @@ def test_the_whole_life_of_a_job_in_metrics(registry: CollectorRegistry) -> None
     assert sample("moorage_coordinator_recovery_seconds_count", {"job": "orders"}) == 1
     assert sample("moorage_coordinator_loop_busy_seconds_total") == 2.5
     assert (sample("moorage_sink_commits_heard_timestamp_seconds", {"job": "orders"}) or 0) > 1_700_000_000
+    assert 0 < (sample("moorage_coordinator_heartbeat_age_seconds") or 0) < 6
+    of_live_jobs = {name: sample(name, {"job": "orders"}) for name in _OF_LIVE_JOBS}
+    assert all(value is not None for value in of_live_jobs.values())
+    assert of_live_jobs["moorage_checkpoint_interval_seconds"] == 0.1
+    assert of_live_jobs["moorage_checkpoint_last_completed_id"] > of_live_jobs["moorage_checkpoint_restored_id"] > 0
     leader.process.stop()
     world.run(50)
     metrics.update(leader.core)
     assert sample("moorage_coordinator_is_leader") == 0
     assert sample("moorage_coordinator_workers") == 0
+    assert all(sample(name, {"job": "orders"}) is None for name in _OF_LIVE_JOBS)
+
+
+def test_calls_are_timed_and_failed_ones_counted(registry: CollectorRegistry) -> None:
+    metrics = CoordinatorMetrics(registry, LoopTime())
+    metrics.call("RenewLease", 4, True)
+    metrics.call("RenewLease", 5_000, False)
+    of = {"operation": "RenewLease"}
+    assert registry.get_sample_value("moorage_coordinator_call_seconds_count", of) == 2
+    assert registry.get_sample_value("moorage_coordinator_call_seconds_sum", of) == pytest.approx(5.004)
+    assert registry.get_sample_value("moorage_coordinator_calls_failed_total", of) == 1
 
 
 def test_names_and_words_follow_the_conventions(registry: CollectorRegistry) -> None:
