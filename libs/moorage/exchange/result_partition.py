@@ -15,7 +15,7 @@ never held up.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from moorage.errors import LogError, MoorageError, RecordError
@@ -23,12 +23,12 @@ from moorage.graph.job_graph import Exchange, ExchangeKind
 from moorage.ids import Attempt
 from moorage.ports import NO_OFFSET, LogWriter
 from moorage.serde.frames import ColumnCodec, Columns, FrameKind, Headers, encode_frame
-from moorage.state.key_groups import key_bytes, key_group, key_group_range
+from moorage.state.key_groups import is_plain_key, key_group, key_group_range
 
 _ROUTES_MAX = 1 << 17
 """Keys whose buffer is remembered, so that most records cost a dict lookup and no hash of their bytes."""
 
-_CHECKED_ONCE = (dict, list, str, int, float, bool, bytes, tuple, type(None))
+_PLAIN_VALUES = (dict, list, str, int, float, bytes, tuple, type(None))
 
 
 class ExchangeLimits:
@@ -63,6 +63,22 @@ class _Buffer:
         self.headers: list[Headers | None] | None = None
 
 
+class _Routes(dict[Any, _Buffer]):
+    """Key -> its buffer; what is not known is looked up."""
+
+    __slots__ = ("_buffer_of",)
+
+    def __init__(self, buffer_of: Callable[[Any], _Buffer]) -> None:
+        super().__init__()
+        self._buffer_of = buffer_of
+
+    def __missing__(self, key: Any) -> _Buffer:
+        if len(self) >= _ROUTES_MAX:
+            self.clear()
+        buffer = self[key] = self._buffer_of(key)
+        return buffer
+
+
 class _Backlog:
     """Own frames of one partition which the consumer has not processed yet."""
 
@@ -89,9 +105,10 @@ class ResultPartition:
         codec: ColumnCodec[Any, Any],
         limits: ExchangeLimits,
         *,
-        typed: bool,
+        typed_keys: bool,
+        typed_values: bool,
     ) -> None:
-        """``typed``: the consumer knows the type of the values, so objects may be sent; else only plain data may."""
+        """``typed_...``: the consumer knows their type, so objects may be sent; else only plain data may."""
         self.exchange = exchange
         self._topic = topic
         self._attempt = attempt
@@ -99,9 +116,11 @@ class ResultPartition:
         self._writer = writer
         self._codec = codec
         self._limits = limits
-        self._typed = typed
+        self._typed_keys = typed_keys
+        self._typed_values = typed_values
         self._buffers = [_Buffer(number) for number in range(exchange.partitions)]
-        self._routes: dict[Any, _Buffer] = {}
+        self._routes: dict[type, _Routes] = {key_type: _Routes(self._buffer_of) for key_type in (str, bytes, int)}
+        """By type, because keys that are equal in Python may have different bytes (1, True, 1.0)."""
         self._pending_records = 0
         self._epoch = 0
         self._unconfirmed: dict[int, int] = {0: 0}
@@ -120,38 +139,28 @@ class ResultPartition:
     # --- records -----------------------------------------------------------------------------------------------------
 
     def emit_keyed(self, keys: Sequence[Any], values: Sequence[Any], timestamps_ms: Sequence[int]) -> None:
-        """Each record goes to the partition of its key."""
-        routes = self._routes
-        if len(routes) > _ROUTES_MAX:
-            routes.clear()
-        if not set(map(type, keys)) <= {str}:
-            self._emit_any_key(keys, values, timestamps_ms)
-            return
-        route = routes.get
+        """Each record goes to the partition of its key. RecordError for a key that can't be one."""
+        types = set(map(type, keys))
+        routes = self._routes.get(types.pop()) if len(types) == 1 else None
+        route = self._buffer_of if routes is None else routes.__getitem__
         for key, value, timestamp in zip(keys, values, timestamps_ms, strict=True):
             buffer = route(key)
-            if buffer is None:
-                buffer = routes[key] = self._buffers[key_group(key, self.exchange.partitions)]
             buffer.keys.append(key)
             buffer.values.append(value)
             buffer.timestamps.append(timestamp)
         self._added(len(values))
 
-    def _emit_any_key(self, keys: Sequence[Any], values: Sequence[Any], timestamps_ms: Sequence[int]) -> None:
-        # Keys that are equal in Python may have different bytes (1, True, 1.0), so nothing is remembered here.
-        for key, value, timestamp in zip(keys, values, timestamps_ms, strict=True):
-            try:
-                hash(key)
-                encoded = key_bytes(key)
-            except TypeError as error:
-                raise RecordError(
-                    f"key {key!r} can't be a key: {error}; use str, bytes, int or a tuple of them"
-                ) from None
-            buffer = self._buffers[key_group(encoded, self.exchange.partitions)]
-            buffer.keys.append(key)
-            buffer.values.append(value)
-            buffer.timestamps.append(timestamp)
-        self._added(len(values))
+    def _buffer_of(self, key: Any) -> _Buffer:
+        try:
+            hash(key)
+            if not self._typed_keys and not is_plain_key(key):
+                raise TypeError(f"its type {type(key).__name__} is not declared")
+            return self._buffers[key_group(key, self.exchange.partitions)]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise RecordError(
+                f"operator {self.exchange.producer_operator!r}: {key!r:.100} can't be a key: {error}. Keys may be str,"
+                " bytes, numbers or tuples of them; for others the key function must be annotated with their type"
+            ) from error
 
     def emit_forward(
         self,
@@ -206,10 +215,12 @@ class ResultPartition:
 
     def _send_columns(self, partition: int, columns: Columns[Any, Any]) -> None:
         try:
-            if not self._typed and not isinstance(columns.values[0], _CHECKED_ONCE):
-                raise TypeError(f"its type {type(columns.values[0]).__name__} is not declared")
+            if not self._typed_values:
+                for kind in set(map(type, columns.values)):
+                    if not issubclass(kind, _PLAIN_VALUES):
+                        raise TypeError(f"its type {kind.__name__} is not declared")
             payload = self._codec.encode(columns)
-        except (TypeError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RecordError(
                 f"a record for exchange {self.exchange.exchange} can't be sent: {error}. Results may be dicts, lists,"
                 " str, bytes, numbers; for Structs and dataclasses name the type: returns=... or an annotation"
@@ -250,18 +261,19 @@ class ResultPartition:
         self.bytes_out += size
 
         def delivered(offset: int, error: LogError | None) -> None:
+            if error is not None:
+                self._error = self._error or error  # its epoch stays unconfirmed for ever
+                return
             self._unconfirmed[epoch] -= 1
             backlog.under_way -= 1
-            if error is not None:
-                self._error = self._error or error
-                return
-            if offset == NO_OFFSET:
+            if offset == NO_OFFSET and backlog.frames:
                 # Not known after a retry; it lies behind the frame before it, and that is near enough to count.
-                offset = backlog.frames[-1][0] if backlog.frames else backlog.position
-            if offset < backlog.position:
-                backlog.size_bytes -= size  # the consumer was faster than this report
-            else:
+                offset = backlog.frames[-1][0]
+            if offset >= backlog.position:
                 backlog.frames.append((offset, size))
+            else:  # the consumer was faster than this report, or nothing is known
+                backlog.size_bytes -= size
+                self._weigh(partition, backlog)
 
         self._writer.append(self._topic, partition, frame, delivered)
         self._weigh(partition, backlog)

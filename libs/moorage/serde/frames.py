@@ -35,6 +35,7 @@ import xxhash
 
 from moorage.errors import CorruptDataError
 from moorage.ids import Attempt
+from moorage.state.key_groups import hashable_keys
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -109,16 +110,17 @@ class Columns(NamedTuple, Generic[K, V]):
 
 class ColumnCodec(Generic[K, V]):
     """Payloads of data frames. Types make decoding faster and give typed values back; ``Any`` gives what msgpack has:
-    None, bool, int, float, str, bytes, list, dict."""
+    None, bool, int, float, str, bytes, list, dict; but keys are hashable, so they have tuples for lists."""
 
     def __init__(self, key_type: Any = Any, value_type: Any = Any) -> None:
+        self._plain_keys = key_type is Any
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
             tuple[list[key_type], list[value_type], bytes, list[list[tuple[str, bytes]] | None] | None]
         )
 
     def encode(self, columns: Columns[K, V]) -> bytes:
-        """Raises TypeError for a value that has no msgpack form."""
+        """Raises TypeError, ValueError, OverflowError or RecursionError for what has no msgpack form."""
         timestamps = array("q", columns.timestamps_ms).tobytes()
         return self._encoder.encode((columns.keys, columns.values, timestamps, columns.headers))
 
@@ -127,8 +129,10 @@ class ColumnCodec(Generic[K, V]):
             keys, values, packed, headers = self._decoder.decode(payload)
             timestamps = array("q")
             timestamps.frombytes(packed)
-        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, ValueError) as error:
+        except msgspec.ValidationError as error:
+            raise CorruptDataError(f"frame payload is not of the type that was declared: {error}") from error
+        except (ValueError, RecursionError) as error:
             raise CorruptDataError(f"frame payload: {error}") from error
         if not len(keys) == len(values) == len(timestamps) or (headers is not None and len(headers) != len(values)):
             raise CorruptDataError("frame payload: its columns differ in length")
-        return Columns(keys, values, timestamps, headers)
+        return Columns(hashable_keys(keys) if self._plain_keys else keys, values, timestamps, headers)

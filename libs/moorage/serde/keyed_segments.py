@@ -22,6 +22,7 @@ import msgspec
 import xxhash
 
 from moorage.errors import CorruptDataError, StateError
+from moorage.state.key_groups import hashable_keys
 
 K = TypeVar("K")
 R = TypeVar("R", bound=msgspec.Struct)
@@ -38,6 +39,7 @@ class KeyedSegmentCodec(Generic[K, R]):
     def __init__(self, operator: str, key_type: Any, row_type: type[R]) -> None:
         self._operator = operator
         self._row_type = row_type
+        self._plain_keys = key_type is Any
         self._fields = [field.name for field in msgspec.structs.fields(row_type)]
         self._encoder = msgspec.msgpack.Encoder()
         row: Any = row_type
@@ -47,6 +49,7 @@ class KeyedSegmentCodec(Generic[K, R]):
         self._evolving: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
             tuple[int, list[str], list[tuple[key_type, list[Any] | None]]]
         )
+        self._row = msgspec.msgpack.Decoder(row_type)
         self._header: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(tuple[int, list[str], msgspec.Raw])
 
     def encode_base(self, rows: Mapping[K, R]) -> bytes:
@@ -57,7 +60,12 @@ class KeyedSegmentCodec(Generic[K, R]):
         return self._segment(DELTA, [(key, get(key)) for key in changed])
 
     def _segment(self, kind: int, rows: list[tuple[K, R | None]]) -> bytes:
-        payload = self._encoder.encode((kind, self._fields, rows))
+        try:
+            payload = self._encoder.encode((kind, self._fields, rows))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise StateError(
+                f"operator {self._operator!r}: a row of {self._row_type.__name__} can't be stored: {error}"
+            ) from error
         return _HEAD.pack(len(payload), xxhash.xxh3_64_intdigest(payload)) + payload
 
     def apply(self, file: bytes, offset: int, rows: MutableMapping[K, R]) -> int:
@@ -65,32 +73,41 @@ class KeyedSegmentCodec(Generic[K, R]):
         payload = read_segment(file, offset)
         try:
             kind, fields, _ = self._header.decode(payload)
+        except (ValueError, RecursionError) as error:
+            raise self._corrupt(error) from error
+        if kind not in (BASE, DELTA):
+            raise self._corrupt(f"unknown kind {kind}")
+        try:
             if fields == self._fields:
-                kind, _, changes = self._typed.decode(payload)
+                _, _, changes = self._typed.decode(payload)
             else:
-                kind, _, raw = self._evolving.decode(payload)
+                _, _, raw = self._evolving.decode(payload)
                 changes = [(key, None if row is None else self._evolve(fields, row)) for key, row in raw]
         except msgspec.ValidationError as error:
             raise StateError(
                 f"operator {self._operator!r}: stored rows don't fit {self._row_type.__name__}: {error}."
                 " Give the field back its old type, or start without this state"
             ) from error
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError) as error:
-            raise CorruptDataError(f"operator {self._operator!r}: state segment: {error}") from error
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._corrupt(error) from error
         if kind == BASE:
             rows.clear()
-        for key, row in changes:
+        keys = [key for key, _ in changes]
+        for key, (_, row) in zip(hashable_keys(keys) if self._plain_keys else keys, changes, strict=True):
             if row is None:
                 rows.pop(key, None)
             else:
                 rows[key] = row
         return int(kind)
 
+    def _corrupt(self, what: object) -> CorruptDataError:
+        return CorruptDataError(f"operator {self._operator!r}: state segment: {what}")
+
     def _evolve(self, fields: list[str], row: list[Any]) -> R:
         stored = dict(zip(fields, row, strict=True))
         default = self._row_type()
         known = [stored[name] if name in stored else getattr(default, name) for name in self._fields]
-        return msgspec.convert(known, self._row_type)
+        return self._row.decode(self._encoder.encode(known))
 
 
 def read_segment(file: bytes, offset: int) -> bytes:

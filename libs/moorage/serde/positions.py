@@ -26,7 +26,11 @@ def encode_positions(positions: InputPositions) -> bytes:
 
 
 def decode_positions(data: bytes) -> InputPositions:
-    return _decode("channel positions", _positions, data)
+    positions = _decode("channel positions", _positions, data)
+    for part in positions.exchanges:
+        if not len(part.partitions) == len(part.producers) == len(part.offsets):
+            raise CorruptDataError(f"channel positions of {part.exchange}: the columns differ in length")
+    return positions
 
 
 def marker_key(sink: OperatorUid, key_group: int) -> bytes:
@@ -39,7 +43,10 @@ def encode_marker(marker: CommitMarker) -> bytes:
 
 
 def decode_marker(data: bytes) -> CommitMarker:
-    return _decode("commit marker", _marker, data)
+    marker = _decode("commit marker", _marker, data)
+    if not len(marker.producers) == len(marker.offsets) > 0:
+        raise CorruptDataError(f"commit marker of {marker.sink}: the columns differ in length or are empty")
+    return marker
 
 
 def _decode(kind: str, decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
@@ -47,5 +54,5 @@ def _decode(kind: str, decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
         raise CorruptDataError(f"{kind}: unknown version {data[:1].hex() or 'nothing'}")
     try:
         return decoder.decode(data[1:])
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptDataError(f"{kind}: {error}") from error

@@ -1,11 +1,13 @@
 """Key groups: the unit in which keyed state and exchange partitions are owned.
 
-A key group is a partition of a keyed exchange (design, section 4). Subtask ``i`` of ``p`` owns the contiguous range that
-Flink's ``KeyGroupRangeAssignment`` gives it, so a rescale moves ownership of whole partitions and never data.
+A key group is a partition of a keyed exchange (design, section 4). Subtask ``i`` of ``p`` owns the contiguous range
+that Flink's ``KeyGroupRangeAssignment`` gives it, so a rescale moves ownership of whole partitions and never data.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -33,6 +35,24 @@ def key_bytes(key: object) -> bytes:
 def key_group(key: object, max_parallelism: int) -> KeyGroup:
     """``crc32(key bytes) % max_parallelism``: librdkafka's ``consistent`` partitioner."""
     return KeyGroup(crc32(key_bytes(key)) % max_parallelism)
+
+
+_PLAIN_KEYS = frozenset({str, bytes, int, float, bool, type(None)})
+
+
+def is_plain_key(key: object) -> bool:
+    """Whether a key whose type is not declared comes back from msgpack as it was: str, bytes, numbers, None, and tuples
+    of them."""
+    return all(map(is_plain_key, key)) if type(key) is tuple else type(key) in _PLAIN_KEYS
+
+
+def hashable_keys(keys: Sequence[Any]) -> Sequence[Any]:
+    """Plain keys as msgpack gives them back: what is a list now was a tuple."""
+    return list(map(_with_tuples, keys)) if list in map(type, keys) else keys
+
+
+def _with_tuples(key: Any) -> Any:
+    return tuple(map(_with_tuples, key)) if type(key) is list else key
 
 
 class KeyGroupRange(msgspec.Struct, frozen=True, array_like=True):

@@ -44,7 +44,7 @@ class CommitMarker(msgspec.Struct, frozen=True, kw_only=True):
     """The attempt whose barrier it was."""
     producers: tuple[int, ...]
     offsets: tuple[int, ...]
-    """Parallel: per producer of that attempt the offset behind its barrier in the sink's exchange partition ``key_group``."""
+    """Parallel: per producer of that attempt the offset behind its barrier in the exchange partition ``key_group``."""
 
     @property
     def start_offset(self) -> int:

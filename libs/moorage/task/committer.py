@@ -22,8 +22,8 @@ BROKEN         any error of the producer: it is thrown away; after a pause     -
 
 *A lost transaction* (crash between the completion of a checkpoint and the commit, or expiry while everything was down)
 shows as a marker older than the restored checkpoint. The sink then reads from the marker to the barriers of the
-restored checkpoint (``InputGate``: replay), commits that at once, and goes on. Markers decide everything: whatever this object
-believed is forgotten with it.
+restored checkpoint (``InputGate``: replay), commits that at once, and goes on. Markers decide everything: whatever this
+object believed is forgotten with it.
 
 *Fenced* means that a newer owner of the transactional id exists; the subtask fails and never takes the id back.
 """

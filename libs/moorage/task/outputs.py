@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from moorage.api.operators import KeyByOperator
 from moorage.exchange.result_partition import ResultPartition
-from moorage.graph.job_graph import ExchangeKind
 from moorage.ids import OperatorUid
 from moorage.messages.barriers import Barrier
 from moorage.messages.events import ExchangeProgress
@@ -27,9 +27,7 @@ class Outputs:
         for exchange_id in context.vertex.outputs:
             exchange = context.deploy.graph.exchange(exchange_id)
             operator = context.pipeline.operators[exchange.producer_operator]
-            typed = exchange.kind is ExchangeKind.FORWARD or (
-                isinstance(operator, KeyByOperator) and not _untyped(operator.value_type)
-            )
+            keyed = operator if isinstance(operator, KeyByOperator) else None
             partition = ResultPartition(
                 exchange,
                 exchange_topic(context.job, exchange_id),
@@ -39,7 +37,8 @@ class Outputs:
                 context.writer,
                 ColumnCodec(),
                 context.settings.limits,
-                typed=typed,
+                typed_keys=keyed is None or keyed.key_type is not Any,
+                typed_values=keyed is None or keyed.value_type is not Any,
             )
             self.partitions.append(partition)
             by_operator[exchange.producer_operator] = partition
@@ -107,7 +106,3 @@ class Outputs:
         """A key group of this subtask for input partition ``number``: records of a partition stay in one, in order."""
         own = key_group_range(max_parallelism, parallelism, subtask)
         return own.start + number % len(own)
-
-
-def _untyped(value_type: object) -> bool:
-    return getattr(value_type, "__name__", None) == "Any"

@@ -272,7 +272,7 @@ class WorkerProcess:
                 self._heartbeat()
 
     def _current(self, job: JobId, attempt: Attempt) -> Deployment | None:
-        """The deployment that a command is about; None, and the command is counted, when it is about another attempt."""
+        """The deployment that a command is about; None when it is about another attempt, and then it is counted."""
         deployment = self._deployments.get(job)
         if deployment is None:
             return None
