@@ -29,7 +29,7 @@ from moorage.checkpoint.notices import (
 )
 from moorage.checkpoint.pending import AcknowledgeOutcome, PendingCheckpoint, PendingState, paths_written_for
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
-from moorage.checkpoint.reasons import describe, reason_of_decline, reason_of_registration
+from moorage.checkpoint.reasons import reason_of_decline, reason_of_registration
 from moorage.checkpoint.sink_commits import SinkCommits
 from moorage.checkpoint.stats import CheckpointStatsTracker
 from moorage.effects import (
@@ -60,6 +60,12 @@ from moorage.state.operator_state import CheckpointOrigin
 
 _ABORTABLE = (PendingState.ACKNOWLEDGING, PendingState.WRITING)
 
+_OUTCOME_OF_DECIDED = {
+    CheckpointFate.COMPLETED: AcknowledgeOutcome.DUPLICATE,
+    CheckpointFate.ABORTED: AcknowledgeOutcome.DISCARDED,
+    CheckpointFate.UNKNOWN: AcknowledgeOutcome.UNKNOWN,
+}
+
 
 class CheckpointCoordinator:
     """See the module. ``fail_job`` is called with the cause when too many checkpoints have failed."""
@@ -87,8 +93,7 @@ class CheckpointCoordinator:
         """The running attempt; None: no checkpoints now."""
         self._plan: CheckpointPlan | None = None
         self._base = CheckpointId(0)
-        """What increments build on: the newest completed checkpoint in the history of the running attempt. Not the newest
-        that is retained after a restart from an older one."""
+        """What increments build on: the newest completed checkpoint in the running attempt's own history."""
         self._triggering: CheckpointRequest | None = None
         """Waits for its id."""
         self._pending: dict[CheckpointId, PendingCheckpoint] = {}
@@ -210,7 +215,7 @@ class CheckpointCoordinator:
 
     def acknowledge(self, message: AcknowledgeCheckpoint) -> AcknowledgeOutcome:
         pending = self._pending.get(message.checkpoint)
-        outcome = pending.acknowledge(message) if pending else self._outcome_of_decided(message.checkpoint)
+        outcome = pending.acknowledge(message) if pending else _OUTCOME_OF_DECIDED[self._fates.fate(message.checkpoint)]
         match outcome:
             case AcknowledgeOutcome.SUCCESS:
                 assert pending is not None
@@ -236,15 +241,6 @@ class CheckpointCoordinator:
         sink = SubtaskId(message.vertex, message.subtask)
         if self.sink_commits.committed(sink, message.checkpoint, message.committed_ms):
             self._effects.cleanup(TrimExchange(epoch=self._effects.epoch, job=self._job))
-
-    def _outcome_of_decided(self, checkpoint: CheckpointId) -> AcknowledgeOutcome:
-        match self._fates.fate(checkpoint):
-            case CheckpointFate.COMPLETED:
-                return AcknowledgeOutcome.DUPLICATE
-            case CheckpointFate.ABORTED:
-                return AcknowledgeOutcome.DISCARDED
-            case CheckpointFate.UNKNOWN:
-                return AcknowledgeOutcome.UNKNOWN
 
     def _discard_state(self, message: AcknowledgeCheckpoint) -> None:
         if self._fates.fate(message.checkpoint) is CheckpointFate.UNKNOWN:
@@ -370,16 +366,15 @@ class CheckpointCoordinator:
     def _failed(
         self, client: int | None, attempt: Attempt, checkpoint: CheckpointId | None, reason: Reason, detail: str
     ) -> None:
+        failed = CheckpointFailed(checkpoint, reason, detail)
         if client is not None:
-            self._effects.reply(client, CheckpointFailed(checkpoint, reason, detail))
+            self._effects.reply(client, failed)
         self._effects.report(
             CheckpointAborted(job=self._job, attempt=attempt, checkpoint=checkpoint, reason=reason, detail=detail)
         )
         if self._failures.failed(checkpoint, reason):
-            what = describe(reason) + (f": {detail}" if detail else "")
-            self._fail_job(
-                f"more than {self._config.tolerable_failures} checkpoints failed in a row, the last one because {what}"
-            )
+            tolerable = self._config.tolerable_failures
+            self._fail_job(f"more than {tolerable} checkpoints failed in a row, the last one because {failed.message}")
 
     def _discard_checkpoint(self, checkpoint: CheckpointId) -> None:
         self._effects.cleanup(DiscardCheckpoint(epoch=self._effects.epoch, job=self._job, checkpoint=checkpoint))
