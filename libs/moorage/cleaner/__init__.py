@@ -40,7 +40,8 @@ Of the workers:
 
 W1  What checkpoint c refers to was written for c (path of ``naming`` with c's id and attempt) or is referred to by the
     manifest of c's base.
-W2  Positions start at the restored ones and never go back.
+W2  Positions start at the restored ones and never go back. Those of an attempt that starts from nothing lie, in its
+    checkpoints, behind everything that was in the log when it started (as they do behind a barrier of its own).
 
 Files
 -----
@@ -73,9 +74,9 @@ Exchange logs
 -------------
 An exchange is read from the positions of a retained checkpoint on, by whoever is restored from it. Let s be the lowest
 position that any retained checkpoint has in a partition. Every later checkpoint has positions not below s, since its
-attempt started from a retained one (C2, W2), so s never falls and the log before it is needed by nobody. An attempt
-that starts from nothing begins at the first offset that is there; what it finds below s is void for it, and if that is
-cut while it reads, it starts again. If a retained checkpoint has no position for the partition, or if there is no
+attempt started from a retained one or from nothing (C2, W2), so s never falls and the log before it is needed by
+nobody. An attempt that starts from nothing begins to read at the first offset that is there; if what it finds below s
+is cut meanwhile, it starts again. If a retained checkpoint has no position for the partition, or if there is no
 checkpoint at all, nothing is cut.
 
 The exchange of an exactly-once sink is read from the sink's commit marker on. Markers only move forward, and one that

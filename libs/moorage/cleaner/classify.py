@@ -40,6 +40,11 @@ class Verdict(Enum):
     def deletes(self) -> bool:
         return self in (Verdict.DELETE_SUBSUMED, Verdict.DELETE_ABORTED, Verdict.DELETE_ORPHAN)
 
+    @property
+    def reason(self) -> str:
+        """One word or two, for logs and metrics: subsumed, in progress."""
+        return self.value.partition("_")[2].replace("_", " ")
+
 
 class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What was observed of a job, in the order of the fields; the order matters to the argument."""

@@ -1,4 +1,4 @@
-"""How fast the cleaner works: it must never compete with checkpoints for the storage."""
+"""How the cleaner goes about it: how old, how often, how fast; it must never compete with checkpoints."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ class CleanerOptions(msgspec.Struct, frozen=True, kw_only=True):
     retry_max_ms: int = 60_000
     purge_hold_ms: int = 30_000
     """Between the last deletion of a purge and the moment when the registry forgets the job."""
+    dry_run: bool = False
+    """Only log what would go."""
 
     def retry_pause_ms(self, failures: int) -> int:
         """How long a job is left alone after so many errors in a row."""

@@ -338,6 +338,9 @@ class CleanerProcess:
         state.backlog_bytes = sum(deletion.size_bytes for deletion in deletions)
         state.oldest_ms = min((deletion.modified_ms for deletion in deletions), default=None)
         self._tell_backlog()
+        if self._options.dry_run:
+            self._log_plan(facts.record.job, deletions)
+            return 0
         for batch in plan.batches(self._options.delete_batch_files):
             yield from blocking(partial(self._storage.delete, [deletion.path for deletion in batch]))
             self._tell_deleted(batch)
@@ -366,6 +369,11 @@ class CleanerProcess:
         needed = trim_offsets(facts, starts, markers)
         if needed == state.trimmed:
             return
+        if self._options.dry_run:
+            cuts = ", ".join(f"{tp.topic}/{tp.partition} to {offset}" for tp, offset in needed.items())
+            logger.info("Dry run: would cut %s", cuts)
+            state.trimmed = needed
+            return
         offsets = yield from blocking(partial(calls.trim, self._registry, self._log, record, needed))
         state.trimmed = needed
         self._observer.log_trimmed(offsets)
@@ -381,6 +389,10 @@ class CleanerProcess:
             return False
         if not _is_meant(request, facts.record):
             logger.info("Ignored a purge of job %s that was meant for an earlier life of it", job)
+            self._end_purge(state, request)
+            return True
+        if self._options.dry_run:
+            logger.info("Dry run: would purge job %s", job)
             self._end_purge(state, request)
             return True
         yield from blocking(partial(calls.remove_checkpoints, self._registry, epoch, facts))
@@ -408,6 +420,12 @@ class CleanerProcess:
             state.purge = state.purged_ms = None
 
     # --- for those who watch -----------------------------------------------------------------------------------------
+
+    def _log_plan(self, job: JobId, deletions: Sequence[Deletion]) -> None:
+        for deletion in deletions:
+            logger.debug("Dry run: would delete %s (%s)", deletion.path, deletion.verdict.reason)
+        for verdict, files in Counter(deletion.verdict for deletion in deletions).items():
+            logger.info("Dry run: would delete %d files of job %s (%s)", files, job, verdict.reason)
 
     def _tell_failed(self, what: str, error: MoorageError) -> None:
         logger.error("Can't %s: %s", what, error)

@@ -328,6 +328,18 @@ class CleanerSettings(ServiceSettings, prefix="CLEANER_"):
     sweep_interval_ms: int = setting(
         30_000, "Time between two looks at everything that a job has.", minimum=1_000, maximum=86_400_000
     )
+    prompt_interval_ms: int = setting(
+        5_000,
+        "A job is cleaned at most this often when the coordinator asks for it.",
+        minimum=100,
+        maximum=3_600_000,
+    )
+    deletes_per_second: int = setting(
+        2_000,
+        "Files that are deleted in a second at most, so that cleaning never competes with checkpoints.",
+        minimum=1,
+        maximum=100_000,
+    )
     dry_run: bool = setting(False, "Only log what would be deleted.")
 
 

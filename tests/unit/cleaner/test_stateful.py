@@ -188,7 +188,8 @@ class CleanerMachine(RuleBasedStateMachine):
             newest,
         )
         if restored is None:
-            self.positions = [self._log_start(partition) for partition in KEYED_LOG]
+            # Everything that is there is void, so its first barrier lies behind it.
+            self.positions = [self._log_end(partition) for partition in KEYED_LOG]
         else:
             self.positions = list(self.completed[restored.checkpoint].positions)
 

@@ -1,0 +1,5 @@
+import sys
+
+from moorage_cleaner.main import main
+
+sys.exit(main())
