@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from moorage.checkpoint.notices import CheckpointAborted, CheckpointCompleted, CheckpointTriggered
+from moorage.checkpoint.reasons import CheckpointFailureReason
 from moorage.cluster.coordinator import CoordinatorCore
 from moorage.cluster.protocol import (
     AttemptFailed,
@@ -48,71 +49,74 @@ METRICS: Sequence[Metric] = (
         "counter",
         "Checkpoints by outcome: completed, failed (aborted after the trigger) or refused (before it); reason is empty"
         " for completed ones.",
-        ("job", "outcome", "reason"),
+        ("job_name", "outcome", "reason"),
     ),
-    Metric("moorage_checkpoints_triggered_total", "counter", "Checkpoints triggered.", ("job",)),
-    Metric("moorage_checkpoints_in_progress", "gauge", "Checkpoints triggered and not decided yet.", ("job",)),
-    Metric("moorage_checkpoint_interval_seconds", "gauge", "Interval of periodic checkpoints; 0: none.", ("job",)),
-    Metric("moorage_checkpoint_timeout_seconds", "gauge", "A checkpoint that takes longer is aborted.", ("job",)),
+    Metric("moorage_checkpoints_triggered_total", "counter", "Checkpoints triggered.", ("job_name",)),
+    Metric("moorage_checkpoints_in_progress", "gauge", "Checkpoints triggered and not decided yet.", ("job_name",)),
+    Metric("moorage_checkpoint_interval_seconds", "gauge", "Interval of periodic checkpoints; 0: none.", ("job_name",)),
+    Metric("moorage_checkpoint_timeout_seconds", "gauge", "A checkpoint that takes longer is aborted.", ("job_name",)),
     Metric(
         "moorage_checkpoint_duration_seconds",
         "histogram",
         "From the trigger of a completed checkpoint to its registration.",
-        ("job",),
+        ("job_name",),
     ),
     Metric(
         "moorage_checkpoint_start_delay_seconds",
         "histogram",
         "Longest time in a completed checkpoint from its trigger to a subtask's first barrier.",
-        ("job",),
+        ("job_name",),
     ),
     Metric(
         "moorage_checkpoint_alignment_seconds",
         "histogram",
         "Longest alignment of a subtask in a completed checkpoint.",
-        ("job",),
+        ("job_name",),
     ),
     Metric(
         "moorage_checkpoint_sync_seconds",
         "histogram",
         "Longest synchronous part of a subtask's snapshot in a completed checkpoint: it stops processing.",
-        ("job",),
+        ("job_name",),
     ),
     Metric(
         "moorage_checkpoint_async_seconds",
         "histogram",
         "Longest asynchronous part of a subtask's snapshot in a completed checkpoint: upload and flush.",
-        ("job",),
+        ("job_name",),
     ),
     Metric(
-        "moorage_checkpoint_written_bytes_total", "counter", "New bytes that completed checkpoints wrote.", ("job",)
+        "moorage_checkpoint_written_bytes_total",
+        "counter",
+        "New bytes that completed checkpoints wrote.",
+        ("job_name",),
     ),
     Metric(
         "moorage_checkpoint_last_state_bytes",
         "gauge",
         "Bytes of everything that the last completed checkpoint refers to.",
-        ("job",),
+        ("job_name",),
     ),
-    Metric("moorage_checkpoint_last_completed_id", "gauge", "Id of the last completed checkpoint.", ("job",)),
+    Metric("moorage_checkpoint_last_completed_id", "gauge", "Id of the last completed checkpoint.", ("job_name",)),
     Metric(
         "moorage_checkpoint_last_completed_timestamp_seconds",
         "gauge",
         "When it was completed; before the first one, when the job was submitted.",
-        ("job",),
+        ("job_name",),
     ),
-    Metric("moorage_checkpoint_restored_id", "gauge", "Checkpoint that the job was last restored from.", ("job",)),
-    Metric("moorage_checkpoint_restored_timestamp_seconds", "gauge", "When it was.", ("job",)),
+    Metric("moorage_checkpoint_restored_id", "gauge", "Checkpoint that the job was last restored from.", ("job_name",)),
+    Metric("moorage_checkpoint_restored_timestamp_seconds", "gauge", "When it was.", ("job_name",)),
     Metric(
         "moorage_checkpoints_unreadable_total",
         "counter",
         "Retained checkpoints that could not be read at a restart: an older one was taken, or the job failed.",
-        ("job",),
+        ("job_name",),
     ),
     Metric(
         "moorage_sink_commits_heard_timestamp_seconds",
         "gauge",
         "Newest commit of an exactly-once sink that the coordinator has heard of; its age is the lag of the output.",
-        ("job",),
+        ("job_name",),
     ),
     Metric("moorage_coordinator_is_leader", "gauge", "1: leads; 0: stands by."),
     Metric("moorage_coordinator_epoch", "gauge", "Fencing epoch of its present or last leadership."),
@@ -128,20 +132,20 @@ METRICS: Sequence[Metric] = (
     ),
     Metric("moorage_coordinator_workers_joined_total", "counter", "Worker incarnations that registered."),
     Metric("moorage_coordinator_workers_gone_total", "counter", "Workers that were lost, were replaced or left."),
-    Metric("moorage_coordinator_attempts_started_total", "counter", "Deployments.", ("job",)),
-    Metric("moorage_coordinator_attempts_failed_total", "counter", "Attempts that failed.", ("job",)),
-    Metric("moorage_coordinator_job_waits_total", "counter", "Starts that had to wait for slots.", ("job",)),
+    Metric("moorage_coordinator_attempts_started_total", "counter", "Deployments.", ("job_name",)),
+    Metric("moorage_coordinator_attempts_failed_total", "counter", "Attempts that failed.", ("job_name",)),
+    Metric("moorage_coordinator_job_waits_total", "counter", "Starts that had to wait for slots.", ("job_name",)),
     Metric(
         "moorage_coordinator_recovery_seconds",
         "histogram",
         "From a failure of a job until every subtask runs again.",
-        ("job",),
+        ("job_name",),
     ),
     Metric(
         "moorage_coordinator_job_status_changes_total",
         "counter",
         "Changes of status by the new one.",
-        ("job", "status"),
+        ("job_name", "status"),
     ),
     Metric(
         "moorage_coordinator_messages_dropped_total",
@@ -227,6 +231,8 @@ class CoordinatorMetrics:
         for job in self._live_jobs - jobs.keys():
             for name in _OF_LIVE_JOBS:
                 self._gauges[name].remove(job)
+        for job in jobs.keys() - self._live_jobs:
+            self._start_at_zero(job)
         self._live_jobs = set(jobs)
         for job, counts in jobs.items():
             self._set("moorage_checkpoints_in_progress", counts.in_progress, job)
@@ -239,6 +245,15 @@ class CoordinatorMetrics:
             if (restored := counts.restored) is not None:
                 self._set("moorage_checkpoint_restored_id", restored.checkpoint, job)
                 self._set("moorage_checkpoint_restored_timestamp_seconds", restored.restored_ms / 1e3, job)
+
+    def _start_at_zero(self, job: JobId) -> None:
+        """A counter that appears with its first event has not increased, as Prometheus sees it."""
+        self._count("moorage_checkpoints_total", job, "completed", "", amount=0)
+        for reason in CheckpointFailureReason:
+            self._count("moorage_checkpoints_total", job, "failed", reason.label, amount=0)
+        for name in ("started", "failed"):
+            self._count(f"moorage_coordinator_attempts_{name}_total", job, amount=0)
+        self._count("moorage_checkpoints_unreadable_total", job, amount=0)
 
     def call(self, operation: str, duration_ms: int, ok: bool) -> None:
         """A call has ended."""

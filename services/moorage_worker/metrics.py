@@ -27,7 +27,7 @@ class Metric(NamedTuple):
     scale: float = 1.0
 
 
-_TASK_LABELS = ("job", "vertex", "subtask")
+_TASK_LABELS = ("job_name", "vertex", "subtask")
 
 TASK_METRICS = (
     Metric("moorage_task_records_in_total", "counter", "Records that the subtask has read.", "records_in"),

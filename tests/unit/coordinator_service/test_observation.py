@@ -125,7 +125,7 @@ def test_metrics_of_a_checkpoint(registry: CollectorRegistry) -> None:
     metrics.notice(ABORTED)
 
     def value(name: str, **labels: str) -> float | None:
-        return registry.get_sample_value(name, {"job": "orders", **labels})
+        return registry.get_sample_value(name, {"job_name": "orders", **labels})
 
     assert value("moorage_checkpoints_total", outcome="completed", reason="") == 1
     assert value("moorage_checkpoints_total", outcome="failed", reason="declined_storage") == 1
@@ -140,9 +140,9 @@ def test_metrics_of_a_checkpoint(registry: CollectorRegistry) -> None:
 def test_a_first_start_is_no_recovery(registry: CollectorRegistry) -> None:
     metrics = CoordinatorMetrics(registry, LoopTime())
     metrics.notice(AttemptRunning(job=JOB, attempt=Attempt(1), adopted=False, recovery_ms=None))
-    assert registry.get_sample_value("moorage_coordinator_recovery_seconds_count", {"job": "orders"}) is None
+    assert registry.get_sample_value("moorage_coordinator_recovery_seconds_count", {"job_name": "orders"}) is None
     metrics.notice(AttemptRunning(job=JOB, attempt=Attempt(2), adopted=False, recovery_ms=1_500))
-    assert registry.get_sample_value("moorage_coordinator_recovery_seconds_sum", {"job": "orders"}) == 1.5
+    assert registry.get_sample_value("moorage_coordinator_recovery_seconds_sum", {"job_name": "orders"}) == 1.5
 
 
 def test_an_election_is_counted_once(registry: CollectorRegistry) -> None:
@@ -170,13 +170,13 @@ def test_the_whole_life_of_a_job_in_metrics(registry: CollectorRegistry) -> None
     assert sample("moorage_coordinator_slots") == 4
     assert sample("moorage_coordinator_slots_free") == 2
     assert sample("moorage_coordinator_jobs", {"status": "RUNNING"}) == 1
-    assert sample("moorage_coordinator_attempts_started_total", {"job": "orders"}) == 2
-    assert sample("moorage_coordinator_attempts_failed_total", {"job": "orders"}) == 1
-    assert sample("moorage_coordinator_recovery_seconds_count", {"job": "orders"}) == 1
+    assert sample("moorage_coordinator_attempts_started_total", {"job_name": "orders"}) == 2
+    assert sample("moorage_coordinator_attempts_failed_total", {"job_name": "orders"}) == 1
+    assert sample("moorage_coordinator_recovery_seconds_count", {"job_name": "orders"}) == 1
     assert sample("moorage_coordinator_loop_busy_seconds_total") == 2.5
-    assert (sample("moorage_sink_commits_heard_timestamp_seconds", {"job": "orders"}) or 0) > 1_700_000_000
+    assert (sample("moorage_sink_commits_heard_timestamp_seconds", {"job_name": "orders"}) or 0) > 1_700_000_000
     assert 0 < (sample("moorage_coordinator_heartbeat_age_seconds") or 0) < 6
-    of_live_jobs = {name: sample(name, {"job": "orders"}) for name in _OF_LIVE_JOBS}
+    of_live_jobs = {name: sample(name, {"job_name": "orders"}) for name in _OF_LIVE_JOBS}
     assert all(value is not None for value in of_live_jobs.values())
     assert of_live_jobs["moorage_checkpoint_interval_seconds"] == 0.1
     assert of_live_jobs["moorage_checkpoint_last_completed_id"] > of_live_jobs["moorage_checkpoint_restored_id"] > 0
@@ -185,7 +185,7 @@ def test_the_whole_life_of_a_job_in_metrics(registry: CollectorRegistry) -> None
     metrics.update(leader.core)
     assert sample("moorage_coordinator_is_leader") == 0
     assert sample("moorage_coordinator_workers") == 0
-    assert all(sample(name, {"job": "orders"}) is None for name in _OF_LIVE_JOBS)
+    assert all(sample(name, {"job_name": "orders"}) is None for name in _OF_LIVE_JOBS)
 
 
 def test_calls_are_timed_and_failed_ones_counted(registry: CollectorRegistry) -> None:

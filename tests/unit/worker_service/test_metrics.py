@@ -34,7 +34,7 @@ class Exported:
         self.names = {sample.name for family in self.registry.collect() for sample in family.samples}
 
     def of(self, name: str, vertex: str | None = None) -> float | None:
-        labels = {} if vertex is None else {"job": "orders", "vertex": vertex, "subtask": "0"}
+        labels = {} if vertex is None else {"job_name": "orders", "vertex": vertex, "subtask": "0"}
         return self.registry.get_sample_value(name, labels)
 
 
