@@ -23,11 +23,11 @@ from moorage.ports import (
     TransactionalWriter,
 )
 from moorage.testing.clocks import ManualClock
-from moorage.testing.memory_log import MemoryCluster, MemoryLog, murmur2
+from moorage.testing.memory_log import MemoryCluster, MemoryLog, MemoryReader, murmur2
 
 DEADLINE_S = 30.0
 QUIET_S = 0.4
-"""How long nothing must come before we believe that nothing will."""
+"""How long nothing must come from Kafka before we believe that nothing will."""
 
 
 class Cluster:
@@ -113,14 +113,17 @@ def read(reader: LogReader, count: int) -> Sequence[LogMessage]:
 
 def read_all(reader: LogReader) -> Sequence[LogMessage]:
     """Everything until it is quiet."""
+    patience_s = 0.0 if isinstance(reader, MemoryReader) else QUIET_S
     messages: list[LogMessage] = []
-    quiet_s = time.monotonic() + QUIET_S
-    while time.monotonic() < quiet_s:
+    quiet_s = time.monotonic() + patience_s
+    while True:
         if some := reader.poll(1000):
             messages += some
-            quiet_s = time.monotonic() + QUIET_S
-        time.sleep(0.005)
-    return messages
+            quiet_s = time.monotonic() + patience_s
+        elif time.monotonic() >= quiet_s:
+            return messages
+        else:
+            time.sleep(0.005)
 
 
 def values(log: Log, positions: Mapping[TopicPartition, int], *, read_committed: bool = True) -> Sequence[bytes]:
