@@ -33,7 +33,11 @@ def open_storage(url: str, options: Mapping[str, Any] | None = None) -> ObjectSt
     can't be made.
     """
     parts = urlsplit(url)
-    if parts.scheme in ("", "file"):
+    if not parts.scheme:
+        return DirectoryStorage(Path(url))
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost") or not parts.path:
+            raise SettingError(f"checkpoint storage {url}: use file:///path, with three slashes")
         return DirectoryStorage(Path(unquote(parts.path)))
     try:
         return ObjectStorage(from_url(url, **{"retry_config": _RETRIES, **(options or {})}), url)

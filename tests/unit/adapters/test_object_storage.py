@@ -23,7 +23,7 @@ def test_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(open_storage("s3://bucket/prefix", {"region": "eu-central-1", "skip_signature": True})) is ObjectStorage
 
 
-@pytest.mark.parametrize("url", ["ftp://host/path", "s3://", "nonsense://x"])
+@pytest.mark.parametrize("url", ["ftp://host/path", "s3://", "nonsense://x", "file://relative/path", "file://"])
 def test_a_url_that_is_not_understood_is_named(url: str) -> None:
     with pytest.raises(SettingError, match=url):
         open_storage(url)
