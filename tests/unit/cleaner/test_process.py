@@ -264,12 +264,20 @@ def complete_the_pending_one(world: World) -> list[str]:
     return [shared(1), shared(2)]
 
 
+def trigger_the_next_one(world: World) -> list[str]:
+    checkpoint = world.registry.next_checkpoint_id(world.epoch, JOB)
+    path = exclusive(checkpoint, attempt=world.record.attempt)
+    world.storage.write(path, b"")
+    return [path]
+
+
 def start_a_new_attempt(world: World) -> list[str]:
     world.start_attempt()
-    attempt = world.record.attempt
-    checkpoint = world.registry.next_checkpoint_id(world.epoch, JOB)
-    world.storage.write(exclusive(checkpoint, attempt=attempt), b"")
-    return [shared(1), exclusive(checkpoint, attempt=attempt)]
+    return [shared(1), *trigger_the_next_one(world)]
+
+
+def complete_and_start_a_new_attempt(world: World) -> list[str]:
+    return [*complete_the_pending_one(world), *start_a_new_attempt(world)]
 
 
 def start_a_new_attempt_and_complete(world: World) -> list[str]:
@@ -277,27 +285,36 @@ def start_a_new_attempt_and_complete(world: World) -> list[str]:
     attempt = world.record.attempt
     files = [exclusive(3, attempt=attempt), shared(3, attempt=attempt)]
     world.checkpoint(files, others=[shared(1)])
-    return [shared(1), *files]
+    return [shared(1), *files, *trigger_the_next_one(world)]
+
+
+def submit_again(world: World) -> list[str]:
+    world.clock.advance(1)
+    world.submit()
+    path = exclusive(3, attempt=world.record.attempt)
+    world.checkpoint([path])
+    return [path, *trigger_the_next_one(world)]
 
 
 def end_and_submit_again(world: World) -> list[str]:
     world.end()
-    world.clock.advance(1)
-    world.submit()
-    attempt = world.record.attempt
-    world.checkpoint([exclusive(3, attempt=attempt)])
-    world.storage.write(exclusive(4, attempt=attempt), b"")
-    return [exclusive(3, attempt=attempt), exclusive(4, attempt=attempt)]
+    return submit_again(world)
 
 
 @pytest.mark.parametrize("calls_before", range(5))
 @pytest.mark.parametrize(
-    "event",
-    [complete_the_pending_one, start_a_new_attempt, start_a_new_attempt_and_complete, end_and_submit_again],
+    ("event", "status"),
+    [
+        (complete_the_pending_one, JobStatus.RUNNING),
+        (start_a_new_attempt, JobStatus.RUNNING),
+        (complete_and_start_a_new_attempt, JobStatus.RUNNING),
+        (start_a_new_attempt_and_complete, JobStatus.RUNNING),
+        (end_and_submit_again, JobStatus.RUNNING),
+        (submit_again, JobStatus.CANCELED),
+    ],
 )
-@pytest.mark.parametrize("ended", [False, True])
 def test_whatever_happens_between_two_reads_what_counts_is_kept(
-    event: Callable[[World], list[str]], calls_before: int, ended: bool
+    event: Callable[[World], list[str]], status: JobStatus, calls_before: int
 ) -> None:
     """Without any grace, so that the argument stands alone."""
     world = World()
@@ -309,29 +326,17 @@ def test_whatever_happens_between_two_reads_what_counts_is_kept(
     world.checkpoint([shared(1)])
     registry.next_checkpoint_id(world.epoch, JOB)
     world.storage.write(shared(2), b"")
-    if ended and event is end_and_submit_again:
-        world.end()
-        event = submit_again
+    world.end(status)
     needed: list[str] = []
     registry.event, registry.calls_before = lambda: needed.extend(event(world)), calls_before
     facts = calls.observe(registry, JOB, frozenset())
-    if registry.event is not None:  # it happens right afterwards
-        registry.calls_before = 0
-        registry.lease()
     assert facts is not None
+    if not needed:  # then it happens right afterwards
+        registry.event = None
+        needed.extend(event(world))
     manifests = [calls.read_manifest(world.storage, record) for record in facts.retained]
     plan = calls.list_and_plan(world.storage, facts, manifests, now_ms=world.clock.wall_ms(), grace_age_ms=0)
-    assert needed
     assert not {deletion.path for deletion in plan.deletions} & set(needed)
-
-
-def submit_again(world: World) -> list[str]:
-    world.clock.advance(1)
-    world.submit()
-    attempt = world.record.attempt
-    world.checkpoint([exclusive(3, attempt=attempt)])
-    world.storage.write(exclusive(4, attempt=attempt), b"")
-    return [exclusive(3, attempt=attempt), exclusive(4, attempt=attempt)]
 
 
 # --- logs ------------------------------------------------------------------------------------------------------------
