@@ -264,19 +264,21 @@ class InputGate:
     def _complete(self) -> Verdict:
         assert self.aligning is not None
         self.aligned, self.aligning = self.aligning, None
-        self._floor = self.aligned
-        self._aborted = {n for n in self._aborted if n > self._floor}
-        self._arrived = 0
+        self._settle(self.aligned)
         return Verdict.ALIGNED
 
     def _abandon(self) -> None:
         assert self.aligning is not None
         self.abandoned, self.aligning = self.aligning, None
-        self._floor = self.abandoned
-        self._arrived = 0
+        self._settle(self.abandoned)
         for channel in self._channels(self._attempt):
             if channel.state is ChannelState.BLOCKED:
                 channel.state = ChannelState.OPEN
+
+    def _settle(self, checkpoint: CheckpointId) -> None:
+        self._floor = checkpoint
+        self._aborted = {n for n in self._aborted if n > checkpoint}
+        self._arrived = 0
 
     def abort(self, checkpoint: CheckpointId) -> bool:
         """The checkpoint was aborted. True when it was being aligned: the caller must release."""
@@ -328,9 +330,6 @@ class InputGate:
             for channel in partition.channels.values()
             if channel.attempt == wanted
         ]
-
-    def partitions(self) -> Iterable[TopicPartition]:
-        return self._partitions.keys()
 
     def validate(self) -> None:
         """Raise AssertionError when the state contradicts itself; for tests."""

@@ -12,7 +12,7 @@ lie behind all the end barriers of the earlier ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from moorage.graph.job_graph import Exchange, ExchangeKind
 from moorage.ids import Attempt, CheckpointId, VertexId
@@ -53,8 +53,3 @@ def next_lineage(
     if source is not None and checkpoint > needed_after:
         kept.append(LineageSegment(origin, checkpoint, source.parallelism))
     return (*kept, running)
-
-
-def segment_of(lineage: Iterable[LineageSegment], checkpoint: CheckpointId) -> LineageSegment | None:
-    """The segment whose barriers of ``checkpoint`` count: the first that ends at or after it."""
-    return next((s for s in lineage if s.end is None or s.end >= checkpoint), None)
