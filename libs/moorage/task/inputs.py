@@ -26,6 +26,9 @@ OnRecords = Callable[[TopicPartition, Columns[Any, Any]], None]
 OnBarrier = Callable[[Verdict, Barrier], None]
 """ALIGNED: take the snapshot; the input pauses until ``release``. ABANDONED: ``gate.abandoned`` is given up."""
 
+_REPEAT_INTERVALS = 20
+"""Positions that do not change are published again once in so many intervals."""
+
 
 class ExchangeInput:
     def __init__(
@@ -46,17 +49,19 @@ class ExchangeInput:
         """Polled and not offered yet."""
         self._published: dict[str, tuple[int, ...]] = {}
         self._next_housekeeping_ms = 0
+        self._next_repeat_ms = 0
         self._next_offsets = dict(starts)
         reader.assign(starts)
 
     def step(self, on_records: OnRecords, on_barrier: OnBarrier) -> bool:
-        """Work off a bounded number of messages; stops early after an alignment."""
-        queue = self._queue
-        if not queue:
-            queue.extend(self._poll())
-        worked = bool(queue)
-        while queue:
-            if self._offer(queue.popleft(), on_records, on_barrier):
+        """Work off a bounded number of records; stops early after an alignment."""
+        counters, settings = self._context.counters, self._context.settings
+        if not self._queue:
+            self._queue.extend(self._poll())
+        worked = bool(self._queue)
+        records_in_max = counters.records_in + settings.max_poll_records
+        while self._queue and counters.records_in < records_in_max:  # ``release`` may put another queue there
+            if self._offer(self._queue.popleft(), on_records, on_barrier):
                 break
         return worked
 
@@ -81,8 +86,6 @@ class ExchangeInput:
             barrier = control.decode(frame.payload, control.BARRIERS) if frame.kind is FrameKind.BARRIER else None
         except MoorageError as error:
             raise type(error)(f"{tp.topic}[{tp.partition}] offset {message.offset}: {error}") from error
-        counters.frames_in += 1
-        counters.bytes_in += len(message.value)
         verdict = self.gate.offer(
             tp,
             message.offset,
@@ -93,6 +96,10 @@ class ExchangeInput:
             barrier=None if barrier is None else barrier.checkpoint,
             end_of_data=frame.kind is FrameKind.END_OF_DATA,
         )
+        if verdict is Verdict.HELD:
+            return False  # it is offered again
+        counters.frames_in += 1
+        counters.bytes_in += len(message.value)
         match verdict:
             case Verdict.PROCESS:
                 try:
@@ -142,6 +149,10 @@ class ExchangeInput:
         aligning = self.gate.aligning
         if aligning is not None and context.fates.fate(aligning) is CheckpointFate.ABORTED:
             self.abort(aligning)
+        if now_ms >= self._next_repeat_ms:
+            # A lost report would block a producer for ever whose frames are all processed: nothing would change again.
+            self._next_repeat_ms = now_ms + _REPEAT_INTERVALS * context.settings.progress_interval_ms
+            self._published.clear()
         self._publish_progress()
 
     def _publish_progress(self) -> None:
