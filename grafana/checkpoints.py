@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from grafana.common import ANNOTATIONS, JOB, RATE, by_label, quantile, quantiles
+from grafana.common import ANNOTATIONS, JOB, RATE, age, by_label, quantile, quantiles
 from grafana.model import (
     BLUE,
     GREEN,
@@ -20,7 +20,7 @@ from grafana.model import (
     table,
 )
 
-_AGE = f"(time() - max by (job_name) (moorage_checkpoint_last_completed_timestamp_seconds{{{JOB}}}))"
+_AGE = f"min by (job_name) ({age('moorage_checkpoint_last_completed_timestamp_seconds', JOB)})"
 _INTERVAL = f"max by (job_name) (moorage_checkpoint_interval_seconds{{{JOB}}})"
 
 
@@ -62,27 +62,26 @@ CHECKPOINTS = Dashboard(
                     " failures by reason, then at the slowest subtask.",
                     "s",
                     Query(f"max({_AGE})"),
-                    width=4,
                 ),
                 number(
                     "Age in intervals",
-                    "The same, measured in checkpoint intervals. From 3 on, and 10 seconds, an alert fires.",
+                    "The same, measured in checkpoint intervals. From 3 on an alert fires.",
                     "none",
-                    Query(f"max(({_AGE} - 5 > 0 or 0 * {_AGE}) / ({_INTERVAL} > 0))"),
+                    Query(f"max({_AGE} / ({_INTERVAL} > 0))"),
                     steps=((None, GREEN), (2, YELLOW), (3, RED)),
                 ),
                 number(
                     "Completed",
                     "Checkpoints that were completed in the time shown.",
                     "none",
-                    Query(f"sum({_count('completed', '[$__range]')})"),
+                    Query(f"round(sum({_count('completed', '[$__range]')}))"),
                 ),
                 number(
                     "Failed",
                     "Checkpoints that were triggered and aborted in the time shown. A few at a crash are normal: those"
                     " that were under way. Otherwise see failures by reason.",
                     "none",
-                    Query(f"sum({_count('failed', '[$__range]')})"),
+                    Query(f"round(sum({_count('failed', '[$__range]')}))"),
                     steps=((None, GREEN), (1, YELLOW)),
                 ),
                 number(
@@ -102,14 +101,13 @@ CHECKPOINTS = Dashboard(
                     "Id of the checkpoint that a job was last restored from, as far as the present leader knows; 0:"
                     " none.",
                     "none",
-                    Query(f"max(moorage_checkpoint_restored_id{{{JOB}}}) or vector(0)"),
+                    Query(f"max(moorage_checkpoint_restored_id{{{JOB}}}) or on () vector(0)"),
                 ),
                 number(
                     "State",
                     "Size of all that the last completed checkpoints refer to: what a restart has to read.",
                     "bytes",
                     Query(f"sum(moorage_checkpoint_last_state_bytes{{{JOB}}})"),
-                    width=2,
                 ),
             ],
         ),
@@ -126,8 +124,7 @@ CHECKPOINTS = Dashboard(
                 ),
                 graph(
                     "Age against the interval",
-                    "Saw teeth between 0 and about one interval are normal. Prometheus looks every few seconds, so"
-                    " intervals shorter than that show as a band.",
+                    "Normal: below the interval plus the duration of a checkpoint.",
                     "s",
                     Query(_AGE, "{{job_name}}"),
                     Query(_INTERVAL, "{{job_name}} interval"),

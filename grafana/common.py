@@ -53,9 +53,16 @@ def quantile(q: float, histogram: str, selector: str, legend: str) -> Query:
     return Query(f"histogram_quantile({q}, sum by (le) (rate({histogram}_bucket{selector}{RATE})))", legend)
 
 
+def age(metric: str, selector: str = "") -> str:
+    """Seconds from the moment that a metric tells to the one at which Prometheus heard of it; none before there was
+    such a moment."""
+    named = f"{metric}{{{selector}}}" if selector else metric
+    return f"timestamp({named}) - ({named} > 0)"
+
+
 def by_label(label: str, expr: str) -> Query:
     """Lines by ``label``. What has not happened since the start has no series at all: then there is a line at 0."""
-    return Query(f'{expr} or label_replace(vector(0), "{label}", "none", "", "")', f"{{{{{label}}}}}")
+    return Query(f'{expr} or on () label_replace(vector(0), "{label}", "none", "", "")', f"{{{{{label}}}}}")
 
 
 def _percent(q: float) -> str:

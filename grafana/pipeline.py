@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from grafana.common import ANNOTATIONS, JOB, RATE
+from grafana.common import ANNOTATIONS, JOB, RATE, age
 from grafana.model import GREEN, RED, YELLOW, Dashboard, Query, Row, graph, number
 
-_COMMIT_AGE = f"time() - max by (job_name, vertex, subtask) (moorage_sink_last_commit_timestamp_seconds{{{JOB}}} > 0)"
+_COMMIT_AGE = f"max by (job_name, vertex, subtask) ({age('moorage_sink_last_commit_timestamp_seconds', JOB)})"
 
 
 def _per_second(metric: str, by: str = "vertex") -> str:
@@ -63,7 +63,7 @@ PIPELINE = Dashboard(
                     "Since the sink that lags most has last committed. Normal: up to two checkpoint intervals, as sinks"
                     " commit with checkpoints.",
                     "s",
-                    Query(f"max({_COMMIT_AGE}) or vector(0)"),
+                    Query(f"max({_COMMIT_AGE}) or on () vector(0)"),
                     width=4,
                 ),
                 number(
@@ -71,8 +71,8 @@ PIPELINE = Dashboard(
                     "Could not be decoded, in the time shown: skipped or sent to the dead-letter topic.",
                     "none",
                     Query(
-                        f"sum(increase(moorage_source_records_skipped_total{{{JOB}}}[$__range]))"
-                        f" + sum(increase(moorage_source_records_dead_lettered_total{{{JOB}}}[$__range]))"
+                        f"round(sum(increase(moorage_source_records_skipped_total{{{JOB}}}[$__range]))"
+                        f" + sum(increase(moorage_source_records_dead_lettered_total{{{JOB}}}[$__range])))"
                     ),
                     width=4,
                     steps=((None, GREEN), (1, YELLOW)),
@@ -171,7 +171,7 @@ PIPELINE = Dashboard(
                     "Age of the last commit",
                     "By subtask. Normal: up to two checkpoint intervals.",
                     "s",
-                    Query(f"{_COMMIT_AGE} or vector(0)", "{{vertex}}/{{subtask}}"),
+                    Query(f"{_COMMIT_AGE} or on () vector(0)", "{{vertex}}/{{subtask}}"),
                 ),
                 graph(
                     "Commits",
@@ -184,9 +184,8 @@ PIPELINE = Dashboard(
                     "Completed checkpoints whose output is not committed yet. Normal: 0 or 1.",
                     "none",
                     Query(
-                        f"max by (job_name) (moorage_checkpoint_last_completed_id{{{JOB}}})"
-                        " - on (job_name) min by (job_name) (moorage_sink_committed_checkpoint"
-                        f"{{{JOB}}})",
+                        f"clamp_min(max by (job_name) (moorage_checkpoint_last_completed_id{{{JOB}}})"
+                        f" - on (job_name) min by (job_name) (moorage_sink_committed_checkpoint{{{JOB}}}), 0)",
                         "{{job_name}}",
                     ),
                 ),
@@ -214,7 +213,7 @@ PIPELINE = Dashboard(
                     "Age of the newest commit that the coordinator knows of; the alert is about this one.",
                     "s",
                     Query(
-                        f"time() - max by (job_name) (moorage_sink_commits_heard_timestamp_seconds{{{JOB}}})",
+                        f"min by (job_name) ({age('moorage_sink_commits_heard_timestamp_seconds', JOB)})",
                         "{{job_name}}",
                     ),
                 ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from grafana.common import ANNOTATIONS, BOOLEAN_STEPS, RATE, by_label, quantile, quantiles
+from grafana.common import ANNOTATIONS, BOOLEAN_STEPS, RATE, age, by_label, quantile, quantiles
 from grafana.model import GREEN, RED, YELLOW, Dashboard, Query, Row, graph, number
 
 _MOORAGE = 'job=~"coordinator|worker|cleaner"'
@@ -158,7 +158,7 @@ SERVICES = Dashboard(
                     Query(
                         "sum by (job_name) (increase(moorage_coordinator_recovery_seconds_sum[$__range]))"
                         " / (sum by (job_name) (increase(moorage_coordinator_recovery_seconds_count[$__range])) > 0)"
-                        " or vector(0)",
+                        " or on () vector(0)",
                         "{{job_name}} average in the time shown",
                     ),
                 ),
@@ -299,7 +299,7 @@ SERVICES = Dashboard(
                     "s",
                     Query("max(moorage_cleaner_oldest_candidate_age_seconds)", "oldest file"),
                     Query(
-                        "time() - max(moorage_cleaner_last_full_sweep_timestamp_seconds > 0) or vector(0)",
+                        f"max({age('moorage_cleaner_last_full_sweep_timestamp_seconds')}) or on () vector(0)",
                         "last full sweep",
                     ),
                 ),

@@ -186,7 +186,8 @@ class CoordinatorProcess:
                 self._on_notice(MalformedMessage(topic=message.topic, offset=message.offset, detail=str(error)))
                 continue
             self._handle(Received(event))
-        self.events_delay_ms = max(0, self._clock.wall_ms() - messages[-1].timestamp_ms) if messages else 0
+        if messages:
+            self.events_delay_ms = max(0, self._clock.wall_ms() - messages[-1].timestamp_ms)
         return bool(messages)
 
     def _disconnect(self) -> None:
