@@ -41,31 +41,12 @@ from moorage.errors import (
 )
 from moorage.ids import Epoch, JobId, TopicPartition
 from moorage.messages.registry import CheckpointRecord, JobRecord, Lease
-from moorage.naming import CLEANUP_TOPIC, CONTROL_TOPICS, EVENTS_TOPIC
-from moorage.ports import CheckpointStorage, Log, OffsetSpec, Registry, TopicSpec
+from moorage.naming import EVENTS_TOPIC
+from moorage.ports import CheckpointStorage, Log, OffsetSpec, Registry
 from moorage.serde.metadata import decode_metadata, encode_metadata
+from moorage.topics import control_topics
 
 EVENTS = TopicPartition(EVENTS_TOPIC, 0)
-
-_HOUR_MS = 3_600_000
-_SEGMENT_BYTES = 16 << 20
-
-
-def control_topics() -> list[TopicSpec]:
-    """One partition each: commands are obeyed in their order. Who was away longer than they are kept asks anew; cleanup
-    requests are kept longer, because the cleaner may be."""
-    return [
-        TopicSpec(
-            name,
-            1,
-            {
-                "cleanup.policy": "delete",
-                "retention.ms": str(_HOUR_MS * (24 * 7 if name == CLEANUP_TOPIC else 1)),
-                "segment.bytes": str(_SEGMENT_BYTES),
-            },
-        )
-        for name in CONTROL_TOPICS
-    ]
 
 
 def run_call(operation: Operation[Any], *, registry: Registry, storage: CheckpointStorage, log: Log) -> Any:

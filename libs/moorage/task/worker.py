@@ -55,6 +55,7 @@ from moorage.task.outputs import Outputs
 from moorage.task.snapshots import decline
 from moorage.task.source import SourceReader, SourceSubtask
 from moorage.task.subtask import TERMINAL, Subtask, describe
+from moorage.topics import control_topics
 
 _CONTROL_MESSAGES_PER_STEP = 500
 
@@ -154,7 +155,11 @@ class WorkerProcess:
             self._progress = self._log.reader(f"{self._config.worker}.progress")
             self._progress.assign({progress: ends[progress]})
 
-        self._executor.submit(lambda: self._log.offsets(topics, OffsetSpec.LATEST), found)
+        def find() -> Mapping[TopicPartition, int]:
+            self._log.create_topics(control_topics())
+            return self._log.offsets(topics, OffsetSpec.LATEST)
+
+        self._executor.submit(find, found)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
