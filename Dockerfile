@@ -4,7 +4,7 @@
 #     FROM moorage:0.1.0
 #     USER root
 #     RUN pip install --no-cache-dir pandas==2.3.3
-#     USER moorage
+#     USER 10001:10001
 
 ARG PYTHON=3.13-slim
 
@@ -32,7 +32,7 @@ RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin 
 COPY --from=dependencies /install /usr/local
 RUN --mount=type=bind,from=package,source=/wheel,target=/wheel \
     pip install --disable-pip-version-check --root-user-action=ignore --no-cache-dir --no-index --no-deps /wheel/*.whl
-USER moorage
+USER 10001:10001
 WORKDIR /pipelines
 ENTRYPOINT ["moorage"]
 CMD ["--help"]

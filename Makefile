@@ -5,7 +5,7 @@ SEEDS ?= 10000
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-CODE := libs services tests examples
+CODE := libs services tests examples grafana
 
 .DEFAULT_GOAL := help
 
@@ -36,6 +36,14 @@ check: $(INSTALLED) ## style, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: check-compose
+check: check-compose
+check-compose: $(INSTALLED) ## what docker is given: the Dockerfile, compose.yaml, alert rules
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml compose/*.yaml
+	@if docker compose version >/dev/null 2>&1; then docker compose --profile '*' config --quiet; fi
+	@if command -v promtool >/dev/null; then cd compose/prometheus && promtool test rules alerts_test.yaml; fi
+
 .PHONY: test
 test: $(INSTALLED) ## unit tests, simulation, tests on a real Kafka and Redis
 	$(BIN)/pytest -q -m 'not kafka' -n 2 tests
@@ -45,6 +53,12 @@ test: $(INSTALLED) ## unit tests, simulation, tests on a real Kafka and Redis
 test-flink: $(INSTALLED) ## Flink's own classes load the checkpoint metadata that we write
 	mvn -q -f tests/compatibility/flink/java/pom.xml package
 	$(BIN)/pytest -q tests/compatibility/flink/flink_loads_ours.py
+
+.PHONY: test-compose
+test-compose: $(INSTALLED) ## docker compose up, with crashes; needs a working `docker compose` and a headless Chromium
+	@docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 \
+	|| { echo 'make test-compose needs a working `docker compose`: a running engine and its Compose plugin.' >&2; exit 1; }
+	$(BIN)/pytest -q tests/compose/whole_stack.py
 
 .PHONY: simulate
 simulate: $(INSTALLED) ## the simulation with SEEDS=10000

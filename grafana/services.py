@@ -170,6 +170,13 @@ SERVICES = Dashboard(
                     bars=True,
                 ),
                 graph(
+                    "Starts that waited",
+                    "Deployments that had to wait for slots. Normal: 0; else add workers.",
+                    "none",
+                    _events("moorage_coordinator_job_waits_total", "job_name"),
+                    bars=True,
+                ),
+                graph(
                     "Deployments and failures at workers",
                     "Attempts that workers took part in, and subtasks that failed there.",
                     "none",

@@ -27,7 +27,7 @@ class Metric(NamedTuple):
     scale: float = 1.0
 
 
-_TASK_LABELS = ("job_name", "vertex", "subtask")
+TASK_LABELS = ("job_name", "vertex", "subtask")
 
 TASK_METRICS = (
     Metric("moorage_task_records_in_total", "counter", "Records that the subtask has read.", "records_in"),
@@ -222,7 +222,7 @@ class WorkerCollector(Collector):
 def _family(metric: Metric, contexts: Iterable[TaskContext]) -> Any:
     kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
     read = attrgetter(metric.counter)
-    family = kind(metric.name, metric.doc, labels=_TASK_LABELS)
+    family = kind(metric.name, metric.doc, labels=TASK_LABELS)
     for context in contexts:
         if metric.name.startswith(_NOT_OF_SINKS if context.vertex.is_committer else _OF_SINKS):
             continue
