@@ -15,7 +15,7 @@ from moorage.adapters.clock import SystemClock
 from moorage.adapters.executor import ThreadExecutor
 from moorage.api.loader import load_pipeline
 from moorage.cluster.coordinator import CoordinatorCore
-from moorage.cluster.protocol import ClusterConfig, JobAccepted, LeaderState, Refused, SubmitJob
+from moorage.cluster.protocol import ClusterConfig, JobAccepted, LeaderState, Refusal, Refused, SubmitJob
 from moorage.config import CoordinatorSettings, KafkaSettings, RedisSettings, StorageSettings, load
 from moorage.coordinator_process.process import CoordinatorProcess
 from moorage.effects import Notice
@@ -152,8 +152,10 @@ class _Service:
             match answer.result():
                 case JobAccepted(job=job):
                     self._logger.info("submitted %s, as MOORAGE_COORDINATOR_PIPELINE says", job)
+                case Refused(refusal=Refusal.CONFLICT):
+                    self._logger.info("job %s of MOORAGE_COORDINATOR_PIPELINE goes on", graph.job)
                 case Refused(message=message):
-                    self._logger.warning("MOORAGE_COORDINATOR_PIPELINE was not submitted: %s", message)
+                    self._logger.error("MOORAGE_COORDINATOR_PIPELINE was not submitted: %s", message)
 
         self.desk.ask(lambda number: SubmitJob(number, graph)).add_done_callback(answered)
 

@@ -190,7 +190,7 @@ class CoordinatorCore:
 
     def _forget_everything(self) -> None:
         self._workers = Workers(self._config.worker_timeout_ms)
-        self._pool = SlotPool(self._workers)
+        self._pool = SlotPool(self._workers, self._config.worker_timeout_ms // 5)
         self._jobs: dict[JobId, Job] = {}
         self._submitting: set[JobId] = set()
         self._stray_told_ms: dict[tuple[JobId, Attempt], int] = {}

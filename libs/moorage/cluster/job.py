@@ -307,7 +307,7 @@ class Job:
                 pass
         restored = self._restore.checkpoint
         graph = self.record.graph
-        slots = self._pool.offer(graph.slots, self.record.slots)
+        slots = self._pool.offer(graph.slots, self.record.slots, self._effects.now_ms)
         if slots is None:
             self._report_waiting()
             return
@@ -534,9 +534,12 @@ class Job:
 
     def _report_waiting(self) -> None:
         """Once per start: people may have to add workers."""
-        if not self._has_reported_waiting:
+        if not self._has_reported_waiting and self._free_slots() < self.record.graph.slots:
             self._has_reported_waiting = True
             self._effects.report(JobWaiting(job=self.job, waiting_for=self.waiting_for() or ""))
+
+    def _free_slots(self) -> int:
+        return sum(self._pool.free().values())
 
     def waiting_for(self) -> str | None:
         """What a job that should run waits for, in words."""
@@ -550,7 +553,8 @@ class Job:
             return "the checkpoint storage, to read the latest checkpoint"
         if self._is_storing:
             return "the registry, to start the attempt"
-        return f"slots: it needs {self.record.graph.slots}, {sum(self._pool.free().values())} are free"
+        free, needed = self._free_slots(), self.record.graph.slots
+        return f"slots: it needs {needed}, {free} are free" if free < needed else "more workers: some are just joining"
 
     def view(self) -> JobView:
         subtasks = (

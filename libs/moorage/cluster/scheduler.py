@@ -2,6 +2,9 @@
 
 Slots are spread evenly: each goes to the worker that has the fewest slots of this job. Between those, one that ran the
 slot before is preferred, by its name (a replacement has the same disk), then the one with the most free slots.
+
+Workers that start together don't register together. So while workers are joining, a job that would be crowded on those
+that are there waits a moment for the others.
 """
 
 from __future__ import annotations
@@ -38,12 +41,22 @@ def assign_slots(
 class SlotPool:
     """Who holds which slots. A job holds its slots from the start of an attempt until the attempt ends."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, settle_ms: int) -> None:
+        """``settle_ms``: workers are joining as long as the last one joined less than this ago."""
         self._workers = workers
+        self._settle_ms = settle_ms
         self._held: dict[JobId, tuple[WorkerId, ...]] = {}
 
-    def offer(self, needed: int, previous: Sequence[WorkerId]) -> tuple[WorkerId, ...] | None:
-        return assign_slots(needed, self.free(), previous)
+    def offer(self, needed: int, previous: Sequence[WorkerId], now_ms: int) -> tuple[WorkerId, ...] | None:
+        """Slots for a job that ran on ``previous`` before (empty: it never ran); None: not now."""
+        slots = assign_slots(needed, self.free(), previous)
+        if slots is None or (self._is_settling(now_ms) and _spread(slots) < (_spread(previous) or needed)):
+            return None
+        return slots
+
+    def _is_settling(self, now_ms: int) -> bool:
+        joined_ms = self._workers.last_joined_ms
+        return joined_ms is not None and now_ms - joined_ms < self._settle_ms
 
     def hold(self, job: JobId, slots: tuple[WorkerId, ...]) -> None:
         self._held[job] = slots
@@ -64,3 +77,7 @@ class SlotPool:
 
     def validate(self) -> None:
         assert all(slots for slots in self._held.values())
+
+
+def _spread(slots: Sequence[WorkerId]) -> int:
+    return len({worker_name(worker) for worker in slots})

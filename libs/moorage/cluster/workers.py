@@ -58,6 +58,8 @@ class Workers:
         self._replaced: dict[WorkerId, None] = {}
         """Dead incarnations, in the order in which they were replaced: a zombie does not replace its successor."""
 
+        self.last_joined_ms: int | None = None
+
     def heartbeat(self, message: WorkerHeartbeat, now_ms: int) -> HeartbeatResult:
         worker = message.worker
         if worker in self._replaced:
@@ -74,6 +76,7 @@ class Workers:
         known = self._workers.get(worker)
         if known is None:
             self._workers[worker] = Worker(message, now_ms)
+            self.last_joined_ms = now_ms
             self._by_name[worker_name(worker)] = worker
             return HeartbeatResult(True, True, True, lost)
         known.last_seen_ms = now_ms

@@ -20,12 +20,12 @@ GRAPH = orders_graph(checkpoint=CheckpointConfig(interval_ms=200))
 
 @pytest.fixture
 def world() -> World:
-    """A leader without jobs, and one worker."""
+    """A leader without jobs, and one worker that has been there for a while."""
     world = World()
     coordinator = world.add_coordinator()
     world.run_until(lambda: coordinator.leads)
     world.add_worker("w1")
-    world.run(2 * STEP_MS)
+    world.run(1_000)
     return world
 
 

@@ -57,13 +57,13 @@ def test_the_pool_knows_who_holds_what() -> None:
     w1, w2 = WorkerId("w1/a"), WorkerId("w2/a")
     for worker in (w1, w2):
         workers.heartbeat(WorkerHeartbeat(worker=worker, epoch=Epoch(1), slots=2, subtasks=(), sent_ms=0), 0)
-    pool = SlotPool(workers)
+    pool = SlotPool(workers, 100)
     one, two = JobId("one"), JobId("two")
-    assert pool.offer(3, ()) == (w1, w2, w1)
+    assert pool.offer(3, (), 500) == (w1, w2, w1)
     pool.hold(one, (w1, w2, w1))
     pool.validate()
     assert pool.free() == {w1: 0, w2: 1}
-    assert pool.offer(2, ()) is None
+    assert pool.offer(2, (), 500) is None
     pool.hold(two, (w2,))
     pool.release(one)
     assert pool.free() == {w1: 2, w2: 1}
@@ -79,6 +79,31 @@ def test_a_worker_whose_capacity_shrank_below_what_it_runs_has_none() -> None:
     workers = Workers(1_000)
     worker = WorkerId("w1/a")
     workers.heartbeat(WorkerHeartbeat(worker=worker, epoch=Epoch(1), slots=1, subtasks=(), sent_ms=0), 0)
-    pool = SlotPool(workers)
+    pool = SlotPool(workers, 100)
     pool.hold(JobId("one"), (worker, worker))
     assert pool.free() == {worker: 0}
+
+
+def joined(*workers: tuple[str, int]) -> SlotPool:
+    """A pool whose workers, with 4 slots each, joined at these times."""
+    registered = Workers(10_000)
+    for name, at_ms in workers:
+        registered.heartbeat(
+            WorkerHeartbeat(worker=WorkerId(name), epoch=Epoch(1), slots=4, subtasks=(), sent_ms=0), at_ms
+        )
+    return SlotPool(registered, 100)
+
+
+def test_while_workers_are_joining_a_job_is_not_crowded_on_the_first() -> None:
+    assert joined(("w1/a", 0)).offer(2, (), 99) is None
+    assert joined(("w1/a", 0)).offer(2, (), 100) == ("w1/a", "w1/a")
+    assert joined(("w1/a", 0), ("w2/a", 90)).offer(2, (), 91) == ("w1/a", "w2/a")
+    assert joined(("w1/a", 0)).offer(1, (), 1) == ("w1/a",)
+
+
+def test_a_restart_waits_for_no_more_workers_than_it_had() -> None:
+    before = (WorkerId("w1/a"), WorkerId("w2/a"), WorkerId("w1/a"), WorkerId("w2/a"))
+    assert joined(("w1/b", 0)).offer(4, before, 50) is None
+    assert joined(("w1/b", 0), ("w2/b", 40)).offer(4, before, 50) == ("w1/b", "w2/b", "w1/b", "w2/b")
+    # The other one is dead and nobody joins: there is nothing to wait for.
+    assert joined(("w1/a", 0)).offer(4, before, 5_000) == ("w1/a",) * 4
