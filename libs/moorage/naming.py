@@ -57,8 +57,10 @@ def is_job_topic(job: JobId, topic: str) -> bool:
     return topic == commits_topic(job) or (topic.startswith(prefix) and "--" in topic.removeprefix(prefix))
 
 
-def transactional_id(job: JobId, sink: OperatorUid, subtask: int) -> str:
-    return f"moorage.{job}.{sink}.{subtask}"
+def transactional_id(job: JobId, sink: OperatorUid, parallelism: int, subtask: int) -> str:
+    """It names the parallelism: so the ids of a rescaled sink have no owner any more, and whoever took over some of
+    their key groups may fence them without fencing another subtask of its own attempt."""
+    return f"moorage.{job}.{sink}.{subtask}-of-{parallelism}"
 
 
 def source_group(job: JobId, source: OperatorUid) -> str:

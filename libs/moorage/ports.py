@@ -46,6 +46,8 @@ class OffsetSpec(Enum):
     EARLIEST = "earliest"
     LATEST = "latest"
     """The end of the log for a read-committed reader (the last stable offset), so every record below is readable."""
+    END = "end"
+    """The end of the log. It is beyond LATEST while a transaction that has written there is open."""
 
 
 class LogReader(Protocol):

@@ -537,10 +537,12 @@ class TestTransactions:
         write(lost, partition, b"lost")
         append(log, partition, b"from another writer")
         assert log.offsets([partition], OffsetSpec.LATEST) == {partition: 0}
+        assert log.offsets([partition], OffsetSpec.END) == {partition: 2}
         assert values(log, {partition: 0}) == []
         holder(log, name).close()
         assert values(log, {partition: 0}) == [b"from another writer"]
         assert log.offsets([partition], OffsetSpec.LATEST) == {partition: 3}
+        assert log.offsets([partition], OffsetSpec.END) == {partition: 3}
         lost.close()
 
     def test_a_fenced_holder_can_not_commit(self, cluster: Cluster, log: Log, new_topic: Callable[..., str]) -> None:

@@ -9,7 +9,7 @@ the output: "everything up to the barrier of checkpoint n is committed, go on at
 =============  ==============================================================  ===========================
 phase          what happens                                                    left by
 =============  ==============================================================  ===========================
-OPENING        in a thread: fence the transactional id, read the markers       -> WRITING
+OPENING        in a thread: fence the transactional ids, read the markers      -> WRITING
 WRITING        frames go into the open transaction up to barrier n of all      all barriers n -> AWAITING
                channels                                                        (replay: -> COMMITTING)
 AWAITING       nothing is read; the transaction waits for the fate of n        completed -> COMMITTING
@@ -26,17 +26,21 @@ restored checkpoint (``InputGate``: replay), commits that at once, and goes on. 
 object believed is forgotten with it.
 
 *Fenced* means that a newer owner of the transactional id exists; the subtask fails and never takes the id back.
+
+*Markers are believed* when nobody but this sink can write to its key groups any more, and when they can all be seen:
+after a rescale the ids of former subtasks that owned one of these key groups are fenced too; and while the transaction
+of another sink, of a dead process perhaps, hides the end of a partition of the commits topic, opening is tried again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
 from moorage.api.operators import SinkOperator
 from moorage.barrier.gate import ChannelPosition, InputGate, Verdict
-from moorage.errors import FencedError, LogError, MoorageError, OffsetOutOfRangeError
+from moorage.errors import FencedError, LogError, LogUnavailableError, MoorageError, OffsetOutOfRangeError
 from moorage.ids import CheckpointId, OperatorUid, TopicPartition
 from moorage.messages.barriers import Barrier
 from moorage.messages.commands import CheckpointFate
@@ -94,7 +98,8 @@ class CommitterSubtask(Subtask):
         self._exchange = context.deploy.graph.exchange(exchange_id)
         self._topic = exchange_topic(context.job, exchange_id)
         self._commits_topic = commits_topic(context.job)
-        self._groups = key_group_range(self._exchange.partitions, context.parallelism, context.subtask).groups()
+        self._range = key_group_range(self._exchange.partitions, context.parallelism, context.subtask)
+        self._groups = self._range.groups()
         self._codec: ColumnCodec[bytes | None, bytes | None] = ColumnCodec(bytes | None, bytes | None)
         self.phase = Phase.OPENING
         self._incarnation = 0
@@ -117,37 +122,63 @@ class CommitterSubtask(Subtask):
         self.phase = Phase.OPENING
         self._incarnation += 1
         incarnation = self._incarnation
-        writer = context.log.transactional_writer(
-            transactional_id(context.job, self._uid, context.subtask),
-            transaction_timeout_ms=context.settings.transaction_timeout_ms,
-            partitioner=Partitioner(self._sink.partitioner),
-        )
-        self._writer = writer
+        writer = self._writer = self._new_writer(context.parallelism, context.subtask)
+
+        def open_() -> _Opened:
+            if incarnation != self._incarnation:  # closed while the call waited: it must not fence a newer owner
+                raise FencedError(f"{context.name} was closed")
+            return self._open(writer)
 
         def opened(result: _Opened | None, error: Exception | None) -> None:
             if incarnation != self._incarnation:
                 return
-            if result is None:
-                self._broken(error or MoorageError("the sink was not opened"))
-                return
             try:
+                if result is None:
+                    raise error or MoorageError("the sink was not opened")
                 self._resume(result)
-            except MoorageError as failure:
-                self.fail(failure)
+            except Exception as failure:  # noqa: BLE001 - whatever it is, it ends this producer or the subtask
+                self._broken(failure)
 
-        context.executor.submit(lambda: self._open(writer), opened)
+        context.executor.submit(open_, opened)
+
+    def _new_writer(self, parallelism: int, subtask: int) -> TransactionalWriter:
+        context = self.context
+        return context.log.transactional_writer(
+            transactional_id(context.job, self._uid, parallelism, subtask),
+            transaction_timeout_ms=context.settings.transaction_timeout_ms,
+            partitioner=Partitioner(self._sink.partitioner),
+        )
 
     def _open(self, writer: TransactionalWriter) -> _Opened:
         """*Blocking.* Fence first: what is read afterwards can't change any more but by this sink."""
+        log = self.context.log
+        for parallelism, subtask in self._former_owners():
+            former = self._new_writer(parallelism, subtask)
+            try:
+                former.init()
+            except FencedError:
+                pass  # by another subtask that took over from it
+            finally:
+                former.close()
         writer.init()
         self.context.failpoint("after-fence-before-markers")
-        messages = self.context.log.read_to_end(
-            [TopicPartition(self._commits_topic, group) for group in self._groups], read_committed=True
-        )
-        earliest = self.context.log.offsets(
-            [TopicPartition(self._topic, group) for group in self._groups], OffsetSpec.EARLIEST
-        )
-        return _Opened(newest_markers(messages, self._uid), dict(earliest))
+        commits = [TopicPartition(self._commits_topic, group) for group in self._groups]
+        stable = log.offsets(commits, OffsetSpec.LATEST)
+        hidden = [tp for tp, end in log.offsets(commits, OffsetSpec.END).items() if end > stable[tp]]
+        if hidden:
+            raise LogUnavailableError(f"an open transaction hides the commit markers in {hidden[0]}")
+        markers = newest_markers(log.read_to_end(commits, read_committed=True), self._uid)
+        earliest = log.offsets([TopicPartition(self._topic, group) for group in self._groups], OffsetSpec.EARLIEST)
+        return _Opened(markers, dict(earliest))
+
+    def _former_owners(self) -> Iterator[tuple[int, int]]:
+        """Parallelism and number of subtasks that owned some of the key groups before the sink was rescaled."""
+        vertex = self.context.vertex.vertex
+        former = {segment.parallelism.get(vertex, 0) for segment in self.context.deploy.lineage}
+        for parallelism in sorted(former - {0, self.context.parallelism}):
+            for subtask in range(parallelism):
+                if len(key_group_range(self._exchange.partitions, parallelism, subtask).intersection(self._range)):
+                    yield parallelism, subtask
 
     def _resume(self, opened: _Opened) -> None:
         context = self.context
@@ -196,6 +227,10 @@ class CommitterSubtask(Subtask):
                 first_live[tp] = 0
                 replay = replay or replayable
                 continue
+            if marker.attempt > deploy.attempt:
+                raise FencedError(
+                    f"sink {self._uid!r}: attempt {marker.attempt} has committed, this is {deploy.attempt}"
+                )
             if marker.checkpoint > restored and marker.attempt < deploy.attempt:
                 raise MoorageError(
                     f"sink {self._uid!r} has committed its output up to checkpoint {marker.checkpoint}, but the job"
@@ -319,20 +354,18 @@ class CommitterSubtask(Subtask):
         def committed(_: None, error: Exception | None) -> None:
             if incarnation != self._incarnation or self._input is None:
                 return
-            if error is not None:
-                self._broken(error)
-                return
-            self.context.failpoint("after-sink-commit")
-            self._retry_delay_ms = _RETRY_MIN_MS
-            self.context.counters.commits += 1
-            self._report_committed(self._checkpoint)
             try:
+                if error is not None:
+                    raise error
+                self.context.failpoint("after-sink-commit")
+                self._retry_delay_ms = _RETRY_MIN_MS
+                self.context.counters.commits += 1
+                self._report_committed(self._checkpoint)
                 writer.begin()
-            except MoorageError as failure:
+                self.phase = Phase.WRITING
+                self._input.release()
+            except Exception as failure:  # noqa: BLE001 - as in opened
                 self._broken(failure)
-                return
-            self.phase = Phase.WRITING
-            self._input.release()
 
         self.context.executor.submit(writer.commit, committed)
 
@@ -361,7 +394,7 @@ class CommitterSubtask(Subtask):
         if self.state in (SubtaskState.FAILED, SubtaskState.CANCELED):
             return
         self._drop()
-        if isinstance(error, FencedError) or not isinstance(error, LogError):
+        if isinstance(error, OffsetOutOfRangeError) or not isinstance(error, LogError):
             self.fail(error)
             return
         self.context.counters.broken_transactions += 1

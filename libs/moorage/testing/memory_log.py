@@ -440,6 +440,8 @@ class MemoryLog:
             return log.start
         if spec is OffsetSpec.LATEST:
             return log.last_stable
+        if spec is OffsetSpec.END:
+            return log.end
         readable = log.visible(log.start, log.last_stable, read_committed=False)
         return next((offset for offset, payload in readable if payload.timestamp_ms >= spec), log.last_stable)
 

@@ -1,11 +1,11 @@
 """Whole jobs on virtual time: the production cores, the twins of every port, and a seeded scheduler that means harm.
 
-One run is one seed: several coordinators, workers and a cleaner run the orders pipeline while the scheduler interleaves
-their steps, delays every message and every blocking call on its own, repeats control messages, kills processes at any
-step (what they had sent may still arrive), stops them and lets them wake up as zombies, expires transactions, and takes
-Kafka, the registry and the storage away for a while. Then the faults end and the job must finish its input.
+One run is one seed: several coordinators, workers and a cleaner run a job while the scheduler interleaves their steps,
+delays every message and every blocking call on its own, repeats control messages, kills processes at any step (what
+they had sent may still arrive), stops them and lets them wake up as zombies, expires transactions, and takes Kafka, the
+registry and the storage away for a while. Then the faults end and the job must finish its input.
 
-Invariants, looked at all the time: what a read-committed reader sees of each user is the start of what a run without
+Invariants, looked at all the time: what a read-committed reader sees of each key is the start of what a run without
 faults writes, in order, nothing twice; every retained checkpoint has all its files, and the logs reach back to its
 positions. At the end: everything is there.
 
@@ -15,18 +15,11 @@ The same seed gives the same run: ``Simulation(seed).run()``.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
-import msgspec
-
-from moorage.api.compiler import CompiledPipeline, compile_pipeline
-from moorage.api.connectors import KafkaSink, KafkaSource
-from moorage.api.formats import Json
-from moorage.api.keyed_state import KeyedContext, KeyedState
-from moorage.api.pipeline import Pipeline
 from moorage.cleaner.pace import CleanerOptions
 from moorage.cleaner_process.process import CleanerProcess
 from moorage.cluster.coordinator import CoordinatorCore
@@ -35,10 +28,8 @@ from moorage.connectors.kafka_source import KafkaSourceReader
 from moorage.coordinator_process.process import CoordinatorProcess
 from moorage.errors import LogUnavailableError, MoorageError, RegistryUnavailableError, StorageError
 from moorage.exchange.result_partition import ExchangeLimits
-from moorage.graph.job_graph import CheckpointConfig, RestartConfig
 from moorage.ids import TopicPartition, WorkerId
 from moorage.messages.events import SubtaskState, SubtaskStateChanged
-from moorage.messages.registry import JobStatus
 from moorage.naming import COMMANDS_TOPIC, CONTROL_TOPICS, EVENTS_TOPIC, exchange_topic
 from moorage.ports import TopicSpec
 from moorage.serde import control
@@ -52,25 +43,7 @@ from moorage.testing.executor import InlineExecutor
 from moorage.testing.memory_log import MemoryCluster, MemoryLog
 from moorage.testing.memory_registry import MemoryRegistry
 from moorage.testing.memory_storage import MemoryStorage
-
-
-class Order(msgspec.Struct):
-    user: str
-    amount: int
-
-
-class Total(KeyedState):
-    count: int = 0
-    total: int = 0
-
-    def process(self, order: Order, ctx: KeyedContext) -> Iterator[dict[str, Any]]:
-        self.count += 1
-        self.total += order.amount
-        yield {"user": ctx.key, "count": self.count, "total": self.total}
-
-
-class InvariantError(AssertionError):
-    """What must never happen; the message names the seed."""
+from moorage.testing.simulated_job import InvariantError, SimulatedJob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +72,12 @@ class SimulationReport:
     void_frames: int = 0
 
 
+_FAULTS = (
+    *("kill", "kill", "kill", "stop", "stop", "repeat", "repeat"),
+    *("expire", "kafka", "registry", "storage", "write", "all"),
+)
+
+
 class _Process:
     """One process of the simulated world: it exists, is stopped, or is dead."""
 
@@ -117,10 +96,12 @@ class Simulation:
         self.rng = random.Random(seed)  # noqa: S311 - a schedule, not a secret
         self.clock = ManualClock()
         self.cluster = MemoryCluster(self.clock)
+        self.cluster.markers_at_once = self.rng.random() < 0.5
         self.registry = MemoryRegistry(self.clock)
         self.storage = MemoryStorage(self.clock)
         self.report = SimulationReport(seed=seed)
-        self.pipeline = self._pipeline()
+        self.simulated = SimulatedJob(self.rng)
+        self.pipeline = self.simulated.compiled
         self.job = self.pipeline.graph.job
         self._settings = TaskSettings(
             limits=ExchangeLimits(
@@ -143,40 +124,17 @@ class Simulation:
         self._restart_at: dict[str, int] = {}
         self._ends: list[tuple[int, Callable[[], None]]] = []
         """When outages end."""
-        self._produced: dict[str, list[int]] = {}
         self._orders_left = self.config.orders
         self._seen_events = 0
         self._manifests: dict[str, tuple[list[str], dict[TopicPartition, int]]] = {}
         self._workers: list[WorkerProcess] = []
         self._set_up()
 
-    def _pipeline(self) -> CompiledPipeline:
-        rng = self.rng
-        pipeline = Pipeline(
-            "orders",
-            parallelism=rng.choice([1, 2, 3]),
-            max_parallelism=8,
-            checkpoint=CheckpointConfig(
-                interval_ms=100,
-                timeout_ms=1_000,
-                max_concurrent=rng.choice([1, 1, 2]),
-                retained=rng.choice([1, 2, 3]),
-                tolerable_failures=1_000,
-            ),
-            restart=RestartConfig(initial_delay_ms=10, max_delay_ms=200),
-        )
-        (
-            pipeline.source("orders", KafkaSource("orders", value=Json(Order)))
-            .key_by("user")
-            .process("totals", Total)
-            .sink("results", KafkaSink("totals", key="user"))
-        )
-        return compile_pipeline(pipeline, "simulation:pipeline")
-
     def _set_up(self) -> None:
         admin = MemoryLog(self.cluster, "set-up")
         admin.create_topics([TopicSpec(topic, 1, {}) for topic in CONTROL_TOPICS])
-        admin.create_topics([TopicSpec("orders", self.config.input_partitions, {}), TopicSpec("totals", 2, {})])
+        admin.create_topics([TopicSpec("orders", self.config.input_partitions, {})])
+        admin.create_topics([TopicSpec(output.topic, 2, {}) for output in self.simulated.outputs])
         for number in range(self.config.coordinators):
             self._start(f"coordinator-{number}")
         for number in range(self.config.workers):
@@ -282,7 +240,7 @@ class Simulation:
             self._end_faults()
             limit = self.clock.monotonic_ms() + self.config.finish_ms
             while not self._is_finished():
-                self._check(self.clock.monotonic_ms() < limit, f"the job did not finish: {self._missing()}")
+                self._check(self.clock.monotonic_ms() < limit, f"the job did not finish: {self._state()}")
                 self._turn(faults=False)
             self._check_checkpoints()
         except Exception as error:
@@ -344,25 +302,23 @@ class Simulation:
     def _deliver(self, log: MemoryLog, *, faults: bool) -> None:
         for queue in list(log.pending()):
             while len(queue) and (not faults or self.rng.random() < 0.6):
-                log.deliver_one(queue)
+                log.deliver_one(queue, offset_known=not faults or self.rng.random() < 0.98)
+        if not faults or self.rng.random() < 0.5:
+            self.cluster.write_markers()
 
     def _produce(self, count: int) -> None:
         for _ in range(count):
             user = f"user-{self.rng.randrange(self.config.users)}"
             amount = self.rng.randrange(1_000)
-            self._produced.setdefault(user, []).append(amount)
             partition = crc32(user.encode()) % self.config.input_partitions
-            value = msgspec.json.encode({"user": user, "amount": amount})
-            self.cluster.append(TopicPartition("orders", partition), value)
+            self.cluster.append(TopicPartition("orders", partition), self.simulated.produce(user, amount))
         self._orders_left -= count
 
     # --- faults ------------------------------------------------------------------------------------------------------
 
     def _fault(self) -> None:
         rng, now = self.rng, self.clock.monotonic_ms()
-        name = rng.choice(
-            ("kill", "kill", "kill", "stop", "stop", "repeat", "repeat", "expire", "kafka", "registry", "storage", "write", "all")
-        )
+        name = rng.choice(_FAULTS)
         self.report.faults[name] = self.report.faults.get(name, 0) + 1
         match name:
             case "kill" if self._processes:
@@ -373,7 +329,7 @@ class Simulation:
             case "repeat":
                 self._repeat_control_message()
             case "expire":
-                self.cluster.expire_transactions(rng.choice(self.cluster.open_transactions() or [None]))  # type: ignore[list-item]
+                self.cluster.expire_transactions(rng.choice([*self.cluster.open_transactions(), None]))
             case "kafka":
                 self._outage(self.cluster, rng.choice((20, 200, 800)))
             case "registry":
@@ -433,20 +389,11 @@ class Simulation:
         if not holds:
             raise InvariantError(f"{what} (seed {self.seed}, {self.clock.monotonic_ms()} ms)")
 
-    def _output(self) -> dict[str, list[dict[str, Any]]]:
-        rows: dict[str, list[dict[str, Any]]] = {}
-        for record in self.cluster.records("totals"):
-            row = msgspec.json.decode(record.value or b"")
-            rows.setdefault(row["user"], []).append(row)
-        return rows
-
     def _check_output(self) -> None:
-        for user, rows in self._output().items():
-            counts = [row["count"] for row in rows]
-            self._check(counts == list(range(1, len(rows) + 1)), f"{user}: committed counts are {counts}")
-            amounts = self._produced[user]
-            self._check(len(rows) <= len(amounts), f"{user}: more results than orders")
-            self._check(rows[-1]["total"] == sum(amounts[: len(rows)]), f"{user}: wrong total")
+        try:
+            self.simulated.check_output(self.cluster)
+        except InvariantError as error:
+            self._check(False, str(error))
 
     def _check_events(self) -> None:
         """A subtask may fail for what the scheduler did to it, never for a bug."""
@@ -488,14 +435,9 @@ class Simulation:
         return list(metadata.paths()), positions
 
     def _is_finished(self) -> bool:
-        if self._orders_left:
-            return False
-        output = self._output()
-        return all(len(output.get(user, ())) == len(amounts) for user, amounts in self._produced.items())
+        self._check_output()
+        return not self._orders_left and not self.simulated.missing()
 
-    def _missing(self) -> str:
-        output = self._output()
-        lacking = {u: f"{len(output.get(u, ()))}/{len(a)}" for u, a in self._produced.items()}
+    def _state(self) -> str:
         jobs = [(job.status, job.attempt, job.failure) for job in self.registry.jobs()]
-        running = [job for job, *_ in jobs if job is JobStatus.RUNNING]
-        return f"results {lacking}, jobs {jobs}, running {len(running)}"
+        return f"missing {dict(self.simulated.missing())}, jobs {jobs}"

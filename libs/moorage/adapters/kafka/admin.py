@@ -97,10 +97,10 @@ class KafkaAdmin:
         for topic, partition in wanted:
             if partition >= present.get(topic, 0):
                 raise LogError(f"Kafka at {self._bootstrap_servers} has no partition {partition} of topic {topic}")
-        found = self._list_offsets(wanted, _kafka_offset_spec(spec))
+        found = self._list_offsets(wanted, spec)
         if isinstance(spec, int):
             beyond = [partition for partition, offset in found.items() if offset < 0]
-            found.update(self._list_offsets(beyond, _kafka_offset_spec(OffsetSpec.LATEST)))
+            found.update(self._list_offsets(beyond, OffsetSpec.LATEST))
         return found
 
     def committed(self, group: str, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
@@ -141,12 +141,13 @@ class KafkaAdmin:
             tolerated=frozenset({KafkaError.GROUP_ID_NOT_FOUND}),
         )
 
-    def _list_offsets(self, partitions: Iterable[TopicPartition], spec: Any) -> dict[TopicPartition, int]:
+    def _list_offsets(self, partitions: Iterable[TopicPartition], spec: OffsetSpec | int) -> dict[TopicPartition, int]:
+        stable = spec is not OffsetSpec.END
         answers = self._each(
             lambda some: self._by_partition(
                 self._client.list_offsets(
-                    {KafkaTopicPartition(*partition): spec for partition in some},
-                    isolation_level=IsolationLevel.READ_COMMITTED,
+                    {KafkaTopicPartition(*partition): _kafka_offset_spec(spec) for partition in some},
+                    isolation_level=IsolationLevel.READ_COMMITTED if stable else IsolationLevel.READ_UNCOMMITTED,
                     request_timeout=self._timeout_s,
                 )
             ),
@@ -203,7 +204,7 @@ def _kafka_offset_spec(spec: OffsetSpec | int) -> Any:
     match spec:
         case OffsetSpec.EARLIEST:
             return _KafkaOffsetSpec.earliest()
-        case OffsetSpec.LATEST:
+        case OffsetSpec.LATEST | OffsetSpec.END:
             return _KafkaOffsetSpec.latest()
         case timestamp_ms:
             return _KafkaOffsetSpec.for_timestamp(timestamp_ms)

@@ -1,0 +1,178 @@
+"""The job that the simulation runs, and what its output must be.
+
+The orders pipeline, with further branches that a seed may add: a copy of the input, a second keyed operator behind the
+first one, an at-least-once sink. Parallelism differs from operator to operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
+from random import Random
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from moorage.api.compiler import CompiledPipeline, compile_pipeline
+from moorage.api.connectors import KafkaSink, KafkaSource
+from moorage.api.formats import Json
+from moorage.api.keyed_state import KeyedContext, KeyedState
+from moorage.api.pipeline import Pipeline
+from moorage.graph.job_graph import CheckpointConfig, RestartConfig
+from moorage.ids import TopicPartition
+from moorage.testing.memory_log import MemoryCluster
+
+MAX_PARALLELISM = 8
+BUCKETS = 3
+Row = dict[str, Any]
+
+
+class InvariantError(AssertionError):
+    """What must never happen; the message names the seed."""
+
+
+class Order(msgspec.Struct):
+    user: str
+    amount: int
+
+
+class Total(KeyedState):
+    count: int = 0
+    total: int = 0
+
+    def process(self, order: Order, ctx: KeyedContext) -> Iterator[Row]:
+        self.count += 1
+        self.total += order.amount
+        yield {"user": ctx.key, "count": self.count, "total": self.total}
+
+
+class Bucket(KeyedState):
+    size: int = 0
+
+    def process(self, row: Row, ctx: KeyedContext) -> Row:
+        self.size += 1
+        return {"bucket": ctx.key, "size": self.size, "user": row["user"], "count": row["count"]}
+
+
+def bucket_of(row: Row) -> int:
+    return crc32(row["user"].encode()) % BUCKETS
+
+
+class SimulatedJob:
+    """A pipeline drawn from ``rng``, and the judge of its output topics."""
+
+    def __init__(self, rng: Random) -> None:
+        self._amounts: dict[str, list[int]] = {}
+        self._sums: dict[str, list[int]] = {}
+        self.outputs = [_Output("totals", "user", self._is_next_total)]
+        self.compiled = self._compile(rng)
+
+    def _compile(self, rng: Random) -> CompiledPipeline:
+        def some() -> int:
+            return rng.choice([1, 2, 3])
+
+        pipeline = Pipeline(
+            "orders",
+            parallelism=some(),
+            max_parallelism=MAX_PARALLELISM,
+            checkpoint=CheckpointConfig(
+                interval_ms=100,
+                timeout_ms=1_000,
+                max_concurrent=rng.choice([1, 1, 2]),
+                retained=rng.choice([1, 2, 3]),
+                tolerable_failures=1_000,
+            ),
+            restart=RestartConfig(initial_delay_ms=10, max_delay_ms=200),
+        )
+        orders = pipeline.source("orders", KafkaSource("orders", value=Json(Order)))
+        totals = orders.key_by("user").process("totals", Total, parallelism=some())
+        totals.sink("results", KafkaSink("totals", key="user"), parallelism=some())
+        if rng.random() < 0.25:
+            orders.sink("copies", KafkaSink("copies", key="user"))
+            self.outputs.append(_Output("copies", "user", self._is_next_order))
+        if rng.random() < 0.25:
+            buckets = totals.key_by(bucket_of).process("buckets", Bucket, parallelism=some())
+            buckets.sink("sizes", KafkaSink("sizes", key="bucket"))
+            self.outputs.append(_Output("sizes", "user", self._is_next_in_bucket()))
+        if rng.random() < 0.15:
+            totals.sink("repeats", KafkaSink("repeats", key="user", guarantee="at_least_once"))
+            self.outputs.append(_Output("repeats", "user", self._is_some_total, exactly_once=False))
+        return compile_pipeline(pipeline, "simulation:pipeline")
+
+    # --- input and output --------------------------------------------------------------------------------------------
+
+    def produce(self, user: str, amount: int) -> bytes:
+        """The next order of a user, as it goes into the input topic."""
+        amounts = self._amounts.setdefault(user, [])
+        amounts.append(amount)
+        self._sums[user] = list(accumulate(amounts))
+        return msgspec.json.encode(Order(user, amount))
+
+    def check_output(self, cluster: MemoryCluster) -> None:
+        """Look at what read-committed readers can see now. InvariantError for what must never be there."""
+        for output in self.outputs:
+            output.check(cluster)
+
+    def missing(self) -> Mapping[str, int]:
+        """Results that are not there yet, by topic."""
+        return {
+            output.topic: lacking
+            for output in self.outputs
+            if (lacking := sum(len(a) - output.answered(user) for user, a in self._amounts.items()))
+        }
+
+    # --- what must follow --------------------------------------------------------------------------------------------
+
+    def _is_some_total(self, number: int, row: Row) -> bool:
+        sums = self._sums[row["user"]]
+        return bool(1 <= row["count"] <= len(sums) and row["total"] == sums[row["count"] - 1])
+
+    def _is_next_total(self, number: int, row: Row) -> bool:
+        return bool(row["count"] == number and self._is_some_total(number, row))
+
+    def _is_next_order(self, number: int, row: Row) -> bool:
+        amounts = self._amounts[row["user"]]
+        return bool(number <= len(amounts) and row["amount"] == amounts[number - 1])
+
+    def _is_next_in_bucket(self) -> Callable[[int, Row], bool]:
+        sizes: dict[int, int] = {}
+
+        def judge(number: int, row: Row) -> bool:
+            bucket = row["bucket"]
+            sizes[bucket] = sizes.get(bucket, 0) + 1
+            return bool(row["count"] == number and row["size"] == sizes[bucket] and bucket == bucket_of(row))
+
+        return judge
+
+
+class _Output:
+    """One output topic, read on as it grows. Rows of a key lie in one partition, in order."""
+
+    def __init__(
+        self, topic: str, key: str, is_right: Callable[[int, Row], bool], *, exactly_once: bool = True
+    ) -> None:
+        """``is_right(number, row)``: whether ``row`` may be the ``number``-th of its key."""
+        self.topic = topic
+        self._key = key
+        self._is_right = is_right
+        self._exactly_once = exactly_once
+        self._next_offsets: dict[int, int] = {}
+        self._counts: dict[str, int] = {}
+        self._seen: dict[str, set[int]] = {}
+
+    def check(self, cluster: MemoryCluster) -> None:
+        for record in cluster.records(self.topic):
+            if record.offset < self._next_offsets.get(record.partition, 0):
+                continue
+            self._next_offsets[record.partition] = record.offset + 1
+            row = msgspec.json.decode(record.value or b"null")
+            key = row[self._key]
+            number = self._counts[key] = self._counts.get(key, 0) + 1
+            if not self._is_right(number, row):
+                where = f"{TopicPartition(record.topic, record.partition)} offset {record.offset}"
+                raise InvariantError(f"{row} is not result {number} of {key} ({where})")
+            self._seen.setdefault(key, set()).add(row.get("count", number))
+
+    def answered(self, key: str) -> int:
+        return self._counts.get(key, 0) if self._exactly_once else len(self._seen.get(key, ()))
