@@ -111,12 +111,18 @@ def read_markers(log: Log, job: JobId, graph: JobGraph) -> Markers:
 
 
 def trim(registry: Registry, log: Log, record: JobRecord, needed: Mapping[TopicPartition, int]) -> int:
-    """Delete what lies before the needed offsets; how many offsets went."""
+    """Delete what lies before the needed offsets; how many offsets went. LogError when a log was not cut."""
     starts = log.offsets(needed, OffsetSpec.EARLIEST)
     before = {partition: offset for partition, offset in needed.items() if offset > starts[partition]}
     if not before or not _is_same_life(registry, record):
         return 0
-    return sum(start - starts[partition] for partition, start in log.delete_records(before).items())
+    cut = log.delete_records(before)
+    for partition, offset in before.items():
+        if cut.get(partition, -1) < offset:
+            raise LogError(
+                f"Kafka did not delete what lies before offset {offset} of {partition.topic}/{partition.partition}"
+            )
+    return sum(cut[partition] - starts[partition] for partition in before)
 
 
 # --- purge -----------------------------------------------------------------------------------------------------------

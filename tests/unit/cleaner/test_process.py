@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 import msgspec
@@ -37,6 +37,7 @@ from moorage.messages.cleanup import DiscardCheckpoint, DiscardState, PurgeJob, 
 from moorage.messages.registry import JobStatus
 from moorage.naming import CLEANUP_TOPIC, source_group
 from moorage.ports import TopicSpec
+from moorage.testing.memory_log import MemoryLog
 from moorage.testing.memory_registry import MemoryRegistry
 
 LATER_MS = OPTIONS.sweep_interval_ms + OPTIONS.grace_age_ms
@@ -380,6 +381,19 @@ def test_a_log_that_was_cut_is_not_asked_about_again(world: World) -> None:
     world.send(TrimExchange(epoch=world.epoch, job=JOB))
     world.work(OPTIONS.prompt_interval_ms)
     assert not world.seen.errors
+
+
+class Tolerant(MemoryLog):
+    """Kafka while a topic's metadata has not spread: what is not there needs no deletion."""
+
+    def delete_records(self, before: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, int]:
+        return {}
+
+
+def test_a_log_that_was_not_cut_is_an_error_which_is_tried_again(world: World) -> None:
+    world.append(KEYED_LOG[0], 10)
+    with pytest.raises(LogError, match="before offset 5"):
+        calls.trim(world.registry, Tolerant(world.cluster), world.record, {KEYED_LOG[0]: 5})
 
 
 # --- when something fails --------------------------------------------------------------------------------------------
