@@ -82,13 +82,15 @@ class _Routes(dict[Any, _Buffer]):
 class _Backlog:
     """Own frames of one partition which the consumer has not processed yet."""
 
-    __slots__ = ("frames", "position", "size_bytes", "under_way")
+    __slots__ = ("frames", "position", "sent", "size_bytes", "under_way")
 
     def __init__(self) -> None:
         self.frames: deque[tuple[int, int]] = deque()
         self.size_bytes = 0
         self.under_way = 0
         self.position = 0
+        self.sent = 0
+        """Frames so far: the sequence number of the next one."""
 
 
 class ResultPartition:
@@ -237,23 +239,25 @@ class ResultPartition:
                 half = Columns(columns.keys[part], columns.values[part], columns.timestamps_ms[part], headers)
                 self._send_columns(partition, half)
             return
-        self._send(partition, encode_frame(FrameKind.DATA, self._attempt, self._subtask, len(columns), payload))
+        self._send(partition, FrameKind.DATA, len(columns), payload)
 
     # --- frames ------------------------------------------------------------------------------------------------------
 
     def barrier(self, payload: bytes) -> int:
         """Send everything buffered, then the barrier into every partition; returns the epoch that it closes."""
         self.flush()
-        frame = encode_frame(FrameKind.BARRIER, self._attempt, self._subtask, 0, payload)
         for partition in self._written:
-            self._send(partition, frame)
+            self._send(partition, FrameKind.BARRIER, 0, payload)
         closed = self._epoch
         self._epoch += 1
         self._unconfirmed[self._epoch] = 0
         return closed
 
-    def _send(self, partition: int, frame: bytes) -> None:
-        epoch, size, backlog = self._epoch, len(frame), self._backlogs[partition]
+    def _send(self, partition: int, kind: FrameKind, records: int, payload: bytes) -> None:
+        epoch, backlog = self._epoch, self._backlogs[partition]
+        frame = encode_frame(kind, self._attempt, self._subtask, backlog.sent, records, payload)
+        size = len(frame)
+        backlog.sent += 1
         self._unconfirmed[epoch] += 1
         backlog.under_way += 1
         backlog.size_bytes += size

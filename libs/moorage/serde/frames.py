@@ -12,12 +12,14 @@ offset    bytes  content
 3         1      0
 4         4      attempt of the job
 8         4      producer subtask
-12        4      number of records
-16        8      checksum
-24               payload
+12        4      sequence number
+16        4      number of records
+20        8      checksum
+28               payload
 ========  =====  ======================================================
 
-All integers are little endian. The payload of a data frame is one msgpack array of columns (keys, values, timestamps,
+The sequence number counts the frames of a channel (attempt, producer, partition) from 0 on, so a reader finds out when
+one was lost, whoever lost it. All integers are little endian. The payload of a data frame is one msgpack array of columns (keys, values, timestamps,
 headers); that of a barrier is an Avro ``Barrier``; end-of-data has none. Kafka compresses whole batches of frames, so
 frames are not compressed themselves.
 """
@@ -42,7 +44,7 @@ V = TypeVar("V")
 
 _VERSION = 1
 _COLUMNS = 1
-_HEAD = struct.Struct("<BBBxIII")
+_HEAD = struct.Struct("<BBBxIIII")
 _CHECKSUM = struct.Struct("<Q")
 HEADER_BYTES = _HEAD.size + _CHECKSUM.size
 
@@ -57,12 +59,16 @@ class Frame(NamedTuple):
     kind: FrameKind
     attempt: Attempt
     producer: int
+    sequence: int
     records: int
     payload: bytes
 
 
-def encode_frame(kind: FrameKind, attempt: Attempt, producer: int, records: int, payload: bytes) -> bytes:
-    head = _HEAD.pack(_VERSION, kind, _COLUMNS if kind is FrameKind.DATA else 0, attempt, producer, records)
+def encode_frame(
+    kind: FrameKind, attempt: Attempt, producer: int, sequence: int, records: int, payload: bytes
+) -> bytes:
+    codec = _COLUMNS if kind is FrameKind.DATA else 0
+    head = _HEAD.pack(_VERSION, kind, codec, attempt, producer, sequence, records)
     checksum = xxhash.xxh3_64_intdigest(head + payload)
     return b"".join((head, _CHECKSUM.pack(checksum), payload))
 
@@ -74,7 +80,7 @@ def decode_frame(data: bytes) -> Frame:
     """Raises CorruptDataError that says what is wrong."""
     if len(data) < HEADER_BYTES:
         raise CorruptDataError(f"frame of {len(data)} bytes is shorter than its header")
-    version, kind, codec, attempt, producer, records = _HEAD.unpack_from(data)
+    version, kind, codec, attempt, producer, sequence, records = _HEAD.unpack_from(data)
     if version != _VERSION:
         raise CorruptDataError(f"frame has format version {version}, this Moorage reads {_VERSION}")
     payload = data[HEADER_BYTES:]
@@ -86,7 +92,7 @@ def decode_frame(data: bytes) -> Frame:
     frame_kind = _KINDS.get(kind)
     if frame_kind is None or (frame_kind is FrameKind.DATA and codec != _COLUMNS):
         raise CorruptDataError(f"frame of unknown kind {kind} or codec {codec}")
-    return Frame(frame_kind, Attempt(attempt), producer, records, payload)
+    return Frame(frame_kind, Attempt(attempt), producer, sequence, records, payload)
 
 
 Headers = Sequence[tuple[str, bytes]]

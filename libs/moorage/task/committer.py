@@ -199,6 +199,7 @@ class CommitterSubtask(Subtask):
             context.log.reader(context.name, bulk=True),
             gate,
             resume.starts,
+            resumed={p.partition for attempt, p in resume.positions if attempt == context.attempt},
         )
         if resume.replay_until is not None:
             context.counters.transactions_replayed += 1

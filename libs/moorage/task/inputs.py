@@ -7,19 +7,19 @@ for producers (flow control).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from moorage.barrier.gate import InputGate, Verdict
 from moorage.errors import CorruptDataError, LogError, MoorageError
 from moorage.graph.job_graph import Exchange
-from moorage.ids import CheckpointId, TopicPartition
+from moorage.ids import Attempt, CheckpointId, TopicPartition
 from moorage.messages.barriers import Barrier
 from moorage.messages.commands import CheckpointFate
 from moorage.messages.events import ExchangeProgress
 from moorage.ports import LogMessage, LogReader
 from moorage.serde import control
-from moorage.serde.frames import ColumnCodec, Columns, FrameKind, decode_frame
+from moorage.serde.frames import ColumnCodec, Columns, Frame, FrameKind, decode_frame
 from moorage.task.context import TaskContext
 
 OnRecords = Callable[[TopicPartition, Columns[Any, Any]], None]
@@ -39,7 +39,9 @@ class ExchangeInput:
         reader: LogReader,
         gate: InputGate,
         starts: Mapping[TopicPartition, int],
+        resumed: Collection[TopicPartition] = (),
     ) -> None:
+        """``resumed``: partitions whose start lies behind the first frames of the running attempt."""
         self._context = context
         self._inputs = inputs
         self._codecs = codecs
@@ -51,6 +53,11 @@ class ExchangeInput:
         self._next_housekeeping_ms = 0
         self._next_repeat_ms = 0
         self._next_offsets = dict(starts)
+        self._sequences: dict[tuple[TopicPartition, Attempt, int], int] = {
+            (position.partition, context.attempt, position.producer): 0
+            for position in gate.positions(context.attempt)
+            if position.partition not in resumed
+        }
         reader.assign(starts)
 
     def step(self, on_records: OnRecords, on_barrier: OnBarrier) -> bool:
@@ -98,6 +105,8 @@ class ExchangeInput:
         )
         if verdict is Verdict.HELD:
             return False  # it is offered again
+        if verdict not in (Verdict.VOID, Verdict.SEEN):
+            self._check_sequence(tp, message.offset, frame)
         counters.frames_in += 1
         counters.bytes_in += len(message.value)
         match verdict:
@@ -121,6 +130,18 @@ class ExchangeInput:
             case _:
                 pass
         return False
+
+    def _check_sequence(self, tp: TopicPartition, offset: int, frame: Frame) -> None:
+        """Frames of a channel are numbered: when one is missing, its producer was told that it is stored, and it is not.
+        The attempt must end before anything builds on it."""
+        channel = (tp, frame.attempt, frame.producer)
+        expected = self._sequences.get(channel)
+        if expected is not None and frame.sequence != expected:
+            raise LogError(
+                f"{tp.topic}[{tp.partition}] offset {offset}: frame {frame.sequence} of producer {frame.producer} came"
+                f" where {expected} was next"
+            )
+        self._sequences[channel] = frame.sequence + 1
 
     def abort(self, checkpoint: CheckpointId) -> None:
         """The checkpoint was given up; what was held for it is worked off."""

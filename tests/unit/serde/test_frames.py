@@ -23,11 +23,15 @@ from moorage.serde.frames import (
     encode_frame,
 )
 
-FRAME = Frame(FrameKind.DATA, Attempt(3), 2, 5, b"payload")
+FRAME = Frame(FrameKind.DATA, Attempt(3), 2, 9, 5, b"payload")
 GOLDEN = {
-    FRAME: "010101000300000002000000050000004b207dea9c9020307061796c6f6164",
-    Frame(FrameKind.BARRIER, Attempt(1), 0, 0, b"\xc3\x01"): "01020000010000000000000000000000aa18e94d65a43b56c301",
-    Frame(FrameKind.END_OF_DATA, Attempt(2**32 - 1), 31, 0, b""): "01050000ffffffff1f0000000000000009015fad67ef8b0e",
+    FRAME: "0101010003000000020000000900000005000000ae1965ac6ebd4ea17061796c6f6164",
+    Frame(
+        FrameKind.BARRIER, Attempt(1), 0, 0, 0, b"\xc3\x01"
+    ): "01020000010000000000000000000000000000002e4623a91c972784c301",
+    Frame(
+        FrameKind.END_OF_DATA, Attempt(2**32 - 1), 31, 7, 0, b""
+    ): "01050000ffffffff1f00000007000000000000009f46f1988b4c7edd",
 }
 
 
@@ -83,7 +87,7 @@ def resealed(head: bytes, payload: bytes) -> bytes:
 )
 def test_what_a_later_version_writes_is_refused(head: bytes, message: str) -> None:
     with pytest.raises(CorruptDataError, match=message):
-        decode_frame(resealed(head + bytes(12), b""))
+        decode_frame(resealed(head + bytes(16), b""))
 
 
 @given(st.binary(max_size=80))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -27,14 +29,14 @@ from moorage.task.inputs import ExchangeInput
 CODEC: ColumnCodec[Any, Any] = ColumnCodec()
 
 
-def data_frame(attempt: int, producer: int, *values: Any, filler: int = 0) -> bytes:
+def data_frame(attempt: int, producer: int, sequence: int, *values: Any, filler: int = 0) -> bytes:
     columns = Columns(["x" * filler] * len(values), values, [0] * len(values))
-    return encode_frame(FrameKind.DATA, Attempt(attempt), producer, len(values), CODEC.encode(columns))
+    return encode_frame(FrameKind.DATA, Attempt(attempt), producer, sequence, len(values), CODEC.encode(columns))
 
 
-def barrier_frame(attempt: int, producer: int, checkpoint: int) -> bytes:
+def barrier_frame(attempt: int, producer: int, sequence: int, checkpoint: int) -> bytes:
     payload = control.encode(Barrier(checkpoint=CheckpointId(checkpoint), triggered_ms=0))
-    return encode_frame(FrameKind.BARRIER, Attempt(attempt), producer, 0, payload)
+    return encode_frame(FrameKind.BARRIER, Attempt(attempt), producer, sequence, 0, payload)
 
 
 class Input:
@@ -47,11 +49,14 @@ class Input:
         self.task = TaskWorld()
         self.task.log.create_topics([TopicSpec(TOPIC, len(world.logs), {})])
         for number, log in enumerate(world.logs):
+            sent: Counter[tuple[int, int]] = Counter()
             for offset, frame in enumerate(log):
+                channel = (frame.attempt, frame.producer)
                 if frame.barrier is None:
-                    data = data_frame(frame.attempt, frame.producer, (number, offset), filler=frame.size_bytes)
+                    data = data_frame(*channel, sent[channel], (number, offset), filler=frame.size_bytes)
                 else:
-                    data = barrier_frame(frame.attempt, frame.producer, frame.barrier)
+                    data = barrier_frame(*channel, sent[channel], frame.barrier)
+                sent[channel] += 1
                 self.task.cluster.append(tp(number), data)
         self.context = self.task.context(
             "totals",
@@ -150,14 +155,14 @@ def small_world(*frames: bytes, **options: Any) -> Input:
 def test_an_abandonment_in_the_middle_of_what_was_polled_keeps_the_order_of_what_was_spilled() -> None:
     """All in one poll: barrier 1, spilled frames behind it, barrier 2 of the other producer, more frames."""
     frames = [
-        barrier_frame(1, 0, 1),
-        data_frame(1, 0, (0, 1)),
-        data_frame(1, 0, (0, 2)),
-        barrier_frame(1, 1, 2),
-        data_frame(1, 0, (0, 4)),
-        barrier_frame(1, 0, 2),
-        data_frame(1, 0, (0, 6)),
-        data_frame(1, 1, (0, 7)),
+        barrier_frame(1, 0, 0, 1),
+        data_frame(1, 0, 1, (0, 1)),
+        data_frame(1, 0, 2, (0, 2)),
+        barrier_frame(1, 1, 0, 2),
+        data_frame(1, 0, 3, (0, 4)),
+        barrier_frame(1, 0, 4, 2),
+        data_frame(1, 0, 5, (0, 6)),
+        data_frame(1, 1, 1, (0, 7)),
     ]
     source = small_world(*frames, held_bytes_max=0)
     while source.step():
@@ -168,7 +173,7 @@ def test_an_abandonment_in_the_middle_of_what_was_polled_keeps_the_order_of_what
 
 
 def test_a_step_is_bounded_in_records() -> None:
-    source = small_world(*(data_frame(1, 0, *[(0, i)] * 10) for i in range(10)), max_poll_records=25)
+    source = small_world(*(data_frame(1, 0, i, *[(0, i)] * 10) for i in range(10)), max_poll_records=25)
     steps = []
     while source.step():
         steps.append(len(source.processed))
@@ -179,25 +184,25 @@ def test_a_step_is_bounded_in_records() -> None:
     ("frame", "error", "message"),
     [
         (b"", CorruptDataError, "frame of 0 bytes is shorter"),
-        (data_frame(1, 0, 1)[:-1] + b"\0", CorruptDataError, "frame checksum is"),
-        (encode_frame(FrameKind.DATA, Attempt(1), 0, 1, b"\xff"), CorruptDataError, "frame payload"),
-        (encode_frame(FrameKind.BARRIER, Attempt(1), 0, 0, b"?"), CorruptDataError, "expected a barrier"),
+        (data_frame(1, 0, 1, 1)[:-1] + b"\0", CorruptDataError, "frame checksum is"),
+        (encode_frame(FrameKind.DATA, Attempt(1), 0, 1, 1, b"\xff"), CorruptDataError, "frame payload"),
+        (encode_frame(FrameKind.BARRIER, Attempt(1), 0, 1, 0, b"?"), CorruptDataError, "expected a barrier"),
         (
-            encode_frame(FrameKind.BARRIER, Attempt(1), 0, 0, b"\xc3\x01" + bytes(9)),
+            encode_frame(FrameKind.BARRIER, Attempt(1), 0, 1, 0, b"\xc3\x01" + bytes(9)),
             UnknownSchemaError,
             "unknown schema 0000000000000000",
         ),
     ],
 )
 def test_a_bad_frame_is_named(frame: bytes, error: type[Exception], message: str) -> None:
-    source = small_world(data_frame(1, 0, (0, 0)), frame)
+    source = small_world(data_frame(1, 0, 0, (0, 0)), frame)
     with pytest.raises(error, match=rf"moorage.orders.a--b\[0\] offset 1: .*{message}"):
         source.step()
     assert source.processed == [(0, 0)]
 
 
 def test_a_checkpoint_that_was_aborted_without_a_word_frees_its_alignment() -> None:
-    source = small_world(barrier_frame(1, 0, 1), data_frame(1, 0, (0, 1)))
+    source = small_world(barrier_frame(1, 0, 0, 1), data_frame(1, 0, 1, (0, 1)))
     source.step()
     source.input.housekeeping(0)
     source.step()
@@ -218,7 +223,7 @@ def test_a_checkpoint_that_was_aborted_without_a_word_frees_its_alignment() -> N
 
 
 def test_positions_are_published_when_they_change_and_now_and_then() -> None:
-    source = small_world(data_frame(1, 0, (0, 0)), data_frame(1, 1, (0, 1)))
+    source = small_world(data_frame(1, 0, 0, (0, 0)), data_frame(1, 1, 0, (0, 1)))
     published = source.task.published
     interval = source.context.settings.progress_interval_ms
     source.input.housekeeping(0)
@@ -232,3 +237,16 @@ def test_positions_are_published_when_they_change_and_now_and_then() -> None:
     for step in range(2, 40):
         source.input.housekeeping(step * interval)
     assert 2 < len(published) < 5, "a report may be lost, and a producer that waits for it would wait for ever"
+
+
+def test_a_missing_frame_ends_the_attempt() -> None:
+    """Whoever lost it: the broker said that it was stored, and the log has no gap."""
+    source = small_world(data_frame(1, 0, 0, (0, 0)), data_frame(1, 0, 2, (0, 1)))
+    with pytest.raises(LogError, match=r"offset 1: frame 2 of producer 0 came where 1 was next"):
+        source.step()
+
+
+def test_the_first_frame_of_a_channel_must_not_be_missing() -> None:
+    source = small_world(data_frame(1, 0, 1, (0, 0)))
+    with pytest.raises(LogError, match="frame 1 of producer 0 came where 0 was next"):
+        source.step()

@@ -37,6 +37,10 @@ _BULK_CONSUMER: Final[Options] = {
 }
 _PRODUCER: Final[Options] = {
     "enable.idempotence": True,
+    # With more, messages are lost without an error. A broker that knows nothing of a producer in a partition takes any
+    # first sequence number: when the first request fails because the partition has no leader yet, the second one is
+    # stored, and librdkafka takes the refusal of the first one, sent again, for "stored already".
+    "max.in.flight.requests.per.connection": 1,
     "acks": "all",
     "compression.type": "lz4",
     "linger.ms": 5,
