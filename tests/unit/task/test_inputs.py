@@ -16,7 +16,7 @@ from tests.unit.task.contexts import TaskWorld
 from tests.unit.task.harness import SETTINGS
 
 from moorage.barrier.gate import InputGate, Verdict
-from moorage.errors import CorruptDataError, UnknownSchemaError
+from moorage.errors import CorruptDataError, LogError, UnknownSchemaError
 from moorage.graph.job_graph import ExchangeKind
 from moorage.ids import Attempt, CheckpointId, TopicPartition
 from moorage.messages.barriers import Barrier
