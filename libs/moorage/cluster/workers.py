@@ -71,6 +71,9 @@ class Workers:
         lost = []
         previous = self._by_name.get(worker_name(worker))
         if previous is not None and previous != worker:
+            if message.sent_ms < self._workers[previous].heartbeat.sent_ms:
+                # The dead one's last words, which reach a leader that does not know yet who replaced it.
+                return HeartbeatResult(False, False, False, ())
             lost.append(self._remove(previous, f"it was replaced by {worker}"))
             self._remember_replaced(previous)
         known = self._workers.get(worker)

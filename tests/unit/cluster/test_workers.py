@@ -64,6 +64,16 @@ def test_another_incarnation_replaces_the_old_one(workers: Workers) -> None:
     assert known(workers) == ["w1/b"]
 
 
+def test_the_last_words_of_a_dead_incarnation_do_not_replace_its_successor(workers: Workers) -> None:
+    """A new leader hears the successor first: what the dead one had sent was under way for long."""
+    workers.heartbeat(beat("w1/b", 500), 0)
+    late = workers.heartbeat(beat("w1/a", 400), 10)
+    assert (late.accepted, late.lost) == (False, ())
+    assert known(workers) == ["w1/b"]
+    workers.expire(TIMEOUT_MS)
+    assert workers.heartbeat(beat("w1/a", 450), TIMEOUT_MS).joined, "its clock may be wrong, but nobody else is there"
+
+
 def test_a_replaced_incarnation_is_never_heard_again(workers: Workers) -> None:
     workers.heartbeat(beat("w1/a"), 0)
     workers.heartbeat(beat("w1/b"), 10)
