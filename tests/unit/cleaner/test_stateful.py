@@ -100,6 +100,7 @@ class CleanerMachine(RuleBasedStateMachine):
         self.cluster = MemoryCluster(self.clock)
         self.log = MemoryLog(self.cluster, "job")
         self.epoch = Epoch(0)
+        self.options = OPTIONS
         self.cleaners: list[Cleaner] = []
         self.zombie_calls: list[InlineExecutor] = []
         """Of cleaners that crashed while a call was under way."""
@@ -121,8 +122,9 @@ class CleanerMachine(RuleBasedStateMachine):
 
     # --- set up ------------------------------------------------------------------------------------------------------
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(grace_age_ms=st.sampled_from([0, OPTIONS.grace_age_ms]))
+    def start(self, grace_age_ms: int) -> None:
+        self.options = msgspec.structs.replace(OPTIONS, grace_age_ms=grace_age_ms)
         lease = self.registry.acquire_lease("coordinator", 1_000_000_000)
         assert lease is not None
         self.epoch = lease.epoch
@@ -139,7 +141,7 @@ class CleanerMachine(RuleBasedStateMachine):
             log=MemoryLog(self.cluster, "cleaner"),
             executor=executor,
             clock=self.clock,
-            options=OPTIONS,
+            options=self.options,
         )
         return Cleaner(process, executor)
 
