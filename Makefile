@@ -62,9 +62,18 @@ test-compose: $(INSTALLED) ## docker compose up, with crashes; needs a working `
 
 .PHONY: simulate
 simulate: $(INSTALLED) ## the simulation with SEEDS=10000
-	MOORAGE_SIMULATION_SEEDS=$(SEEDS) $(BIN)/pytest -q -n 2 tests/simulation
+	@$(BIN)/python -m moorage.testing.simulate --seeds $(SEEDS)
 
 .PHONY: clean
 clean: ## remove what was made here but for .venv
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: chaos
+ROUNDS ?= 20
+chaos: $(INSTALLED) ## random SIGKILL and SIGSTOP of real processes under load, ROUNDS=20
+	PYTHONPATH=. $(BIN)/python tests/chaos/kill_loop.py --rounds $(ROUNDS)
+
+.PHONY: bench
+bench: $(INSTALLED) ## the main job at full speed: records per second, CPU per record, checkpoint durations
+	$(BIN)/python tests/benchmarks/bench_main_job.py

@@ -98,7 +98,7 @@ def _preload(log: KafkaLog, records: int) -> None:
         for start in range(0, records, CHUNK):
             users = [f"user-{rng.randrange(USERS):05d}" for _ in range(min(CHUNK, records - start))]
             values = [
-                b'{"user":"%s","amount":%d.25,"id":%09d}' % (user.encode(), rng.randrange(1_000), start + i)
+                b'{"user":"%s","amount":%d.25,"id":"%09d"}' % (user.encode(), rng.randrange(1_000), start + i)
                 for i, user in enumerate(users)
             ]
             writer.append_records("orders", [u.encode() for u in users], values, [now_ms] * len(users), None)
