@@ -1,8 +1,8 @@
 """The world as the cores see it.
 
 Production adapters live in ``moorage.adapters``, twins for tests and the simulation in ``moorage.testing``; one
-contract test suite per port runs on both. Calls marked *blocking* do I/O and may take long: a loop never makes them itself but
-hands them to its ``Executor``. All other calls return at once.
+contract test suite per port runs on both. Calls marked *blocking* do I/O and may take long: a loop never makes them
+itself but hands them to its ``Executor``. All other calls return at once.
 """
 
 from __future__ import annotations
@@ -354,12 +354,13 @@ class Registry(Protocol):
         retain: int,
         keep_from: CheckpointId | None = None,
     ) -> Sequence[CheckpointRecord]:
-        """**The commit point.** Add a completed checkpoint and subsume the oldest beyond ``retain`` in one step, but none
-        with an id of ``keep_from`` or higher (the lowest base of checkpoints still pending); returns the subsumed ones.
+        """**The commit point.** Add a completed checkpoint and subsume the oldest beyond ``retain`` in one step, but
+        none with an id of ``keep_from`` or higher (the lowest base of checkpoints still pending); returns the subsumed.
 
         StaleAttemptError when the job's attempt is another. BaseSubsumedError when ``record.base`` is not 0 and not
-        retained any more (its files may be gone). Adding an id again changes nothing and returns what it returned first
-        or less. Savepoints are neither counted nor subsumed.
+        retained any more, or when a checkpoint with a higher id is completed (savepoints apart): the files may be gone.
+        Adding an id again changes nothing and returns what it returned first or less. Savepoints are neither counted
+        nor subsumed.
         """
         ...
 

@@ -29,6 +29,6 @@ def serve_metrics(
         server, _ = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
         raise SettingError(
-            f"{variable}={port}: {host}:{port} can't be listened at ({error.strerror}); choose another, or 0: any free one"
+            f"{variable}={port}: {host}:{port} can't be used ({error.strerror}); choose another, or 0: any free one"
         ) from error
     return int(server.server_port), registry

@@ -6,7 +6,7 @@
     python tests/benchmarks/bench_main_job.py [--records 2000000] [--workers 2] [--profile DIR] [--json]
 
 Prints records per second, CPU per record of each process (the broker's too), peak memory and checkpoint durations.
-``--profile`` samples the workers with py-spy and writes flame graphs. The result is read back read-committed and counted.
+``--profile`` samples the workers with py-spy. The result is read back read-committed and counted.
 """
 
 from __future__ import annotations

@@ -311,6 +311,14 @@ class TestCheckpoints:
         assert list(registry.add_checkpoint(epoch, JOB, Attempt(1), built, 1)) == [record(2)]
         assert list(registry.add_checkpoint(epoch, JOB, Attempt(1), built, 1)) == []
 
+    def test_one_below_a_completed_one_is_refused(self, registry: Registry, epoch: Epoch) -> None:
+        """The cleaner may have taken its files for those of a checkpoint that was given up."""
+        add(registry, epoch, 1, 3, retain=2)
+        with pytest.raises(BaseSubsumedError):
+            registry.add_checkpoint(epoch, JOB, Attempt(1), record(2, base=1), 2)
+        assert retained(registry) == [1, 3]
+        assert list(registry.completed_ids(JOB)) == [1, 3]
+
     def test_adding_again_changes_nothing(self, registry: Registry, epoch: Epoch) -> None:
         add(registry, epoch, 1, 2, 3, retain=2)
         assert list(registry.add_checkpoint(epoch, JOB, Attempt(1), record(3), 2)) == []

@@ -134,6 +134,12 @@ if attempt ~= tonumber(ARGV[3]) then
 end
 if redis.call('ZSCORE', KEYS[5], ARGV[4]) then return {{'OK'}} end
 if ARGV[8] ~= '0' and redis.call('HEXISTS', KEYS[4], ARGV[8]) == 0 then return {{'BASE'}} end
+if cjson.decode(ARGV[5]).kind == 'checkpoint' then
+  for _, stored_record in ipairs(redis.call('HVALS', KEYS[4])) do
+    local other = cjson.decode(stored_record)
+    if other.kind == 'checkpoint' and other.checkpoint > tonumber(ARGV[4]) then return {{'BASE'}} end
+  end
+end
 redis.call('HSET', KEYS[4], ARGV[4], ARGV[5])
 redis.call('ZADD', KEYS[5], ARGV[4], ARGV[4])
 redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -tonumber(ARGV[9]) - 1)

@@ -19,9 +19,9 @@ offset    bytes  content
 ========  =====  ======================================================
 
 The sequence number counts the frames of a channel (attempt, producer, partition) from 0 on, so a reader finds out when
-one was lost, whoever lost it. All integers are little endian. The payload of a data frame is one msgpack array of columns (keys, values, timestamps,
-headers); that of a barrier is an Avro ``Barrier``; end-of-data has none. Kafka compresses whole batches of frames, so
-frames are not compressed themselves.
+one was lost, whoever lost it. All integers are little endian. The payload of a data frame is one msgpack array of
+columns (keys, values, timestamps, headers); that of a barrier is an Avro ``Barrier``; end-of-data has none. Kafka
+compresses whole batches of frames, so frames are not compressed themselves.
 """
 
 from __future__ import annotations

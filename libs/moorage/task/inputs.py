@@ -132,8 +132,8 @@ class ExchangeInput:
         return False
 
     def _check_sequence(self, tp: TopicPartition, offset: int, frame: Frame) -> None:
-        """Frames of a channel are numbered: when one is missing, its producer was told that it is stored, and it is not.
-        The attempt must end before anything builds on it."""
+        """Frames of a channel are numbered: a missing one is lost, though its producer was told that it is stored. The
+        attempt must end before anything builds on that."""
         channel = (tp, frame.attempt, frame.producer)
         expected = self._sequences.get(channel)
         if expected is not None and frame.sequence != expected:

@@ -140,6 +140,11 @@ class MemoryRegistry:
                 raise BaseSubsumedError(
                     f"checkpoint {record.checkpoint} of job {job} builds on {record.base}, which is gone"
                 )
+            newer = [n for n, known in checkpoints.items() if known.kind == "checkpoint" and n > record.checkpoint]
+            if newer and record.kind == "checkpoint":
+                raise BaseSubsumedError(
+                    f"checkpoint {record.checkpoint} of job {job} comes after {max(newer)}, which is completed"
+                )
             completed.add(record.checkpoint)
             if len(completed) > COMPLETED_IDS_KEPT:
                 completed.remove(min(completed))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from functools import partial
 
 from moorage.adapters.kafka import KafkaLog
 from moorage.errors import LogError
@@ -18,6 +19,10 @@ PARTITIONS = 64
 ROUNDS = 30
 
 
+def _note(confirmed: list[LogError | None], _offset: int, error: LogError | None) -> None:
+    confirmed.append(error)
+
+
 def test_every_confirmed_frame_is_in_the_log(kafka: str) -> None:
     with closing(KafkaLog(kafka, client_id="fresh-topics")) as log:
         for number in range(TOPICS):
@@ -27,7 +32,7 @@ def test_every_confirmed_frame_is_in_the_log(kafka: str) -> None:
             with closing(log.writer(topic)) as writer:
                 for _ in range(ROUNDS):
                     for partition in range(PARTITIONS):
-                        writer.append(topic, partition, bytes(3_000), lambda _, error: confirmed.append(error))
+                        writer.append(topic, partition, bytes(3_000), partial(_note, confirmed))
                     writer.poll()
                     time.sleep(0.004)
                 deadline_s = time.monotonic() + 30

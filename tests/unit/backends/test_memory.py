@@ -23,7 +23,7 @@ GROUPS = 8
 
 class Row(KeyedState):
     count: int = 0
-    tags: list[str] = []
+    tags: list[str] = []  # noqa: RUF012 - msgspec copies it
 
 
 class Files:
@@ -179,7 +179,7 @@ def _inline(stream: StreamHandle) -> bytes:
 def test_fields_may_be_added_removed_and_reordered() -> None:
     class Wider(KeyedState):
         added: str = "new"
-        tags: list[str] = []
+        tags: list[str] = []  # noqa: RUF012 - msgspec copies it
         count: int = 0
 
     handle = _stored(Row, Row(count=3, tags=["a"]))
@@ -191,7 +191,7 @@ def test_fields_may_be_added_removed_and_reordered() -> None:
 def test_a_field_of_another_type_is_refused_by_name() -> None:
     class Other(KeyedState):
         count: str = ""
-        tags: list[str] = []
+        tags: list[str] = []  # noqa: RUF012 - msgspec copies it
 
     backend: MemoryKeyedBackend[str, Other] = MemoryKeyedBackend("totals", KeyGroupRange(0, 0), str, Other)
     with pytest.raises(StateError, match=r"operator 'totals': stored rows don't fit Other: Expected `str`, got `int`"):

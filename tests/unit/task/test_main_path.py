@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from moorage.messages.events import SubtaskState, SubtaskStateChanged
 from tests.unit.task.harness import Harness, orders_pipeline
+
+from moorage.messages.events import SubtaskState, SubtaskStateChanged
 
 ORDERS = [(f"user-{i % 7}", float(i)) for i in range(200)]
 
