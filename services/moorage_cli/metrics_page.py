@@ -40,6 +40,11 @@ class MetricEntry(NamedTuple):
         )
 
     @property
+    def plain_name(self) -> str:
+        """Without what says that it is a counter, as OpenMetrics names it."""
+        return self.name.removesuffix("_total")
+
+    @property
     def is_histogram(self) -> bool:
         return self.kind == "histogram"
 
