@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, NewType
 
 JobId = NewType("JobId", str)
-"""Name of a pipeline; it is part of every topic, path and key (see ``naming``), so it is restricted to ``[a-z0-9_-]``."""
+"""Name of a pipeline; part of every topic, path and key (see ``naming``), so it is restricted to ``[a-z0-9_-]``."""
 
 OperatorUid = NewType("OperatorUid", str)
 """What the user calls an operator; stable over versions of a pipeline, state is found by it."""

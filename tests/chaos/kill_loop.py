@@ -3,7 +3,8 @@
     python tests/chaos/kill_loop.py [--rounds 20] [--seed 1] [--workers 2] [--rate 2000] [--json]
 
 Each round hits something, waits until results of later orders are committed, and goes on for a moment. A stopped
-process wakes up after its replacement works: a zombie. Exits with 1 when anything is lost, doubled, corrupt or out of order.
+process wakes up after its replacement works: a zombie. Exits with 1 when anything is lost, doubled, corrupt or out of
+order.
 """
 
 from __future__ import annotations

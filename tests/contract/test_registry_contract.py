@@ -353,10 +353,17 @@ class TestCheckpoints:
         assert retained(registry) == [COMPLETED_IDS_KEPT + 9, COMPLETED_IDS_KEPT + 10]
 
     def test_concurrent_adds_are_one_after_the_other(self, registry: Registry, epoch: Epoch) -> None:
+        def add_one(number: int) -> tuple[bool, list[CheckpointId]]:
+            try:
+                subsumed = registry.add_checkpoint(epoch, JOB, Attempt(1), record(number), 3)
+            except BaseSubsumedError:  # a higher one came first
+                return False, []
+            return True, [known.checkpoint for known in subsumed]
+
         with ThreadPoolExecutor(8) as threads:
-            answers = threads.map(
-                lambda number: registry.add_checkpoint(epoch, JOB, Attempt(1), record(number), 3), range(1, 61)
-            )
-            subsumed = [known.checkpoint for answer in answers for known in answer]
-        assert sorted(subsumed + retained(registry)) == list(range(1, 61))
-        assert len(retained(registry)) == 3
+            answers = list(threads.map(add_one, range(1, 61)))
+        added = [number for number, (was_added, _) in enumerate(answers, start=1) if was_added]
+        subsumed = [number for _, numbers in answers for number in numbers]
+        assert sorted(subsumed + retained(registry)) == added == list(registry.completed_ids(JOB))
+        assert retained(registry) == added[-3:]
+        assert added[-1] == 60
