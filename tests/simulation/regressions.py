@@ -1,4 +1,4 @@
-"""Seeds that found a bug once. A seed's run changes with the code, so each bug has a unit test too where one can show it.
+"""Seeds that found a bug once. A seed's run changes with the code, so each bug has a unit test too if one can show it.
 
 5, 93   two exactly-once sinks share the partitions of the commits topic: the open transaction of one hid the commit
         markers of the other, which then wrote again what it had committed

@@ -14,11 +14,15 @@ The same seed gives the same run: ``Simulation(seed).run()``.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from zlib import crc32
+
+import xxhash
 
 from moorage.cleaner.pace import CleanerOptions
 from moorage.cleaner_process.process import CleanerProcess
@@ -29,7 +33,7 @@ from moorage.coordinator_process.process import CoordinatorProcess
 from moorage.errors import LogUnavailableError, MoorageError, RegistryUnavailableError, StorageError
 from moorage.exchange.result_partition import ExchangeLimits
 from moorage.ids import TopicPartition, WorkerId
-from moorage.messages.events import SubtaskState, SubtaskStateChanged
+from moorage.messages.events import SubtaskState, SubtaskStateChanged, WorkerHeartbeat
 from moorage.naming import COMMANDS_TOPIC, CONTROL_TOPICS, EVENTS_TOPIC, exchange_topic
 from moorage.ports import TopicSpec
 from moorage.serde import control
@@ -45,6 +49,8 @@ from moorage.testing.memory_registry import MemoryRegistry
 from moorage.testing.memory_storage import MemoryStorage
 from moorage.testing.simulated_job import InvariantError, SimulatedJob
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationConfig:
@@ -55,9 +61,9 @@ class SimulationConfig:
     input_partitions: int = 3
     faults_ms: int = 4_000
     """How long there are faults; then the job must finish."""
-    finish_ms: int = 30_000
-    fault_rate: float = 0.02
-    """Faults per turn of the scheduler."""
+    finish_ms: int = 10_000
+    fault_rates: tuple[float, ...] = (0.01, 0.02, 0.05)
+    """Faults per turn of the scheduler; a seed has one of them."""
 
 
 @dataclass(kw_only=True)
@@ -67,13 +73,28 @@ class SimulationReport:
     virtual_ms: int = 0
     attempts: int = 0
     checkpoints: int = 0
-    faults: dict[str, int] = field(default_factory=dict)
+    """Completed ones."""
     replayed: int = 0
+    """Lost transactions."""
     void_frames: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    digest: str = ""
+    """Of what reached the logs, when, and of the output: equal runs have equal digests."""
+
+    def counts(self) -> dict[str, int]:
+        """What happened, by the name of it, for people."""
+        return {
+            "turns": self.turns,
+            "attempts": self.attempts,
+            "completed checkpoints": self.checkpoints,
+            "replayed transactions": self.replayed,
+            "void frames": self.void_frames,
+            **{f"x {name}": count for name, count in sorted(self.faults.items())},
+        }
 
 
 _FAULTS = (
-    *("kill", "kill", "kill", "stop", "stop", "repeat", "repeat"),
+    *("kill", "kill", "kill", "stop", "stop", "repeat", "repeat", "slow", "slow", "slow"),
     *("expire", "kafka", "registry", "storage", "write", "all"),
 )
 
@@ -112,11 +133,12 @@ class Simulation:
             max_poll_frames=self.rng.choice([2, 16]),
             linger_ms=20,
             idle_linger_ms=self.rng.choice([0, 10]),
-            held_bytes_max=self.rng.choice([300, 5_000, 1 << 20]),
+            held_bytes_max=self.rng.choice([0, 300, 1 << 20]),
             inline_state_max_bytes=self.rng.choice([0, 100, 10_000]),
             progress_interval_ms=30,
             transaction_timeout_ms=60_000,
         )
+        self._fault_rate = self.rng.choice(self.config.fault_rates)
         self._incarnations = 0
         self._processes: dict[str, _Process] = {}
         self._graves: list[MemoryLog] = []
@@ -124,6 +146,8 @@ class Simulation:
         self._restart_at: dict[str, int] = {}
         self._ends: list[tuple[int, Callable[[], None]]] = []
         """When outages end."""
+        self._slow_until: dict[TopicPartition, int] = {}
+        """Partitions that nothing reaches before that time."""
         self._orders_left = self.config.orders
         self._seen_events = 0
         self._manifests: dict[str, tuple[list[str], dict[TopicPartition, int]]] = {}
@@ -146,6 +170,7 @@ class Simulation:
 
     def _start(self, name: str) -> None:
         self._incarnations += 1
+        self._say("%s starts", name)
         log = MemoryLog(self.cluster, f"{name}.{self._incarnations}", immediate=False)
         executor = InlineExecutor()
         kind = name.partition("-")[0]
@@ -171,6 +196,7 @@ class Simulation:
             executor=executor,
             clock=self.clock,
             on_reply=self._replied,
+            on_notice=partial(self._say, "%s: %s", name),
         )
 
         def step() -> None:
@@ -196,7 +222,7 @@ class Simulation:
             WorkerHooks(
                 load_pipeline=lambda _: self.pipeline,
                 new_source_reader=KafkaSourceReader,
-                warn=lambda _: None,
+                warn=partial(self._say, "%s: %s", name),
                 failpoint=lambda _: None,
             ),
         )
@@ -225,10 +251,15 @@ class Simulation:
     def _kill(self, name: str, *, restart_in_ms: int) -> None:
         process = self._processes.pop(name)
         keep = self.rng.random() < 0.5
+        self._say("%s is killed", name)
         process.log.kill(keep_in_flight=keep)
         if keep:
             self._graves.append(process.log)
         self._restart_at[name] = self.clock.monotonic_ms() + restart_in_ms
+
+    def _say(self, what: str, *arguments: object) -> None:
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%6d ms %s", self.clock.monotonic_ms(), what % arguments)
 
     # --- one turn ----------------------------------------------------------------------------------------------------
 
@@ -252,14 +283,25 @@ class Simulation:
         contexts = [context for worker in self._workers for context in worker.contexts()]
         self.report.replayed = sum(c.counters.transactions_replayed for c in contexts)
         self.report.void_frames = sum(c.counters.frames_void for c in contexts)
+        self.report.digest = self._digest()
         return self.report
+
+    def _digest(self) -> str:
+        # Not of the bytes of state: changed rows are stored in the order of a set, which is another in each process.
+        digest = xxhash.xxh3_64()
+        outputs = {output.topic for output in self.simulated.outputs}
+        for topic in sorted(self.cluster.topics):
+            for record in self.cluster.records(topic, read_committed=False):
+                content = record.value if topic in outputs else len(record.value or b"")
+                digest.update(repr((*record[:3], record.timestamp_ms, content)).encode())
+        return digest.hexdigest()
 
     def _turn(self, *, faults: bool) -> None:
         rng = self.rng
         self.report.turns += 1
         self.clock.advance(rng.choice((1, 2, 5, 10)))
         now = self.clock.monotonic_ms()
-        if faults and rng.random() < self.config.fault_rate:
+        if faults and rng.random() < self._fault_rate:
             self._fault()
         for ends_ms, end in list(self._ends):
             if ends_ms <= now:
@@ -295,12 +337,16 @@ class Simulation:
                 if not faults or rng.random() < 0.7:
                     executor.serve_one(rng.randrange(executor.results))
             process.step()
-        except MoorageError:
+        except MoorageError as error:
+            self._say("%s ends: %s", process.name, error)
             # The process ends, as the service would; its supervisor starts it again.
             self._kill(process.name, restart_in_ms=rng.randint(5, 100))
 
     def _deliver(self, log: MemoryLog, *, faults: bool) -> None:
+        now = self.clock.monotonic_ms()
         for queue in list(log.pending()):
+            if self._slow_until.get(queue.partition, 0) > now:
+                continue
             while len(queue) and (not faults or self.rng.random() < 0.6):
                 log.deliver_one(queue, offset_known=not faults or self.rng.random() < 0.98)
         if not faults or self.rng.random() < 0.5:
@@ -320,6 +366,7 @@ class Simulation:
         rng, now = self.rng, self.clock.monotonic_ms()
         name = rng.choice(_FAULTS)
         self.report.faults[name] = self.report.faults.get(name, 0) + 1
+        self._say("fault: %s", name)
         match name:
             case "kill" if self._processes:
                 self._kill(rng.choice(sorted(self._processes)), restart_in_ms=rng.choice((5, 50, 400)))
@@ -328,6 +375,12 @@ class Simulation:
                 process.stopped_until_ms = now + rng.choice((50, 300, 1_000))
             case "repeat":
                 self._repeat_control_message()
+            case "slow":
+                exchange = rng.choice(self.pipeline.graph.exchanges)
+                slow = [p for p in range(exchange.partitions) if rng.random() < 0.5]
+                until = now + rng.choice((50, 200, 800))
+                topic = exchange_topic(self.job, exchange.exchange)
+                self._slow_until.update({TopicPartition(topic, partition): until for partition in slow})
             case "expire":
                 self.cluster.expire_transactions(rng.choice([*self.cluster.open_transactions(), None]))
             case "kafka":
@@ -373,13 +426,14 @@ class Simulation:
         topic = self.rng.choice((COMMANDS_TOPIC, EVENTS_TOPIC))
         records = self.cluster.records(topic)
         if records:
-            record = self.rng.choice(records[-40:])
+            record = self.rng.choice(records[-10:] if self.rng.random() < 0.5 else records[-100:])
             self.cluster.append(TopicPartition(topic, 0), record.value)
 
     def _end_faults(self) -> None:
         for _, end in self._ends:
             end()
         self._ends.clear()
+        self._slow_until.clear()
         for process in self._processes.values():
             process.stopped_until_ms = 0
 
@@ -400,6 +454,8 @@ class Simulation:
         records = self.cluster.records(EVENTS_TOPIC)
         for record in records[self._seen_events :]:
             event = control.decode(record.value or b"", control.EVENTS)
+            if not isinstance(event, WorkerHeartbeat):
+                self._say("%s", event)
             if isinstance(event, SubtaskStateChanged) and event.state is SubtaskState.FAILED:
                 last = (event.trace or "").rstrip().rpartition("\n")[2]
                 self._check(last.startswith("moorage.errors."), f"{event.vertex}/{event.subtask}: {event.trace}")
