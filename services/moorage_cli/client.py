@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -25,6 +26,10 @@ class RestError(MoorageError):
 
 class CoordinatorUnreachableError(MoorageError):
     """Nothing that speaks our REST API answers at the address."""
+
+
+class _NobodyThereError(CoordinatorUnreachableError):
+    """Nobody has heard the request, so another coordinator may be asked."""
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
@@ -110,11 +115,13 @@ class CoordinatorClient:
         timeout_s: float = 10.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """``token``: sent as bearer token. ``transport``: in place of the network, for tests."""
+        """``url``: of a coordinator, or of several with commas between them; the one that leads is found. ``token``:
+        sent as bearer token. ``transport``: in place of the network, for tests."""
         self.url = url
         headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(headers=headers, timeout=timeout_s, transport=transport)
         try:
-            self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, transport=transport)
+            self._urls = [httpx.URL(part.strip().rstrip("/")) for part in url.split(",")]
         except (httpx.InvalidURL, ValueError) as error:
             raise CoordinatorUnreachableError(f"{url!r} is not an address of a coordinator: {error}") from None
 
@@ -159,10 +166,25 @@ class CoordinatorClient:
         return self._decode(self._send("GET", path), kind)
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The answer of the first coordinator that does not send us to another one."""
+        *others, last = self._urls
+        for url in others:
+            try:
+                return self._send_to(url, method, path, **options)
+            except RestError as error:
+                if error.status != HTTPStatus.SERVICE_UNAVAILABLE:
+                    raise
+            except _NobodyThereError:
+                continue
+        return self._send_to(last, method, path, **options)
+
+    def _send_to(self, url: httpx.URL, method: str, path: str, **options: Any) -> httpx.Response:
         try:
-            response = self._http.request(method, path, **options)
+            response = self._http.request(method, f"{url}{path}", **options)
+        except httpx.ConnectError as error:
+            raise _NobodyThereError(f"no coordinator answers at {url}: {error}") from None
         except (httpx.TransportError, httpx.UnsupportedProtocol) as error:
-            raise CoordinatorUnreachableError(f"no coordinator answers at {self.url}: {error}") from None
+            raise CoordinatorUnreachableError(f"no coordinator answers at {url}: {error}") from None
         if response.is_success:
             return response
         raise RestError(_reason(response), response.status_code)

@@ -348,7 +348,10 @@ class CommandLineSettings(Settings):
     """The command line: what its options fall back to."""
 
     rest_url: str = setting(
-        "http://127.0.0.1:8081", "Where the coordinator answers.", pattern=r"https?://\S+", form="a URL"
+        "http://127.0.0.1:8081",
+        "Where the coordinator answers; of several, the one that leads is asked.",
+        pattern=r"https?://[^\s,]+(,https?://[^\s,]+)*",
+        form="a URL, or several with a comma between them",
     )
     rest_token: Secret | None = setting(None, "The coordinator's token.")
     cache_dir: str | None = setting(

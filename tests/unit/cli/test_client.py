@@ -143,3 +143,51 @@ def test_says_when_something_else_answers() -> None:
 def test_refuses_an_address_that_is_none(url: str) -> None:
     with pytest.raises(CoordinatorUnreachableError, match=r"."), CoordinatorClient(url) as client:
         client.overview()
+
+
+def _pair(handler: Callable[[httpx.Request], httpx.Response]) -> CoordinatorClient:
+    return CoordinatorClient("http://first:8081,http://second:8081/", transport=httpx.MockTransport(handler))
+
+
+def test_of_several_coordinators_the_one_that_leads_answers() -> None:
+    def only_the_second_leads(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "first":
+            return httpx.Response(503, json={"errors": ["this coordinator does not lead"]})
+        return _canned(request)
+
+    with _pair(only_the_second_leads) as client:
+        assert client.overview().taskmanagers == 2
+
+
+def test_of_several_coordinators_one_may_be_down() -> None:
+    def only_the_second_is_there(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "first":
+            raise httpx.ConnectError("refused")
+        return _canned(request)
+
+    with _pair(only_the_second_is_there) as client:
+        assert client.overview().taskmanagers == 2
+
+
+def test_a_refusal_is_not_asked_again_elsewhere() -> None:
+    asked = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        return httpx.Response(409, json={"errors": ["it runs already"]})
+
+    with _pair(refuse) as client, pytest.raises(RestError, match="it runs already"):
+        client.submit(GRAPH)
+    assert asked == ["first"]
+
+
+def test_what_may_have_been_heard_is_not_said_again_elsewhere() -> None:
+    asked = []
+
+    def silent(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        raise httpx.ReadTimeout("no answer")
+
+    with _pair(silent) as client, pytest.raises(CoordinatorUnreachableError, match="no answer"):
+        client.submit(GRAPH)
+    assert asked == ["first"]
