@@ -145,6 +145,18 @@ class MemoryKeyedBackend(Generic[K, R]):
         self._base = base
         self._undecided = [s for s in self._undecided if s.checkpoint > base]
 
+    def aborted(self, checkpoint: CheckpointId) -> None:
+        """The checkpoint will not be completed, so nothing will build on it: what changed for it counts as changed for
+        the one after it. Without this call nothing is wrong, but everything is remembered until a checkpoint completes.
+        """
+        snapshot = next((s for s in self._undecided if s.checkpoint == checkpoint), None)
+        if snapshot is None:
+            return
+        self._undecided.remove(snapshot)
+        later = next((s.changed for s in self._undecided if s.checkpoint > checkpoint), self.changed)
+        for group, keys in snapshot.changed.items():
+            later[group] |= keys
+
     def handles(self, snapshot: KeyedSnapshot, stream: StreamHandle | None) -> tuple[KeyGroupsHandle, ...]:
         """The chain as handles, oldest file first. ``stream``: where the snapshot's data lies; None if it has none."""
         if stream is not None:

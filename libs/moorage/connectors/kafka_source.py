@@ -12,9 +12,10 @@ from typing import Any
 from zlib import crc32
 
 import msgspec
+import xxhash
 
 from moorage.api.connectors import KafkaSource, StartAt
-from moorage.errors import CorruptDataError, LogError, MoorageError, RecordError
+from moorage.errors import CorruptDataError, LogError, RecordError
 from moorage.ids import OperatorUid, TopicPartition
 from moorage.naming import source_group
 from moorage.ports import OffsetSpec, Partitioner, RecordBatch, TransactionalWriter
@@ -34,8 +35,9 @@ class SplitState(msgspec.Struct, frozen=True, array_like=True):
     """A bounded source stops before this offset."""
 
 
-_encode = msgspec.msgpack.Encoder().encode
+_encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(SplitState)
+_CHECKSUM_BYTES = 8
 
 
 class KafkaSourceReader:
@@ -50,7 +52,10 @@ class KafkaSourceReader:
         self._positions: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._key_groups: dict[TopicPartition, int] = {}
+        self._ended = False
+        """A partition has come to its end and is still assigned."""
         self._discovering = False
+        self._discovered: Sequence[SplitState] = ()
         self._next_discovery_ms: int | None = None
         self._dead_letters: TransactionalWriter | None = None
         self._closed = False
@@ -63,24 +68,15 @@ class KafkaSourceReader:
 
     # --- where to read -----------------------------------------------------------------------------------------------
 
-    def open(self, restored: Sequence[bytes] | None, done: Callable[[Exception | None], None]) -> None:
-        def find() -> list[SplitState]:
-            return self._find_splits({}, None if restored is None else decode_splits(restored))
+    def find(self, restored: Sequence[bytes] | None) -> list[SplitState]:
+        return self._find_splits({}, None if restored is None else decode_splits(restored))
 
-        def found(splits: list[SplitState] | None, error: Exception | None) -> None:
-            if self._closed:
-                return
-            if splits is None:
-                done(error or MoorageError("no partitions were found"))
-                return
-            self._add(splits)
-            done(None)
-
+    def open(self, found: Sequence[SplitState]) -> None:
         if self._source.dead_letter_topic is not None:
             self._dead_letters = self._context.log.record_writer(
                 f"{self._context.name}.dead-letters", partitioner=Partitioner.CONSISTENT_RANDOM
             )
-        self._context.executor.submit(find, found)
+        self._add(found)
 
     def _mine(self) -> list[TopicPartition]:
         """*Blocking.* The partitions of this subtask as the cluster has them now."""
@@ -102,19 +98,21 @@ class KafkaSourceReader:
         """*Blocking.* The partitions of this subtask that are not ``known``, and where each is read from.
 
         Without a checkpoint (``restored`` is None) from ``start``; with one from its offset. A partition that neither
-        the checkpoint nor ``known`` has was added later and is read from its beginning.
+        the checkpoint nor ``known`` has was added later: it is read from its beginning, by a bounded source not at all.
         """
         new = [tp for tp in self._mine() if tp not in known]
         if restored is not None:
+            bounded = self._source.until is not None
             added = self._context.log.offsets([tp for tp in new if tp not in restored], OffsetSpec.EARLIEST)
-            return [restored[tp] if tp in restored else SplitState(*tp, added[tp], None) for tp in new]
-        starts = self._starts(new) if not known else self._context.log.offsets(new, OffsetSpec.EARLIEST)
-        ends: Mapping[TopicPartition, int] = {}
+            return [restored.get(tp) or SplitState(*tp, added[tp], added[tp] if bounded else None) for tp in new]
+        starts = self._starts(new)
+        if self._source.until is None:
+            return [SplitState(*tp, starts[tp], None) for tp in new]
         if self._source.until == "latest":
             ends = self._context.log.offsets(new, OffsetSpec.LATEST)
-        elif self._source.until is not None:
+        else:
             ends = {TopicPartition(*tp): offset for tp, offset in self._source.until.items()}
-        return [SplitState(*tp, starts[tp], ends.get(tp)) for tp in new]
+        return [SplitState(*tp, starts[tp], ends.get(tp, starts[tp])) for tp in new]
 
     def _starts(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         log = self._context.log
@@ -168,17 +166,25 @@ class KafkaSourceReader:
             if error is not None:
                 self._context.warn(f"source {self._uid!r}: looking for new partitions failed: {error}")
             elif splits:
-                self._add(splits)
+                self._discovered = splits
 
         self._context.executor.submit(lambda: self._find_splits(known, {}), found)
 
     # --- records -----------------------------------------------------------------------------------------------------
 
     def poll(self, now_ms: int) -> Sequence[Batch]:
+        if self._discovered:
+            found, self._discovered = self._discovered, ()
+            self._add(found)
         self._discover(now_ms)
         if self._dead_letters is not None:
             self._dead_letters.poll()
-        return [b for b in map(self._batch, self._reader.poll(self._context.settings.max_poll_records)) if b.values]
+        batches = [self._batch(records) for records in self._reader.poll(self._context.settings.max_poll_records)]
+        if self._ended:
+            # Not earlier: only now the positions are behind everything that was polled.
+            self._ended = False
+            self._assign()
+        return [batch for batch in batches if batch.values]
 
     def _batch(self, records: RecordBatch) -> Batch:
         tp = TopicPartition(records.topic, records.partition)
@@ -186,7 +192,7 @@ class KafkaSourceReader:
         if end is not None and records.offsets[-1] >= end - 1:
             records = _before(records, end)
             self._positions[tp] = end
-            self._assign()
+            self._ended = True
         else:
             self._positions[tp] = records.offsets[-1] + 1
         group = self._key_groups[tp]
@@ -236,7 +242,7 @@ class KafkaSourceReader:
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Sequence[bytes]:
-        return [_encode(SplitState(*tp, offset, self._ends.get(tp))) for tp, offset in self._positions.items()]
+        return [encode_split(SplitState(*tp, offset, self._ends.get(tp))) for tp, offset in self._positions.items()]
 
     def flush(self) -> Callable[[], None] | None:
         return None if self._dead_letters is None else self._dead_letters.commit
@@ -251,12 +257,21 @@ class KafkaSourceReader:
             self._dead_letters.close()
 
 
+def encode_split(split: SplitState) -> bytes:
+    """A checksum (xxh3-64, little endian), then msgpack."""
+    content = _encoder.encode(split)
+    return xxhash.xxh3_64_intdigest(content).to_bytes(_CHECKSUM_BYTES, "little") + content
+
+
 def decode_splits(elements: Sequence[bytes]) -> dict[TopicPartition, SplitState]:
     splits: dict[TopicPartition, SplitState] = {}
     for element in elements:
+        content = element[_CHECKSUM_BYTES:]
+        if xxhash.xxh3_64_intdigest(content).to_bytes(_CHECKSUM_BYTES, "little") != element[:_CHECKSUM_BYTES]:
+            raise CorruptDataError("position of a Kafka source: wrong checksum")
         try:
-            split = _decoder.decode(element)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            split = _decoder.decode(content)
+        except msgspec.DecodeError as error:
             raise CorruptDataError(f"position of a Kafka source: {error}") from error
         splits[TopicPartition(split.topic, split.partition)] = split
     return splits

@@ -22,7 +22,7 @@ from moorage.errors import LogError, MoorageError, RecordError
 from moorage.graph.job_graph import Exchange, ExchangeKind
 from moorage.ids import Attempt
 from moorage.ports import NO_OFFSET, LogWriter
-from moorage.serde.frames import ColumnCodec, Columns, FrameKind, Headers, encode_frame
+from moorage.serde.frames import SEQUENCES, ColumnCodec, Columns, FrameKind, Headers, encode_frame
 from moorage.state.key_groups import is_plain_key, key_group, key_group_range
 
 _ROUTES_MAX = 1 << 17
@@ -257,7 +257,7 @@ class ResultPartition:
         epoch, backlog = self._epoch, self._backlogs[partition]
         frame = encode_frame(kind, self._attempt, self._subtask, backlog.sent, records, payload)
         size = len(frame)
-        backlog.sent += 1
+        backlog.sent = (backlog.sent + 1) % SEQUENCES
         self._unconfirmed[epoch] += 1
         backlog.under_way += 1
         backlog.size_bytes += size

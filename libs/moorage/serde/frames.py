@@ -46,6 +46,8 @@ _VERSION = 1
 _COLUMNS = 1
 _HEAD = struct.Struct("<BBBxIIII")
 _CHECKSUM = struct.Struct("<Q")
+SEQUENCES = 1 << 32
+"""Sequence numbers begin again from 0 there."""
 HEADER_BYTES = _HEAD.size + _CHECKSUM.size
 
 

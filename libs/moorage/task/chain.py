@@ -24,7 +24,7 @@ from moorage.api.operators import (
     SinkOperator,
 )
 from moorage.backends.memory import MemoryKeyedBackend
-from moorage.errors import MoorageError, RecordError
+from moorage.errors import RecordError
 from moorage.exchange.result_partition import ResultPartition
 from moorage.graph.job_graph import JobVertex, OperatorKind
 from moorage.ids import OperatorUid
@@ -37,13 +37,24 @@ class Stage(Protocol):
     def push(self, batch: Batch) -> None: ...
 
 
-def blame(uid: str, values: Sequence[Any], rest: Iterator[Any], error: Exception) -> MoorageError:
+def blame(uid: str, values: Sequence[Any], rest: Iterator[Any], error: Exception) -> RecordError:
     """The error of the record that user code failed on: the last one taken from ``rest``, an iterator of ``values``."""
-    if isinstance(error, MoorageError):
-        return error
     index = len(values) - operators.length_hint(rest) - 1
     value = repr(values[index])
     return RecordError(f"operator {uid!r} failed on {value:.300}: {type(error).__name__}: {error}")
+
+
+def call_each(uid: str, function: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+    """User code called for each value."""
+    rest = iter(values)
+    try:
+        results = list(map(function, rest))
+        if len(results) < len(values):
+            # ``map`` takes it for the end of the values, so it would lose what is behind.
+            raise RuntimeError("it raised StopIteration")
+    except Exception as error:
+        raise blame(uid, values, rest, error) from error
+    return results
 
 
 class _Fork:
@@ -66,11 +77,7 @@ class _MapStage:
         self._behind = behind
 
     def push(self, batch: Batch) -> None:
-        rest = iter(batch.values)
-        try:
-            values = list(map(self._function, rest))
-        except Exception as error:
-            raise blame(self._uid, batch.values, rest, error) from error
+        values = call_each(self._uid, self._function, batch.values)
         self._behind.push(Batch(batch.group, values, batch.timestamps_ms))
 
 
@@ -81,11 +88,7 @@ class _FilterStage:
         self._behind = behind
 
     def push(self, batch: Batch) -> None:
-        rest = iter(batch.values)
-        try:
-            keep = list(map(self._predicate, rest))
-        except Exception as error:
-            raise blame(self._uid, batch.values, rest, error) from error
+        keep = call_each(self._uid, self._predicate, batch.values)
         values = [value for value, kept in zip(batch.values, keep, strict=True) if kept]
         if values:
             timestamps = [t for t, kept in zip(batch.timestamps_ms, keep, strict=True) if kept]
@@ -123,11 +126,7 @@ class _KeyByStage:
         self._output = output
 
     def push(self, batch: Batch) -> None:
-        rest = iter(batch.values)
-        try:
-            keys = list(map(self._select, rest))
-        except Exception as error:
-            raise blame(self._uid, batch.values, rest, error) from error
+        keys = call_each(self._uid, self._select, batch.values)
         self._output.emit_keyed(keys, batch.values, batch.timestamps_ms)
 
 
@@ -217,21 +216,12 @@ class RecordEncoder:
         self._json = msgspec.json.Encoder(order="deterministic").encode
 
     def encode(self, values: Sequence[Any]) -> tuple[list[bytes | None], list[bytes]]:
-        rest = iter(values)
-        try:
-            encoded = list(map(self._encode, rest))
-        except Exception as error:
-            raise blame(self._uid, values, rest, error) from error
+        encoded = call_each(self._uid, self._encode, values)
         if self._select is None:
             return [None] * len(encoded), encoded
-        rest = iter(values)
-        try:
-            selected = list(map(self._select, rest))
-        except Exception as error:
-            raise blame(self._uid, values, rest, error) from error
-        if set(map(type, selected)) == {str}:
-            return list(map(str.encode, selected)), encoded
-        return [self._key(key) for key in selected], encoded
+        selected = call_each(self._uid, self._select, values)
+        encode_key = str.encode if set(map(type, selected)) == {str} else self._key
+        return call_each(self._uid, encode_key, selected), encoded
 
     def _key(self, key: Any) -> bytes | None:
         if key is None or isinstance(key, bytes):
@@ -292,6 +282,20 @@ class Chain:
                 raise TypeError(f"vertex {vertex.vertex} can't begin with {head.kind}")
             self.head = self._behind(head.uid)
             self.process = ProcessStage(operator, new_backend(operator), self.head)
+
+    def poll(self) -> None:
+        """Serve the reports of at-least-once sinks; raises the error of a record that was not stored."""
+        for writer in self.writers:
+            writer.poll()
+
+    @property
+    def pending_records(self) -> int:
+        """Records of at-least-once sinks that are not confirmed."""
+        return sum(writer.pending_records for writer in self.writers)
+
+    def close(self) -> None:
+        for writer in self.writers:
+            writer.close()
 
     def _behind(self, uid: OperatorUid) -> Stage:
         stages = [self._stage(node.uid) for node in self._vertex.operators if node.upstream == uid]

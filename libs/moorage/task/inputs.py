@@ -19,7 +19,7 @@ from moorage.messages.commands import CheckpointFate
 from moorage.messages.events import ExchangeProgress
 from moorage.ports import LogMessage, LogReader
 from moorage.serde import control
-from moorage.serde.frames import ColumnCodec, Columns, Frame, FrameKind, decode_frame
+from moorage.serde.frames import SEQUENCES, ColumnCodec, Columns, Frame, FrameKind, decode_frame
 from moorage.task.context import TaskContext
 
 OnRecords = Callable[[TopicPartition, Columns[Any, Any]], None]
@@ -137,11 +137,11 @@ class ExchangeInput:
         channel = (tp, frame.attempt, frame.producer)
         expected = self._sequences.get(channel)
         if expected is not None and frame.sequence != expected:
-            raise LogError(
+            raise CorruptDataError(  # not a LogError: it does not heal by reading again
                 f"{tp.topic}[{tp.partition}] offset {offset}: frame {frame.sequence} of producer {frame.producer} came"
                 f" where {expected} was next"
             )
-        self._sequences[channel] = frame.sequence + 1
+        self._sequences[channel] = (frame.sequence + 1) % SEQUENCES
 
     def abort(self, checkpoint: CheckpointId) -> None:
         """The checkpoint was given up; what was held for it is worked off."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from moorage.api.operators import KeyByOperator
 from moorage.barrier.gate import InputGate, Verdict
-from moorage.errors import MoorageError, RecordError
+from moorage.errors import RecordError
 from moorage.ids import CheckpointId, ExchangeId, TopicPartition
 from moorage.messages.barriers import Barrier
-from moorage.messages.events import CheckpointMetrics, DeclineReason, ExchangeProgress, SubtaskState
+from moorage.messages.events import CheckpointMetrics, DeclineReason
 from moorage.naming import exchange_topic
 from moorage.ports import OffsetSpec
 from moorage.serde.frames import ColumnCodec, Columns
@@ -21,29 +21,25 @@ from moorage.state.key_groups import key_group_range
 from moorage.state.operator_state import OperatorSubtaskState
 from moorage.state.positions import ExchangePositions, InputPositions
 from moorage.task.chain import Chain
+from moorage.task.chained import ChainedSubtask
 from moorage.task.context import TaskContext
 from moorage.task.inputs import ExchangeInput
 from moorage.task.outputs import Outputs
-from moorage.task.snapshots import Snapshots, StatePart, decline
-from moorage.task.subtask import Subtask
+from moorage.task.snapshots import StatePart, decline
 
 
-class KeyedSubtask(Subtask):
+class KeyedSubtask(ChainedSubtask):
     def __init__(self, context: TaskContext, new_chain: Callable[[TaskContext, Outputs], Chain]) -> None:
-        super().__init__(context)
-        self._outputs = Outputs(context)
-        self._chain = new_chain(context, self._outputs)
+        super().__init__(context, new_chain)
         if self._chain.process is None:
             raise TypeError(f"vertex {context.vertex.vertex} has no process operator at its head")
         self._process = self._chain.process
-        self._snapshots = Snapshots(context, self._outputs.partitions)
         (exchange_id,) = context.vertex.inputs
         self._exchange = context.deploy.graph.exchange(exchange_id)
         self._topic = exchange_topic(context.job, exchange_id)
         self._partitions = key_group_range(self._exchange.partitions, context.parallelism, context.subtask).groups()
         self._input: ExchangeInput | None = None
         self._aligning_since_ms: int | None = None
-        self._closed = False
 
     # --- restore -----------------------------------------------------------------------------------------------------
 
@@ -65,18 +61,13 @@ class KeyedSubtask(Subtask):
             state = backend.load(share.keyed, context.read_stream) if share.keyed else None
             return state, self._starts(share.channels)
 
-        def loaded(result: tuple[Any, dict[TopicPartition, int]] | None, error: Exception | None) -> None:
-            if self._closed:
-                return
-            if result is None:
-                self.fail(error or MoorageError("state was not read"))
-                return
+        def loaded(result: tuple[Any, dict[TopicPartition, int]]) -> None:
             state, starts = result
             if state is not None:
                 backend.adopt(state, context.restored)
             self._open(starts)
 
-        context.executor.submit(load, loaded)
+        self.call(load, loaded)
 
     def _starts(self, channels: Sequence[InputChannelHandle]) -> dict[TopicPartition, int]:
         """*Blocking.* Where each partition is read from: the checkpoint's position, else the beginning of the log."""
@@ -117,25 +108,19 @@ class KeyedSubtask(Subtask):
 
     # --- work --------------------------------------------------------------------------------------------------------
 
-    def step(self, now_ms: int) -> bool:
-        if self.state is not SubtaskState.RUNNING or self._input is None:
+    def _housekeeping(self, now_ms: int) -> None:
+        if self._input is not None:
+            self._input.housekeeping(now_ms)
+
+    def _read(self, now_ms: int) -> bool:
+        if self._input is None:
             return False
-        outputs = self._outputs
-        outputs.check()
-        worked = self._snapshots.poll()
-        self._input.housekeeping(now_ms)
-        if outputs.blocked:
-            self.context.counters.blocked_steps += 1
-            outputs.flush_due(now_ms, idle=True)
-            return worked
         read = self._input.step(self._on_records, self._on_barrier)
         if self._input.gate.aligning is None:
             self._aligning_since_ms = None
         elif self._aligning_since_ms is None:
             self._aligning_since_ms = now_ms
-        outputs.flush_due(now_ms, idle=not read)
-        outputs.count()
-        return worked or read
+        return read
 
     def _on_records(self, tp: TopicPartition, columns: Columns[Any, Any]) -> None:
         try:
@@ -195,19 +180,15 @@ class KeyedSubtask(Subtask):
         return InputChannelHandle(self.context.subtask, 0, 0, (0,), len(data), stream)
 
     def aborted(self, checkpoint: CheckpointId) -> None:
-        self._snapshots.abort(checkpoint)
+        super().aborted(checkpoint)
+        self._process.backend.aborted(checkpoint)
         if self._input is not None:
             self._input.abort(checkpoint)
 
-    def progress(self, message: ExchangeProgress) -> None:
-        self._outputs.progress(message)
-
     def close(self) -> None:
-        self._closed = True
+        super().close()
         if self._input is not None:
             self._input.close()
-        for writer in self._chain.writers:
-            writer.close()
 
 
 def positions_of(exchange: ExchangeId, channels: Sequence[Any]) -> ExchangePositions:

@@ -63,6 +63,7 @@ class Snapshots:
         self._context = context
         self._outputs = outputs
         self._pending: list[_Pending] = []
+        self._flushes = 0
 
     def begin(
         self,
@@ -92,8 +93,17 @@ class Snapshots:
             else:
                 self._upload(pending, index, part)
         for flush in flushes:
-            self._call(pending, flush, DeclineReason.LOG)
+            self._flushes += 1
+            self._call(pending, flush, DeclineReason.LOG, self._flushed)
         self.poll()
+
+    @property
+    def flushing(self) -> bool:
+        """A flush is under way, of an aborted checkpoint perhaps; it ends only when nothing is added meanwhile."""
+        return self._flushes > 0
+
+    def _flushed(self) -> None:
+        self._flushes -= 1
 
     def _upload(self, pending: _Pending, index: int, part: StatePart) -> None:
         context = self._context
@@ -108,10 +118,17 @@ class Snapshots:
 
         self._call(pending, write, DeclineReason.STORAGE)
 
-    def _call(self, pending: _Pending, call: Callable[[], None], reason: DeclineReason) -> None:
+    def _call(
+        self,
+        pending: _Pending,
+        call: Callable[[], None],
+        reason: DeclineReason,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
         pending.calls += 1
 
         def done(_: None, error: Exception | None) -> None:
+            ended()
             pending.calls -= 1
             if error is not None and pending.failure is None:
                 kind = reason if isinstance(error, MoorageError) else DeclineReason.INTERNAL

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from moorage.errors import MoorageError
 from moorage.ids import CheckpointId
 from moorage.messages.barriers import Barrier
 from moorage.messages.commands import TriggerCheckpoint
-from moorage.messages.events import CheckpointMetrics, DeclineReason, ExchangeProgress, SubtaskState
-from moorage.state.assignment import assign
+from moorage.messages.events import CheckpointMetrics, DeclineReason, SubtaskState
+from moorage.state.assignment import SubtaskShare, assign
 from moorage.state.handles import DistributionMode, OperatorStreamHandle, StateMetaInfo, StreamHandle
 from moorage.state.operator_state import OperatorSubtaskState
 from moorage.task.batch import Batch
 from moorage.task.chain import Chain
+from moorage.task.chained import ChainedSubtask
 from moorage.task.context import TaskContext
 from moorage.task.outputs import Outputs
-from moorage.task.snapshots import Snapshots, StatePart, decline
-from moorage.task.subtask import Subtask
+from moorage.task.snapshots import StatePart, decline
 
 _OFFSETS = "offsets"
 
@@ -26,8 +25,13 @@ _OFFSETS = "offsets"
 class SourceReader(Protocol):
     """A connector's reading side in one subtask; its methods are called by the subtask's loop."""
 
-    def open(self, restored: Sequence[bytes] | None, done: Callable[[Exception | None], None]) -> None:
-        """Find what to read. ``restored``: what ``snapshot`` gave in all former subtasks; None without a checkpoint."""
+    def find(self, restored: Sequence[bytes] | None) -> Any:
+        """*Blocking.* Find what to read. ``restored``: what ``snapshot`` gave in all former subtasks; None when no
+        checkpoint knows the source."""
+        ...
+
+    def open(self, found: Any) -> None:
+        """Begin to read what ``find`` found."""
         ...
 
     def poll(self, now_ms: int) -> Sequence[Batch]:
@@ -49,76 +53,52 @@ class SourceReader(Protocol):
     def close(self) -> None: ...
 
 
-class SourceSubtask(Subtask):
+class SourceSubtask(ChainedSubtask):
     def __init__(
         self,
         context: TaskContext,
         new_reader: Callable[[TaskContext], SourceReader],
         new_chain: Callable[[TaskContext, Outputs], Chain],
     ) -> None:
-        super().__init__(context)
-        self._outputs = Outputs(context)
-        self._chain = new_chain(context, self._outputs)
+        super().__init__(context, new_chain)
         self._reader = new_reader(context)
-        self._snapshots = Snapshots(context, self._outputs.partitions)
         self._positions: dict[CheckpointId, Sequence[bytes]] = {}
         """What each undecided checkpoint holds."""
         self._last_triggered = CheckpointId(0)
-        self._closed = False
 
     def start(self) -> None:
         context = self.context
-        if context.metadata is None:
-            self._reader.open(None, self._opened)
-            return
         head = context.vertex.operators[0]
-        share = assign(
-            context.metadata,
-            head.operator_id,
-            head.uid,
-            context.deploy.graph.max_parallelism,
-            context.parallelism,
-            context.subtask,
-        )
+        share: SubtaskShare | None = None
+        if context.metadata is not None and context.metadata.operator(head.operator_id) is not None:
+            share = assign(
+                context.metadata,
+                head.operator_id,
+                head.uid,
+                context.deploy.graph.max_parallelism,
+                context.parallelism,
+                context.subtask,
+            )
 
-        def load() -> list[bytes]:
-            return [e for handle in share.union for e in read_elements(handle, context.read_stream(handle.stream))]
+        def find() -> Any:
+            if share is None:
+                return self._reader.find(None)
+            return self._reader.find(
+                [e for handle in share.union for e in read_elements(handle, context.read_stream(handle.stream))]
+            )
 
-        def loaded(elements: list[bytes] | None, error: Exception | None) -> None:
-            if self._closed:
-                return
-            if elements is None:
-                self.fail(error or MoorageError("the source's state was not read"))
-            else:
-                self._reader.open(elements, self._opened)
-
-        context.executor.submit(load, loaded)
-
-    def _opened(self, error: Exception | None) -> None:
-        if self._closed:
-            return
-        if error is not None:
-            self.fail(error)
-        else:
+        def found(what: Any) -> None:
+            self._reader.open(what)
             self.running()
 
-    def step(self, now_ms: int) -> bool:
-        if self.state is not SubtaskState.RUNNING:
-            return False
-        outputs = self._outputs
-        outputs.check()
-        worked = self._snapshots.poll()
-        if outputs.blocked:
-            self.context.counters.blocked_steps += 1
-            outputs.flush_due(now_ms, idle=True)
-            return worked
+        self.call(find, found)
+
+    def _read(self, now_ms: int) -> bool:
         batches = self._reader.poll(now_ms)
         for batch in batches:
             self.context.counters.records_in += len(batch.values)
             self._chain.head.push(batch)
-        outputs.flush_due(now_ms, idle=not batches)
-        outputs.count()
-        return worked or bool(batches)
+        return bool(batches)
 
     def trigger(self, command: TriggerCheckpoint) -> None:
         context = self.context
@@ -160,17 +140,12 @@ class SourceSubtask(Subtask):
         self._positions = {n: e for n, e in self._positions.items() if n > checkpoint}
 
     def aborted(self, checkpoint: CheckpointId) -> None:
+        super().aborted(checkpoint)
         self._positions.pop(checkpoint, None)
-        self._snapshots.abort(checkpoint)
-
-    def progress(self, message: ExchangeProgress) -> None:
-        self._outputs.progress(message)
 
     def close(self) -> None:
-        self._closed = True
+        super().close()
         self._reader.close()
-        for writer in self._chain.writers:
-            writer.close()
 
 
 def _state_of(elements: Sequence[bytes], stream: StreamHandle | None) -> OperatorSubtaskState:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import traceback
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 from moorage.errors import MoorageError
 from moorage.ids import CheckpointId
 from moorage.messages.commands import TriggerCheckpoint
 from moorage.messages.events import ExchangeProgress, SubtaskState, SubtaskStateChanged
 from moorage.task.context import TaskContext
+
+T = TypeVar("T")
 
 TERMINAL = frozenset({SubtaskState.FINISHED, SubtaskState.FAILED, SubtaskState.CANCELED})
 
@@ -20,6 +24,7 @@ class Subtask(ABC):
     def __init__(self, context: TaskContext) -> None:
         self.context = context
         self.state = SubtaskState.INITIALIZING
+        self._closed = False
 
     @abstractmethod
     def start(self) -> None:
@@ -29,9 +34,9 @@ class Subtask(ABC):
     def step(self, now_ms: int) -> bool:
         """Do a bounded amount of work; True when there was some. Called in every state but the terminal ones."""
 
-    @abstractmethod
     def close(self) -> None:
         """Let go of everything; no step follows."""
+        self._closed = True
 
     def trigger(self, command: TriggerCheckpoint) -> None:  # noqa: B027 - only sources are triggered
         """The coordinator starts a checkpoint."""
@@ -44,6 +49,22 @@ class Subtask(ABC):
 
     def progress(self, message: ExchangeProgress) -> None:  # noqa: B027 - only producers are interested
         """A consumer of one of this vertex's exchanges tells how far it is."""
+
+    def call(self, call: Callable[[], T], done: Callable[[T], None]) -> None:
+        """Run ``call`` in a thread, then ``done`` with its result, but not after ``close``. An error of either fails
+        the subtask."""
+
+        def handed_back(result: T | None, error: Exception | None) -> None:
+            if self._closed:
+                return
+            try:
+                if error is not None:
+                    raise error
+                done(cast("T", result))
+            except Exception as failure:  # noqa: BLE001 - whatever it is: it must not end the worker
+                self.fail(failure)
+
+        self.context.executor.submit(call, handed_back)
 
     # --- life --------------------------------------------------------------------------------------------------------
 

@@ -216,9 +216,7 @@ class Harness:
     def notify(self, checkpoint: CheckpointId) -> None:
         graph = self.compiled.graph
         self.send(
-            NotifyCheckpointComplete(
-                epoch=EPOCH, job=graph.job, attempt=Attempt(self.attempt), checkpoint=checkpoint
-            )
+            NotifyCheckpointComplete(epoch=EPOCH, job=graph.job, attempt=Attempt(self.attempt), checkpoint=checkpoint)
         )
 
     def abort(self, checkpoint: CheckpointId) -> None:

@@ -15,7 +15,7 @@ from tests.unit.task.contexts import TaskWorld
 from tests.unit.task.harness import SETTINGS
 
 from moorage.barrier.gate import InputGate, Verdict
-from moorage.errors import CorruptDataError, LogError, UnknownSchemaError
+from moorage.errors import CorruptDataError, UnknownSchemaError
 from moorage.graph.job_graph import ExchangeKind
 from moorage.ids import Attempt, CheckpointId, TopicPartition
 from moorage.messages.barriers import Barrier
@@ -241,11 +241,11 @@ def test_positions_are_published_when_they_change_and_now_and_then() -> None:
 def test_a_missing_frame_ends_the_attempt() -> None:
     """Whoever lost it: the broker said that it was stored, and the log has no gap."""
     source = small_world(data_frame(1, 0, 0, (0, 0)), data_frame(1, 0, 2, (0, 1)))
-    with pytest.raises(LogError, match=r"offset 1: frame 2 of producer 0 came where 1 was next"):
+    with pytest.raises(CorruptDataError, match=r"offset 1: frame 2 of producer 0 came where 1 was next"):
         source.step()
 
 
 def test_the_first_frame_of_a_channel_must_not_be_missing() -> None:
     source = small_world(data_frame(1, 0, 1, (0, 0)))
-    with pytest.raises(LogError, match="frame 1 of producer 0 came where 0 was next"):
+    with pytest.raises(CorruptDataError, match="frame 1 of producer 0 came where 0 was next"):
         source.step()

@@ -1,0 +1,63 @@
+"""What sources and keyed subtasks have in common: a chain of operators, outputs, and snapshots that depend on both."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+from moorage.ids import CheckpointId
+from moorage.messages.events import ExchangeProgress, SubtaskState
+from moorage.task.chain import Chain
+from moorage.task.context import TaskContext
+from moorage.task.outputs import Outputs
+from moorage.task.snapshots import Snapshots
+from moorage.task.subtask import Subtask
+
+
+class ChainedSubtask(Subtask):
+    def __init__(self, context: TaskContext, new_chain: Callable[[TaskContext, Outputs], Chain]) -> None:
+        super().__init__(context)
+        self._outputs = Outputs(context)
+        self._chain = new_chain(context, self._outputs)
+        self._snapshots = Snapshots(context, self._outputs.partitions)
+
+    def step(self, now_ms: int) -> bool:
+        if self.state is not SubtaskState.RUNNING:
+            return False
+        outputs = self._outputs
+        outputs.check()
+        worked = self._snapshots.poll()
+        self._housekeeping(now_ms)
+        if self._must_wait():
+            self.context.counters.blocked_steps += 1
+            outputs.flush_due(now_ms, idle=True)
+            return worked
+        read = self._read(now_ms)
+        outputs.flush_due(now_ms, idle=not read)
+        outputs.count()
+        return worked or read
+
+    def _must_wait(self) -> bool:
+        """Whether no input may be read now: consumers or the broker are behind, or a flush is under way, which would
+        never end if there was always more to flush."""
+        if self._snapshots.flushing:
+            return True
+        self._chain.poll()
+        return self._outputs.blocked or self._chain.pending_records > self.context.settings.max_unsent_records
+
+    @abstractmethod
+    def _read(self, now_ms: int) -> bool:
+        """Read a bounded amount of input and push it into the chain; True when there was some."""
+
+    def _housekeeping(self, now_ms: int) -> None:
+        """What must be done while the subtask waits, too."""
+
+    def aborted(self, checkpoint: CheckpointId) -> None:
+        self._snapshots.abort(checkpoint)
+
+    def progress(self, message: ExchangeProgress) -> None:
+        self._outputs.progress(message)
+
+    def close(self) -> None:
+        super().close()
+        self._chain.close()
