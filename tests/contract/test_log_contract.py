@@ -390,7 +390,7 @@ class TestRecordReader:
         topic, group = new_topic(2), new_id()
         first, second = TopicPartition(topic, 0), TopicPartition(topic, 1)
         append(log, first, b"a", b"b")
-        assert log.committed(group, [first, second]) == {}
+        assert log.committed(group, [first, second]) == log.committed(group, []) == {}
         reader = log.record_reader("reader", group=group, read_committed=True, max_poll_records=500)
         reader.assign({first: 0})
         self.drain(reader, 2)

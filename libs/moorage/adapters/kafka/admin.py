@@ -104,7 +104,10 @@ class KafkaAdmin:
         return found
 
     def committed(self, group: str, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
-        request = [ConsumerGroupTopicPartitions(group, [KafkaTopicPartition(*partition) for partition in partitions])]
+        wanted = [KafkaTopicPartition(*partition) for partition in partitions]
+        if not wanted:
+            return {}  # the client takes an empty list for a mistake
+        request = [ConsumerGroupTopicPartitions(group, wanted)]
         answers = self._each(
             lambda _: self._client.list_consumer_group_offsets(request, request_timeout=self._timeout_s),
             [group],
