@@ -181,7 +181,8 @@ PIPELINE = Dashboard(
                 ),
                 graph(
                     "Checkpoints behind",
-                    "Completed checkpoints whose output is not committed yet. Normal: 0 or 1.",
+                    "Completed checkpoints whose output is not committed yet. Normal: 0 or 1, and a few more at"
+                    " intervals shorter than Prometheus's.",
                     "none",
                     Query(
                         f"clamp_min(max by (job_name) (moorage_checkpoint_last_completed_id{{{JOB}}})"

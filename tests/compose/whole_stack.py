@@ -148,7 +148,7 @@ def test_dashboards_are_open_to_everybody_here_and_can_be_looked_at(project: Pro
         picture = SCREENSHOTS / f"{uid}.png"
         picture.unlink(missing_ok=True)
         url = f"{project.url('GRAFANA_PORT')}/d/{uid}?from=now-5m&to=now&kiosk"
-        options = ("--no-sandbox", "--hide-scrollbars", "--window-size=1330,3200", "--virtual-time-budget=10000")
+        options = ("--no-sandbox", "--hide-scrollbars", "--window-size=1330,4600", "--virtual-time-budget=10000")
         subprocess.run(
             [browser, "--headless", "--disable-gpu", *options, f"--screenshot={picture}", url],
             capture_output=True,
