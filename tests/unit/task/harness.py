@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from moorage.messages.commands import (
 )
 from moorage.messages.events import (
     AcknowledgeCheckpoint,
+    DeclineCheckpoint,
     Event,
     SinkCommitted,
     SubtaskState,
@@ -35,7 +36,7 @@ from moorage.ports import TopicSpec
 from moorage.serde import control
 from moorage.serde.metadata import encode_metadata
 from moorage.state.operator_state import CheckpointMetadata, OperatorState, OperatorSubtaskState
-from moorage.task.context import TaskSettings
+from moorage.task.context import TaskContext, TaskSettings
 from moorage.task.worker import WorkerConfig, WorkerHooks, WorkerProcess
 from moorage.testing.clocks import ManualClock
 from moorage.testing.executor import InlineExecutor
@@ -74,8 +75,33 @@ def orders_pipeline(parallelism: int = 2, **source: Any) -> mo.Pipeline:
     return pipeline
 
 
+def copy_pipeline(
+    topics: str | Sequence[str] = "orders",
+    *,
+    parallelism: int = 1,
+    guarantee: str = "at_least_once",
+    value: mo.Format | None = None,
+    **source: Any,
+) -> mo.Pipeline:
+    """Values as they are, from some topics into ``totals``."""
+    pipeline = mo.Pipeline("orders", parallelism=parallelism, max_parallelism=8)
+    sink = mo.KafkaSink("totals", key=None, value=mo.Raw() if value is None else mo.Json(), guarantee=guarantee)  # type: ignore[arg-type]
+    pipeline.source("orders", mo.KafkaSource(topics, value=value or mo.Raw(), **source)).sink("copies", sink)
+    return pipeline
+
+
 class Harness:
-    def __init__(self, pipeline: mo.Pipeline, workers: int = 2, partitions: int = 3) -> None:
+    def __init__(
+        self,
+        pipeline: mo.Pipeline,
+        workers: int = 2,
+        partitions: int = 3,
+        *,
+        topics: Mapping[str, int] | None = None,
+        settings: TaskSettings = SETTINGS,
+    ) -> None:
+        """``topics``: further ones beside ``orders`` and ``totals``."""
+        self.settings = settings
         self.clock = ManualClock()
         self.cluster = MemoryCluster(self.clock)
         self.storage = MemoryStorage(self.clock)
@@ -91,20 +117,25 @@ class Harness:
         graph = self.compiled.graph
         admin.create_topics([TopicSpec(t, 1, {}) for t in CONTROL_TOPICS])
         admin.create_topics([TopicSpec(t, partitions, {}) for t in ("orders", "totals")])
-        admin.create_topics(
-            [TopicSpec(exchange_topic(graph.job, e.exchange), e.partitions, {}) for e in graph.exchanges]
-        )
+        admin.create_topics([TopicSpec(t, n, {}) for t, n in (topics or {}).items()])
         admin.create_topics([TopicSpec(commits_topic(graph.job), graph.max_parallelism, {})])
+        self._create_exchanges()
         self.workers: list[tuple[WorkerProcess, InlineExecutor, MemoryLog]] = []
         self.names: list[WorkerId] = []
         for _ in range(workers):
             self.add_worker()
 
+    def _create_exchanges(self) -> None:
+        graph = self.compiled.graph
+        MemoryLog(self.cluster, "admin").create_topics(
+            [TopicSpec(exchange_topic(graph.job, e.exchange), e.partitions, {}) for e in graph.exchanges]
+        )
+
     def add_worker(self, pipeline: CompiledPipeline | None = None) -> WorkerProcess:
         name = WorkerId(f"w{len(self.names)}/x")
         log, executor = MemoryLog(self.cluster, name), InlineExecutor()
         worker = WorkerProcess(
-            WorkerConfig(worker=name, slots=2, heartbeat_interval_ms=500, task=SETTINGS),
+            WorkerConfig(worker=name, slots=2, heartbeat_interval_ms=500, task=self.settings),
             log,
             self.storage,
             executor,
@@ -144,7 +175,11 @@ class Harness:
     def send(self, command: Command) -> None:
         self.cluster.append(TopicPartition(COMMANDS_TOPIC, 0), control.encode(command))
 
-    def deploy(self, slots: Sequence[int] | None = None) -> None:
+    def deploy(self, slots: Sequence[int] | None = None, *, pipeline: mo.Pipeline | None = None, base: int = 0) -> None:
+        """The next attempt, from the latest checkpoint; of another pipeline, if there is one."""
+        if pipeline is not None:
+            self.compiled = compile_pipeline(pipeline, "tests:pipeline")
+            self._create_exchanges()
         graph = self.compiled.graph
         self.attempt += 1
         self.lineage = next_lineage(self.lineage, self.latest, Attempt(self.attempt), graph.parallelism())
@@ -164,7 +199,7 @@ class Harness:
                 restore_checkpoint=None if self.latest is None else self.latest[0],
                 restore_path=path,
                 restore_checksum=checksum,
-                base_checkpoint_id=CheckpointId(0),
+                base_checkpoint_id=CheckpointId(base),
             )
         )
 
@@ -237,6 +272,22 @@ class Harness:
             if until():
                 return
 
+    def checkpoint_now(self) -> CheckpointId:
+        """A whole checkpoint, with what its completion sets off."""
+        checkpoint = self.trigger()
+        self.run(30)
+        self.finalize(checkpoint)
+        self.run(20)
+        return checkpoint
+
+    def started(self) -> None:
+        """Deploy and see every subtask run."""
+        self.deploy()
+        self.run(20)
+        states = [e for e in self.of(SubtaskStateChanged) if e.attempt == self.attempt]
+        assert {e.state for e in states} == {SubtaskState.RUNNING}, self.failures()
+        assert len(states) == sum(v.parallelism for v in self.compiled.graph.vertices)
+
     def kill(self, index: int, *, keep_in_flight: bool = False) -> None:
         _, _, log = self.workers.pop(index)
         log.kill(keep_in_flight=keep_in_flight)
@@ -258,5 +309,16 @@ class Harness:
     def committed(self) -> set[int]:
         return {e.checkpoint for e in self.of(SinkCommitted)}
 
-    def partition(self, topic: str, number: int) -> TopicPartition:
-        return TopicPartition(topic, number)
+    def declined(self) -> list[DeclineCheckpoint]:
+        return self.of(DeclineCheckpoint)
+
+    def contexts(self) -> list[TaskContext]:
+        return [context for worker, _, _ in self.workers for context in worker.contexts()]
+
+    def append(self, topic: str, partition: int, *values: bytes | None, **options: Any) -> None:
+        for value in values:
+            self.cluster.append(TopicPartition(topic, partition), value, **options)
+
+    def values(self, topic: str = "totals") -> list[bytes | None]:
+        """Committed values of a topic, sorted."""
+        return sorted((r.value for r in self.cluster.records(topic)), key=lambda value: value or b"")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from tests.unit.task.harness import Harness, orders_pipeline
 
-from moorage.messages.events import SubtaskState, SubtaskStateChanged
-
 ORDERS = [(f"user-{i % 7}", float(i)) for i in range(200)]
 
 
@@ -16,17 +14,9 @@ def expected(orders: list[tuple[str, float]]) -> dict[str, list[int]]:
     return counts
 
 
-def started(harness: Harness) -> None:
-    harness.deploy()
-    harness.run(20)
-    running = [e for e in harness.of(SubtaskStateChanged) if e.attempt == harness.attempt]
-    assert {e.state for e in running} == {SubtaskState.RUNNING}, harness.failures()
-    assert len(running) == 6
-
-
 def test_nothing_is_visible_before_a_checkpoint_and_everything_after_it() -> None:
     harness = Harness(orders_pipeline())
-    started(harness)
+    harness.started()
     harness.produce(ORDERS)
     harness.run(50)
     assert harness.output() == []
@@ -40,7 +30,7 @@ def test_nothing_is_visible_before_a_checkpoint_and_everything_after_it() -> Non
 
 def test_an_aborted_checkpoint_leaves_its_output_to_the_next() -> None:
     harness = Harness(orders_pipeline())
-    started(harness)
+    harness.started()
     harness.produce(ORDERS[:100])
     aborted = harness.trigger()
     harness.run(20)
@@ -57,7 +47,7 @@ def test_an_aborted_checkpoint_leaves_its_output_to_the_next() -> None:
 
 def test_a_lost_worker_loses_and_doubles_nothing() -> None:
     harness = Harness(orders_pipeline())
-    started(harness)
+    harness.started()
     harness.produce(ORDERS[:100])
     harness.run(20)
     checkpoint = harness.trigger()
@@ -80,7 +70,7 @@ def test_a_lost_worker_loses_and_doubles_nothing() -> None:
 
 def test_a_transaction_lost_after_its_checkpoint_completed_is_replayed() -> None:
     harness = Harness(orders_pipeline())
-    started(harness)
+    harness.started()
     harness.produce(ORDERS[:100])
     harness.run(30)
     checkpoint = harness.trigger()
@@ -105,7 +95,7 @@ def test_a_transaction_lost_after_its_checkpoint_completed_is_replayed() -> None
 
 def test_a_sink_whose_transaction_expires_begins_it_anew() -> None:
     harness = Harness(orders_pipeline())
-    started(harness)
+    harness.started()
     harness.produce(ORDERS)
     harness.run(30)
     harness.cluster.expire_transactions()
