@@ -40,7 +40,15 @@ PIPELINE = Dashboard(
                     "Per second, at all sources. 0 while there is input: look at the backlog, then at the services.",
                     "ops",
                     Query(_of(_SOURCES, "moorage_task_records_in_total")),
-                    width=4,
+                    width=3,
+                ),
+                number(
+                    "Input not read yet",
+                    "Records in the input topics behind the sources. Normal: what comes in within a second. Growing:"
+                    " see Held up and the busiest worker.",
+                    "none",
+                    Query(f"sum(moorage_source_lag_records{{{JOB}}})"),
+                    width=3,
                 ),
                 number(
                     "Records out",
@@ -48,7 +56,7 @@ PIPELINE = Dashboard(
                     " checkpoint.",
                     "ops",
                     Query(_of(_SINKS, "moorage_task_records_out_total")),
-                    width=4,
+                    width=3,
                 ),
                 number(
                     "Backlog in exchanges",
@@ -56,7 +64,7 @@ PIPELINE = Dashboard(
                     " its bound: the consumer is too slow, give the job more parallelism.",
                     "bytes",
                     Query(f"sum(moorage_exchange_lag_bytes{{{JOB}}})"),
-                    width=4,
+                    width=3,
                 ),
                 number(
                     "Age of the output",
@@ -140,20 +148,30 @@ PIPELINE = Dashboard(
             ],
         ),
         Row(
-            "Backlog in exchanges",
+            "Backlog",
             [
                 graph(
-                    "Lag in frames",
+                    "Input not read yet",
+                    "Records in the input topics behind the sources. Growing: the job is slower than its input, see"
+                    " Held up.",
+                    "none",
+                    Query(f"sum by (vertex) (moorage_source_lag_records{{{JOB}}})", "{{vertex}}"),
+                    width=6,
+                ),
+                graph(
+                    "Exchange lag in frames",
                     "By the operator that writes the exchange. A producer that is too far ahead stops reading its own"
                     " input.",
                     "none",
                     Query(f"sum by (vertex) (moorage_exchange_lag_frames{{{JOB}}})", "{{vertex}}"),
+                    width=6,
                 ),
                 graph(
-                    "Lag in bytes",
+                    "Exchange lag in bytes",
                     "By the operator that writes the exchange.",
                     "bytes",
                     Query(f"sum by (vertex) (moorage_exchange_lag_bytes{{{JOB}}})", "{{vertex}}"),
+                    width=6,
                 ),
                 graph(
                     "Held up",
@@ -161,6 +179,7 @@ PIPELINE = Dashboard(
                     " The operator after the last one that is held up is the bottleneck.",
                     "ops",
                     Query(_per_second("moorage_task_blocked_steps_total"), "{{vertex}}"),
+                    width=6,
                 ),
             ],
         ),

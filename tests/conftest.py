@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import docker
 import pytest
 from docker.errors import DockerException
+from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
 from moorage_cli.embedded import kafka as embedded_kafka
@@ -22,6 +23,9 @@ from moorage_cli.embedded.errors import choose_port
 
 KAFKA_IMAGE = "apache/kafka:4.1.0"
 REDIS_IMAGE = "redis:7-alpine"
+
+# The fixtures stop their containers themselves, and the image of the one that would else may not be to be had.
+testcontainers_config.ryuk_disabled = True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -91,6 +91,11 @@ class RecordReader(Protocol):
         """Commit to the reader's group, for lag tools, in the background. A failure is logged, never raised."""
         ...
 
+    def lag_records(self) -> int:
+        """Offsets between what was polled and the end of the assigned partitions, as far as the latest fetches have
+        told it: for people, not for decisions."""
+        ...
+
     def close(self) -> None: ...
 
 

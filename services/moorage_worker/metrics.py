@@ -61,6 +61,12 @@ TASK_METRICS = (
         "records_dead_lettered",
     ),
     Metric(
+        "moorage_source_lag_records",
+        "gauge",
+        "Input that the source has not read yet, as far as Kafka has told it; markers of transactions count, too.",
+        "source_lag_records",
+    ),
+    Metric(
         "moorage_task_blocked_steps_total",
         "counter",
         "Turns of the loop in which the subtask read no input because a consumer or the broker lags too far behind.",

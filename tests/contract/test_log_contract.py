@@ -318,6 +318,21 @@ class TestRecordReader:
         wait_until(enough)
         return batches
 
+    def test_lag_is_what_was_not_polled(self, log: Log, new_topic: Callable[..., str]) -> None:
+        topic = new_topic(2)
+        reader = log.record_reader("reader", group=None, read_committed=True, max_poll_records=500)
+        assert reader.lag_records() == 0
+        first, second = TopicPartition(topic, 0), TopicPartition(topic, 1)
+        append(log, first, b"a", b"b", b"c")
+        append(log, second, b"d")
+        reader.assign({first: 1, second: 0})
+        wait_until(lambda: reader.lag_records() == 3)
+        self.drain(reader, 3)
+        assert reader.lag_records() == 0
+        append(log, first, b"e")
+        wait_until(lambda: reader.lag_records() == 1)
+        reader.close()
+
     def test_columns_of_one_partition_each(self, log: Log, new_topic: Callable[..., str]) -> None:
         topics = [new_topic(3), new_topic(1)]
         writer = log.record_writer("writer")

@@ -38,6 +38,7 @@ class SplitState(msgspec.Struct, frozen=True, array_like=True):
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(SplitState)
 _CHECKSUM_BYTES = 8
+_LAG_INTERVAL_MS = 1_000
 
 
 class KafkaSourceReader:
@@ -57,6 +58,7 @@ class KafkaSourceReader:
         self._discovering = False
         self._discovered: Sequence[SplitState] = ()
         self._next_discovery_ms: int | None = None
+        self._next_lag_ms = 0
         self._dead_letters: TransactionalWriter | None = None
         self._closed = False
         self._reader = context.log.record_reader(
@@ -177,6 +179,9 @@ class KafkaSourceReader:
             found, self._discovered = self._discovered, ()
             self._add(found)
         self._discover(now_ms)
+        if now_ms >= self._next_lag_ms:
+            self._next_lag_ms = now_ms + _LAG_INTERVAL_MS
+            self._context.counters.source_lag_records = self._reader.lag_records()
         if self._dead_letters is not None:
             self._dead_letters.poll()
         batches = [self._batch(records) for records in self._reader.poll(self._context.settings.max_poll_records)]

@@ -51,6 +51,7 @@ class TaskCounters:
     bytes_out: int = 0
     records_skipped: int = 0
     records_dead_lettered: int = 0
+    source_lag_records: int = 0
     blocked_steps: int = 0
     lag_frames: int = 0
     lag_bytes: int = 0

@@ -585,6 +585,14 @@ class MemoryRecordReader(_Reader):
         if self._group is not None:
             self._log.cluster.groups.setdefault(self._group, {}).update(positions)
 
+    def lag_records(self) -> int:
+        cluster = self._log.cluster
+        return sum(
+            max(0, cluster.partition(partition).end - position)
+            for partition, position in self._positions.items()
+            if cluster.has(partition)
+        )
+
 
 # --- writers ---------------------------------------------------------------------------------------------------------
 

@@ -65,6 +65,7 @@ def test_what_only_sinks_or_sources_have_is_theirs_alone(exported: Exported) -> 
     assert exported.of("moorage_sink_commits_total", "results") == 1
     assert exported.of("moorage_sink_commits_total", "totals") is None
     assert exported.of("moorage_source_records_skipped_total", "orders") == 0
+    assert exported.of("moorage_source_lag_records", "orders") == 0
     assert exported.of("moorage_source_records_skipped_total", "totals") is None
     assert exported.of("moorage_task_checkpoint_acknowledged_id", "results") is None
 

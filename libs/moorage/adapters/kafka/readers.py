@@ -164,6 +164,13 @@ class KafkaRecordReader(_Reader):
             except KafkaException as error:
                 self._on_commit(error.args[0], [])
 
+    def lag_records(self) -> int:
+        lag = 0
+        for partition, position in self._positions.items():
+            _, end = self._consumer.get_watermark_offsets(KafkaTopicPartition(*partition), cached=True)
+            lag += max(0, end - position)  # an end that is not known yet is negative
+        return lag
+
     def _on_commit(self, error: KafkaError | None, _: Sequence[KafkaTopicPartition]) -> None:
         if error is not None:
             self._client_log.pass_on(logging.WARNING, "COMMIT", f"offsets were not committed: {error.str()}")
