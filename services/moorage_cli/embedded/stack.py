@@ -7,6 +7,7 @@ reported, and ``start_server`` starts it again.
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import sys
 import time
@@ -112,6 +113,7 @@ class Stack:
     def start(self) -> None:
         """Start everything; returns once every worker has registered. On an error everything is stopped again."""
         with self._cleanup:
+            self._lock()
             self._start_kafka()
             self._start_redis()
             self._start_services()
@@ -145,6 +147,16 @@ class Stack:
         self.stop()
 
     # --- parts -----------------------------------------------------------------------------------------------------
+
+    def _lock(self) -> None:
+        """The directory is ours until ``stop``. A second Kafka on the same files finds out late that it must not be
+        there: by then it has taken the first one down."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        lock = self._cleanup.enter_context((self.data_dir / "lock").open("w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StackError(f"{self.data_dir} is in use: end what runs there, or name another directory") from None
 
     def _start_kafka(self) -> None:
         if self._external_kafka is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import stat
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from moorage_cli.embedded import kafka, redis
 from moorage_cli.embedded.cache import cache_dir
 from moorage_cli.embedded.errors import StackError, choose_port, log_tail
+from moorage_cli.embedded.stack import Stack
 
 
 @pytest.fixture
@@ -115,3 +117,13 @@ def test_shows_the_end_of_a_log(tmp_path: Path) -> None:
         log_tail(log, 2)
         == f"Last lines of {log}:\nline 998 \N{REPLACEMENT CHARACTER}\nline 999 \N{REPLACEMENT CHARACTER}"
     )
+
+
+def test_refuses_a_directory_in_which_another_stack_runs(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        with pytest.raises(StackError, match=rf"{tmp_path} is in use: end what runs there, or name another directory"):
+            Stack(tmp_path).start()
+
+    assert [entry.name for entry in tmp_path.iterdir()] == ["lock"]
