@@ -23,6 +23,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from moorage.errors import CorruptDataError
 from moorage.ids import CheckpointId
 from moorage.serde.keyed_segments import BASE, KeyedSegmentCodec
 from moorage.state.handles import NO_OFFSET, ByteStreamHandle, KeyedHandle, KeyGroupsHandle, StreamHandle
@@ -193,7 +194,11 @@ class MemoryKeyedBackend(Generic[K, R]):
             data = read(handle.stream)
             files[number] = handle.stream
             for group, offset in segments:
-                if self._codec.apply(data, offset, rows[group]) == BASE:
+                try:
+                    kind = self._codec.apply(data, offset, rows[group])
+                except CorruptDataError as error:
+                    raise CorruptDataError(f"{_identity(handle.stream)}: {error}") from error
+                if kind == BASE:
                     chains[group] = []
                 chains[group].append(_Segment(number, offset))
         return RestoredState(rows, {g: tuple(chain) for g, chain in chains.items()}, files)

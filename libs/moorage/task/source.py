@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from moorage.errors import CorruptDataError
 from moorage.ids import CheckpointId
 from moorage.messages.barriers import Barrier
 from moorage.messages.commands import TriggerCheckpoint
@@ -83,9 +84,11 @@ class SourceSubtask(ChainedSubtask):
         def find() -> Any:
             if share is None:
                 return self._reader.find(None)
-            return self._reader.find(
-                [e for handle in share.union for e in read_elements(handle, context.read_stream(handle.stream))]
-            )
+            elements = [e for h in share.union for e in read_elements(h, context.read_stream(h.stream))]
+            try:
+                return self._reader.find(elements)
+            except CorruptDataError as error:
+                raise CorruptDataError(f"source {head.uid!r} in checkpoint {context.restored}: {error}") from error
 
         def found(what: Any) -> None:
             self._reader.open(what)

@@ -258,6 +258,7 @@ def test_the_operator_and_the_record_are_named_and_the_trace_is_the_users(
     assert "in broken\n" in trace
     assert trace.rstrip().endswith("ValueError: two is too much")
     assert "RecordError" not in trace
+    assert f'File "{__file__}"' in trace.splitlines()[1]
 
 
 @pytest.mark.parametrize("kind", ["map", "filter"])
