@@ -15,10 +15,8 @@ import shutil
 import signal
 import sys
 import tempfile
-import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
-from itertools import dropwhile
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -30,10 +28,11 @@ from rich.console import Console
 import moorage
 from moorage.api.compiler import CompiledPipeline
 from moorage.api.loader import load_pipeline
+from moorage.api.traces import user_trace
 from moorage.config import CommandLineSettings, KafkaSettings, load
 from moorage.errors import MoorageError, PipelineError, SettingError, UserCodeError
 from moorage_cli.client import CoordinatorClient
-from moorage_cli.screen import Screen, checkpoints_table, jobs_table
+from moorage_cli.screen import Screen, checkpoints_table, jobs_table, troubles
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -70,7 +69,8 @@ def main() -> None:
     try:
         app()
     except UserCodeError as error:
-        _err.file.write(_user_traceback(error))
+        if error.__cause__ is not None:
+            _err.file.write(user_trace(error.__cause__))
         _fail(error, USER_ERROR)
     except (PipelineError, SettingError) as error:
         _fail(error, USER_ERROR)
@@ -81,19 +81,6 @@ def main() -> None:
 def _fail(error: MoorageError, code: int) -> NoReturn:
     _err.print(f"moorage: {error}", style="red", markup=False, highlight=False)
     raise SystemExit(code) from None
-
-
-def _user_traceback(error: UserCodeError) -> str:
-    """The user's own traceback, from their first frame on."""
-    if error.__cause__ is None:
-        return ""
-    shown = traceback.TracebackException.from_exception(error.__cause__)
-    ours = str(Path(moorage.__file__).parent)
-    frames = dropwhile(
-        lambda f: f.filename.startswith((ours, "<frozen importlib")) or "/importlib/" in f.filename, shown.stack
-    )
-    shown.stack = traceback.StackSummary.from_list(list(frames))
-    return "".join(shown.format())
 
 
 def _version(asked: bool) -> None:
@@ -328,6 +315,8 @@ def jobs(rest: Rest = None, as_json: AsJson = False) -> None:
         _print_json(found)
     else:
         _out.print(jobs_table(found))
+        for line in troubles(found):
+            _out.print(line)
 
 
 @app.command()

@@ -48,6 +48,10 @@ class JobOverview(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     end_time: int
     duration: int
     tasks: dict[str, int]
+    waiting_for: str | None = None
+    """What a job that should run waits for."""
+    failure: str | None = None
+    """Why it was started again last, or has failed."""
 
 
 class TaskManager(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -56,6 +60,14 @@ class TaskManager(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     id: str
     slots_number: int
     free_slots: int
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"cause": "exceptionName", "trace": "stacktrace"}):
+    """Why one attempt of a job ended. ``timestamp`` in ms since 1970."""
+
+    cause: str
+    trace: str
+    timestamp: int
 
 
 class CheckpointCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +102,14 @@ class CheckpointStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Jobs(msgspec.Struct, frozen=True):
     jobs: tuple[JobOverview, ...]
+
+
+class _ExceptionHistory(msgspec.Struct, frozen=True):
+    entries: tuple[Failure, ...]
+
+
+class _Exceptions(msgspec.Struct, frozen=True, rename="camel"):
+    exception_history: _ExceptionHistory
 
 
 class _TaskManagers(msgspec.Struct, frozen=True):
@@ -137,6 +157,10 @@ class CoordinatorClient:
     def job(self, job: str) -> dict[str, Any]:
         """Flink's job details, as they are."""
         return self._get(_job_path(job), dict[str, Any])
+
+    def failures(self, job: str) -> tuple[Failure, ...]:
+        """Newest first, as far as the present leader has seen them."""
+        return self._get(f"{_job_path(job)}/exceptions", _Exceptions).exception_history.entries
 
     def checkpoints(self, job: str) -> CheckpointStatistics:
         return self._get(f"{_job_path(job)}/checkpoints", CheckpointStatistics)

@@ -17,6 +17,7 @@ from moorage_cli.client import (
     CheckpointStatistics,
     CoordinatorClient,
     CoordinatorUnreachableError,
+    Failure,
     JobOverview,
     RestError,
 )
@@ -24,7 +25,7 @@ from moorage_cli.embedded.errors import StackError, log_tail
 from moorage_cli.embedded.processes import ProcessExit
 from moorage_cli.embedded.stack import Stack
 from moorage_cli.kafka import connect, create_missing, topics_of
-from moorage_cli.screen import Screen, checkpoints_table, jobs_table, processes_table
+from moorage_cli.screen import Screen, checkpoints_table, jobs_table, processes_table, troubles
 
 POLL_S = 0.5
 DEFAULT_PARTITIONS = 4
@@ -48,6 +49,23 @@ def goes_on(jobs: Sequence[JobOverview], graph: JobGraph) -> bool:
     return any(job.jid == graph.job and not JobStatus(job.state).is_terminal for job in jobs)
 
 
+class FailureNews:
+    """Tells the newest failure of a job once, with its trace unless that was shown for the one before."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._told: Failure | None = None
+
+    def tell(self, failures: Sequence[Failure]) -> None:
+        """``failures``: of the job, newest first."""
+        if not failures or failures[0] == self._told:
+            return
+        before, self._told = self._told, failures[0]
+        self._screen.event(self._told.cause, "red")
+        if before is None or before.trace != self._told.trace:
+            self._screen.text(self._told.trace)
+
+
 class Watch:
     """What is shown while the pipeline runs."""
 
@@ -63,6 +81,7 @@ class Watch:
         self._jobs: Sequence[JobOverview] = ()
         self._statistics: CheckpointStatistics | None = None
         self._state = ""
+        self._failures = FailureNews(screen)
 
     def run(self) -> NoReturn:
         """Until interrupted; StackError when a server has died, which nothing starts again."""
@@ -75,10 +94,12 @@ class Watch:
         try:
             self._jobs = self._client.jobs()
             self._statistics = self._client.checkpoints(self._job)
+            failures = self._client.failures(self._job)
         except (CoordinatorUnreachableError, RestError) as error:
             state = str(error)
         else:
             state = next((f"{job.jid} is {job.state}" for job in self._jobs if job.jid == self._job), "")
+            self._failures.tell(failures)
         if state != self._state:
             self._state = state
             self._screen.event(state)
@@ -96,7 +117,7 @@ class Watch:
             self._screen.event(f"{exit_}; starting it again", "yellow")
 
     def _view(self) -> RenderableType:
-        tables = [jobs_table(self._jobs)]
+        tables: list[RenderableType] = [jobs_table(self._jobs), *troubles(self._jobs)]
         if self._statistics is not None:
             tables.append(checkpoints_table(self._statistics, 5))
         return Group(*tables, processes_table(self._stack.processes))

@@ -13,6 +13,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from moorage_cli.client import CheckpointStatistics, CheckpointSummary, JobOverview
 from moorage_cli.embedded.processes import ManagedProcess
@@ -45,6 +46,10 @@ class Screen:
             f"{time.monotonic() - self._started_s:6.1f} s  {escape(text)}", style=style or None, highlight=False
         )
 
+    def text(self, text: str) -> None:
+        """More about the last event, as it is."""
+        self._console.print(text.rstrip(), markup=False, highlight=False)
+
     def update(self, view: Callable[[], RenderableType], line: Callable[[], str]) -> None:
         """Draw the view, or print the line, if it is time for it."""
         now_s = time.monotonic()
@@ -74,6 +79,16 @@ def jobs_table(jobs: Iterable[JobOverview]) -> Table:
         tasks = f"{job.tasks.get('running', 0)} of {job.tasks.get('total', 0)}"
         table.add_row(escape(job.jid), _state(job.state), tasks, _time(job.start_time), duration_text(job.duration))
     return table
+
+
+def troubles(jobs: Iterable[JobOverview]) -> list[Text]:
+    """A line for each job that should run and does not, or has failed: what it waits for, why it was stopped."""
+    lines = []
+    for job in jobs:
+        if job.state not in ("RUNNING", "FINISHED", "CANCELED"):
+            waiting = f"waits for {job.waiting_for}" if job.waiting_for else None
+            lines += [Text(f"{job.jid}: {reason}") for reason in (waiting, job.failure) if reason]
+    return lines
 
 
 def checkpoints_table(statistics: CheckpointStatistics, newest: int | None = None) -> Table:

@@ -75,7 +75,13 @@ def _job_overview(job: JobView, now_ms: int) -> Json:
         "last-modification": max(job.status_since_ms.values()),
         "tasks": {"total": sum(counts.values()), **{state.lower(): counts[state] for state in _TASK_STATES}},
         "pending-operators": 0,
+        **_trouble(job),
     }
+
+
+def _trouble(job: JobView) -> Json:
+    """Why a job does not run; Flink has no such fields."""
+    return {"waiting-for": job.waiting_for, "failure": job.failure}
 
 
 def job_details(job: JobView, now_ms: int) -> Json:
@@ -96,8 +102,7 @@ def job_details(job: JobView, now_ms: int) -> Json:
         "plan": _plan(job),
         "pending-operators": 0,
         "attempt": job.attempt,
-        "waiting-for": job.waiting_for,
-        "failure": job.failure,
+        **_trouble(job),
         "unreadable-checkpoints": list(job.unreadable),
     }
 

@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from moorage.errors import MoorageError
+from moorage.api.traces import user_trace
+from moorage.errors import MoorageError, UserCodeError
 from moorage.ids import CheckpointId
 from moorage.messages.commands import TriggerCheckpoint
 from moorage.messages.events import ExchangeProgress, SubtaskState, SubtaskStateChanged
@@ -97,7 +98,9 @@ class Subtask(ABC):
 
 
 def describe(error: Exception) -> tuple[str, str]:
-    """One line for people, and the trace: of the user's own error where there is one."""
-    ours = isinstance(error, MoorageError)
-    cause = error.__cause__ if ours and error.__cause__ is not None else error
-    return str(error) if ours else f"{type(error).__name__}: {error}", "".join(traceback.format_exception(cause))
+    """One line for people, and the trace: of the user's own error where there is one, from their first line on."""
+    if not isinstance(error, MoorageError):
+        return f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
+    if isinstance(error, UserCodeError) and error.__cause__ is not None:
+        return str(error), user_trace(error.__cause__)
+    return str(error), "".join(traceback.format_exception(error.__cause__ or error))

@@ -41,6 +41,19 @@ ANSWERS: dict[str, Any] = {
         ]
     },
     "/jobs/orders": {"jid": "orders", "state": "RUNNING"},
+    "/jobs/orders/exceptions": {
+        "exceptionHistory": {
+            "entries": [
+                {
+                    "exceptionName": "totals/0 failed: KeyError: 'amount'",
+                    "stacktrace": "Traceback (most recent call last):\nKeyError: 'amount'\n",
+                    "timestamp": 3_000,
+                    "taskName": "totals/0",
+                }
+            ],
+            "truncated": False,
+        }
+    },
     "/jobs/orders/checkpoints": {
         "counts": {"restored": 0, "total": 2, "in_progress": 0, "completed": 1, "failed": 1},
         "summary": {},

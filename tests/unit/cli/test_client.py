@@ -16,6 +16,7 @@ from moorage_cli.client import (
     CheckpointCounts,
     CoordinatorClient,
     CoordinatorUnreachableError,
+    Failure,
     JobOverview,
     Overview,
     RestError,
@@ -69,6 +70,17 @@ def test_reads_checkpoints() -> None:
         (7, "COMPLETED", None),
         (6, "FAILED", "storage"),
     ]
+
+
+def test_reads_failures() -> None:
+    with _client(_canned) as client:
+        (failure,) = client.failures("orders")
+
+    assert failure == Failure(
+        cause="totals/0 failed: KeyError: 'amount'",
+        trace="Traceback (most recent call last):\nKeyError: 'amount'\n",
+        timestamp=3_000,
+    )
 
 
 def test_submits_the_graph_as_json_with_the_token() -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
 
 import moorage as mo
 from moorage.api.compiler import compile_pipeline
-from moorage_cli.client import JobOverview
-from moorage_cli.dev import goes_on
+from moorage_cli.client import Failure, JobOverview
+from moorage_cli.dev import FailureNews, goes_on
 from moorage_cli.kafka import topics_of
-from moorage_cli.screen import duration_text, size_text
+from moorage_cli.screen import Screen, duration_text, size_text, troubles
 
 PIPELINE = mo.Pipeline("orders")
 _records = PIPELINE.source(
@@ -18,8 +19,18 @@ _records.sink("again", mo.KafkaSink("copies", key=None, guarantee="at_least_once
 COMPILED = compile_pipeline(PIPELINE, "orders:PIPELINE")
 
 
-def _job(name: str, state: str) -> JobOverview:
-    return JobOverview(jid=name, name=name, state=state, start_time=0, end_time=-1, duration=0, tasks={})
+def _job(name: str, state: str, waiting_for: str | None = None, failure: str | None = None) -> JobOverview:
+    return JobOverview(
+        jid=name,
+        name=name,
+        state=state,
+        start_time=0,
+        end_time=-1,
+        duration=0,
+        tasks={},
+        waiting_for=waiting_for,
+        failure=failure,
+    )
 
 
 def test_topics_of_a_pipeline_are_its_inputs_then_what_it_writes() -> None:
@@ -34,6 +45,36 @@ def test_a_job_that_has_not_ended_goes_on(state: str) -> None:
 @pytest.mark.parametrize("state", ["FAILED", "CANCELED", "FINISHED"])
 def test_a_job_that_has_ended_is_submitted_anew(state: str) -> None:
     assert not goes_on([_job("orders", state), _job("other", "RUNNING")], COMPILED.graph)
+
+
+def test_tells_why_a_job_does_not_run() -> None:
+    jobs = [
+        _job("runs", "RUNNING", failure="an old one[12]"),
+        _job("ended", "CANCELED", failure="an old one"),
+        _job("new", "CREATED", waiting_for="slots: it needs 4, 2 are free"),
+        _job("again", "RESTARTING", waiting_for="the back-off, 5 ms more", failure="KeyError (a record of in[12])"),
+        _job("dead", "FAILED", failure="no retained checkpoint can be read"),
+    ]
+
+    assert [line.plain for line in troubles(jobs)] == [
+        "new: waits for slots: it needs 4, 2 are free",
+        "again: waits for the back-off, 5 ms more",
+        "again: KeyError (a record of in[12])",
+        "dead: no retained checkpoint can be read",
+    ]
+
+
+def test_tells_each_failure_once_and_its_trace_when_it_is_another(capsys: pytest.CaptureFixture[str]) -> None:
+    news = FailureNews(Screen(Console(soft_wrap=True)))
+    first = Failure(cause="a[1] failed", trace="line [7]\n", timestamp=1)
+    again = Failure(cause="a[2] failed", trace="line [7]\n", timestamp=2)
+    other = Failure(cause="b failed", trace="line 8\n", timestamp=3)
+
+    for failures in ([], [first], [first], [again, first], [other, again, first]):
+        news.tell(failures)
+
+    lines = [line[line.find("s  ") + 3 :] if " s  " in line else line for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["a[1] failed", "line [7]", "a[2] failed", "b failed", "line 8"]
 
 
 @pytest.mark.parametrize(

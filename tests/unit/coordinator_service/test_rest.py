@@ -113,6 +113,7 @@ def test_jobs(live: Live) -> None:
     assert (job["jid"], job["name"], job["state"], job["end-time"]) == ("orders", "orders", "RUNNING", -1)
     assert job["tasks"]["running"] == job["tasks"]["total"] == 6
     assert job["duration"] > 0
+    assert (job["waiting-for"], job["failure"]) == (None, None)
 
 
 def test_one_job(live: Live) -> None:
