@@ -38,7 +38,10 @@ def choose_port(name: str, port: int) -> int:
         while _refusal(port := secrets.choice(_FREE_PORTS)) is not None:
             pass
     elif (refusal := _refusal(port)) is not None:
-        raise StackError(f"{name} can't listen on {LOOPBACK}:{port}: {refusal}. Port 0 chooses a free one.")
+        raise StackError(
+            f"{name} can't listen on {LOOPBACK}:{port}: {refusal}. Stop what listens there, or choose another port with"
+            " --kafka-port, --rest-port or --metrics-port; 0 takes any free one."
+        )
     return port
 
 

@@ -114,6 +114,7 @@ class Stack:
         """Start everything; returns once every worker has registered. On an error everything is stopped again."""
         with self._cleanup:
             self._lock()
+            self._rest_port = choose_port("The REST API", self._rest_port)  # a wrong one is told before the long starts
             self._start_kafka()
             self._start_redis()
             self._start_services()
@@ -151,12 +152,14 @@ class Stack:
     def _lock(self) -> None:
         """The directory is ours until ``stop``. A second Kafka on the same files finds out late that it must not be
         there: by then it has taken the first one down."""
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        lock = self._cleanup.enter_context((self.data_dir / "lock").open("w"))
         try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            lock = self._cleanup.enter_context((self.data_dir / "lock").open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StackError(f"{self.data_dir} is in use: end what runs there, or name another directory") from None
+        except OSError as error:
+            raise StackError(f"the data directory {self.data_dir} can't be used: {error.strerror}") from None
 
     def _start_kafka(self) -> None:
         if self._external_kafka is not None:
@@ -183,7 +186,6 @@ class Stack:
 
     def _start_services(self) -> None:
         self._announce(f"starting coordinator, cleaner and {self.workers} workers")
-        self._rest_port = choose_port("The REST API", self._rest_port)
         modules = {"coordinator": "moorage_coordinator", "cleaner": "moorage_cleaner"}
         modules |= {f"worker-{i}": "moorage_worker" for i in range(self.workers)}
         for offset, (name, module) in enumerate(modules.items()):

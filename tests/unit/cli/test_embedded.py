@@ -127,3 +127,22 @@ def test_refuses_a_directory_in_which_another_stack_runs(tmp_path: Path) -> None
             Stack(tmp_path).start()
 
     assert [entry.name for entry in tmp_path.iterdir()] == ["lock"]
+
+
+def test_says_which_directory_can_not_be_used(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+
+    with pytest.raises(StackError, match=rf"^the data directory {file} can't be used: File exists$"):
+        Stack(file).start()
+
+
+def test_a_rest_port_that_is_taken_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    steps: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        stack = Stack(tmp_path, rest_port=taken.getsockname()[1], announce=steps.append)
+
+        with pytest.raises(StackError, match=r"^The REST API can't listen on .*--rest-port"):
+            stack.start()
+
+    assert steps == []
