@@ -40,7 +40,14 @@ from typing import Any, NamedTuple
 
 from moorage.api.operators import SinkOperator
 from moorage.barrier.gate import ChannelPosition, InputGate, Verdict
-from moorage.errors import FencedError, LogError, LogUnavailableError, MoorageError, OffsetOutOfRangeError
+from moorage.errors import (
+    CorruptDataError,
+    FencedError,
+    LogError,
+    LogUnavailableError,
+    MoorageError,
+    OffsetOutOfRangeError,
+)
 from moorage.ids import CheckpointId, OperatorUid, TopicPartition
 from moorage.messages.barriers import Barrier
 from moorage.messages.commands import CheckpointFate
@@ -424,7 +431,10 @@ def newest_markers(messages: Sequence[LogMessage], sink: OperatorUid) -> list[Co
     """Of each key group the marker with the highest checkpoint; other sinks' markers are left out."""
     newest: dict[int, CommitMarker] = {}
     for message in messages:
-        marker = decode_marker(message.value)
+        try:
+            marker = decode_marker(message.value)
+        except CorruptDataError as error:
+            raise CorruptDataError(f"{message.topic}[{message.partition}] offset {message.offset}: {error}") from error
         known = newest.get(marker.key_group)
         if marker.sink == sink and (known is None or marker.checkpoint >= known.checkpoint):
             newest[marker.key_group] = marker
