@@ -260,6 +260,7 @@ PIPELINE = Dashboard(
                     " after a restart, else 0. Seen before: read again after a restart and skipped.",
                     "ops",
                     Query(_total_per_second("moorage_task_frames_void_total"), "void"),
+                    Query(_total_per_second("moorage_task_frames_corrupt_total"), "corrupt"),
                     Query(_total_per_second("moorage_task_frames_seen_total"), "seen before"),
                 ),
             ],

@@ -49,6 +49,13 @@ TASK_METRICS = (
         "frames_seen",
     ),
     Metric(
+        "moorage_task_frames_corrupt_total",
+        "counter",
+        "Frames skipped because they are not what was written (checksum, format): if one counted, the attempt ends as"
+        " soon as it is missed, and the next one sends it again.",
+        "frames_corrupt",
+    ),
+    Metric(
         "moorage_source_records_skipped_total",
         "counter",
         "Input records that could not be decoded and were skipped (on_error='skip').",

@@ -321,6 +321,12 @@ class InputGate:
         """The attempt whose barriers are aligned now."""
         return self._attempt
 
+    def live_channels(self, tp: TopicPartition) -> Iterator[tuple[Attempt, int]]:
+        """Attempt and producer of the channels of a partition whose frames may count from now on."""
+        for channel in self._partitions[tp].channels.values():
+            if channel.state is not ChannelState.ENDED:
+                yield channel.attempt, channel.producer
+
     def positions(self, attempt: Attempt | None = None) -> Sequence[ChannelPosition]:
         """Positions of all channels of an attempt (default: the one being aligned)."""
         wanted = self._attempt if attempt is None else attempt

@@ -47,6 +47,7 @@ class TaskCounters:
     frames_in: int = 0
     frames_void: int = 0
     frames_seen: int = 0
+    frames_corrupt: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
     records_skipped: int = 0

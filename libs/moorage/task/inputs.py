@@ -90,6 +90,10 @@ class ExchangeInput:
         counters = self._context.counters
         try:
             frame = decode_frame(message.value)
+        except CorruptDataError as error:
+            self._corrupt_frame(tp, message.offset, error)
+            return False
+        try:
             barrier = control.decode(frame.payload, control.BARRIERS) if frame.kind is FrameKind.BARRIER else None
         except MoorageError as error:
             raise type(error)(f"{tp.topic}[{tp.partition}] offset {message.offset}: {error}") from error
@@ -130,6 +134,18 @@ class ExchangeInput:
             case _:
                 pass
         return False
+
+    def _corrupt_frame(self, tp: TopicPartition, offset: int, error: CorruptDataError) -> None:
+        """Skipped and counted where a frame that counts would be missed: the next one of its channel has not the number
+        that is next then, the attempt ends, and the following one sends again what was in it. Failing here would make
+        every attempt fail that reads from before it, though the frame may be a zombie's, or nobody's. Channels of
+        former attempts have nobody who sends again."""
+        attempt = self._context.attempt
+        for channel_attempt, producer in self.gate.live_channels(tp):
+            if channel_attempt != attempt or (tp, attempt, producer) not in self._sequences:
+                raise CorruptDataError(f"{tp.topic}[{tp.partition}] offset {offset}: {error}") from error
+        self._context.counters.frames_corrupt += 1
+        self._context.warn(f"{tp.topic}[{tp.partition}] offset {offset} is skipped: {error}")
 
     def _check_sequence(self, tp: TopicPartition, offset: int, frame: Frame) -> None:
         """Frames of a channel are numbered: a missing one is lost, though its producer was told that it is stored. The

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -20,6 +21,7 @@ from moorage.graph.job_graph import ExchangeKind
 from moorage.ids import Attempt, CheckpointId, TopicPartition
 from moorage.messages.barriers import Barrier
 from moorage.messages.commands import JobFates
+from moorage.messages.registry import LineageSegment
 from moorage.ports import TopicSpec
 from moorage.serde import control
 from moorage.serde.frames import ColumnCodec, Columns, FrameKind, encode_frame
@@ -42,7 +44,14 @@ class Input:
     """An ExchangeInput on a world's logs, and what it processed."""
 
     def __init__(
-        self, world: World, *, held_bytes_max: int = 1 << 20, max_poll_frames: int = 64, **options: Any
+        self,
+        world: World,
+        *,
+        held_bytes_max: int = 1 << 20,
+        max_poll_frames: int = 64,
+        first_live: Mapping[TopicPartition, int] | None = None,
+        resumed: Collection[TopicPartition] = (),
+        **options: Any,
     ) -> None:
         self.world = world
         self.task = TaskWorld()
@@ -67,6 +76,7 @@ class Input:
             {TOPIC: (world.exchange, range(len(world.logs)))},
             world.lineage,
             self.starts,
+            first_live=first_live,
             held_bytes_max=held_bytes_max,
         )
         self.input = ExchangeInput(
@@ -76,6 +86,7 @@ class Input:
             self.task.log.reader("input"),
             self.gate,
             self.starts,
+            resumed,
         )
         self.processed: list[tuple[int, int]] = []
         self.aligned: dict[int, list[tuple[int, int]]] = {}
@@ -139,12 +150,12 @@ def test_whatever_lies_in_the_log_is_processed_up_to_the_barriers_and_once(
     assert counters.frames_void >= others
 
 
-def small_world(*frames: bytes, **options: Any) -> Input:
+def small_world(*frames: bytes, lineage: Sequence[LineageSegment] = (segment(1, None, 2),), **options: Any) -> Input:
     """One partition with these frames of two producers."""
     world = World(Random(0), ExchangeKind.KEYED)
     world.logs = [[]]
     world.exchange = exchange(partitions=1)
-    world.lineage = [segment(1, None, 2)]
+    world.lineage = list(lineage)
     source = Input(world, **options)
     for frame in frames:
         source.task.cluster.append(tp(0), frame)
@@ -182,8 +193,6 @@ def test_a_step_is_bounded_in_records() -> None:
 @pytest.mark.parametrize(
     ("frame", "error", "message"),
     [
-        (b"", CorruptDataError, "frame of 0 bytes is shorter"),
-        (data_frame(1, 0, 1, 1)[:-1] + b"\0", CorruptDataError, "frame checksum is"),
         (encode_frame(FrameKind.DATA, Attempt(1), 0, 1, 1, b"\xff"), CorruptDataError, "frame payload"),
         (encode_frame(FrameKind.BARRIER, Attempt(1), 0, 1, 0, b"?"), CorruptDataError, "expected a barrier"),
         (
@@ -198,6 +207,44 @@ def test_a_bad_frame_is_named(frame: bytes, error: type[Exception], message: str
     with pytest.raises(error, match=rf"moorage.orders.a--b\[0\] offset 1: .*{message}"):
         source.step()
     assert source.processed == [(0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [(b"", "frame of 0 bytes is shorter"), (data_frame(1, 0, 1, (0, 1))[:-1] + b"\0", "frame checksum is")],
+)
+class TestFramesThatAreNotWhatWasWritten:
+    def test_are_skipped_and_counted_where_they_were_nobodys(self, damaged: bytes, message: str) -> None:
+        source = small_world(data_frame(1, 0, 0, (0, 0)), damaged, data_frame(1, 0, 1, (0, 2)))
+        while source.step():
+            pass
+        assert source.processed == [(0, 0), (0, 2)]
+        assert source.context.counters.frames_corrupt == 1
+        (warning,) = source.task.warnings
+        assert warning.startswith(f"moorage.orders.a--b[0] offset 1 is skipped: {message}")
+
+    def test_end_the_attempt_when_one_is_missed(self, damaged: bytes, message: str) -> None:
+        source = small_world(data_frame(1, 0, 0, (0, 0)), damaged, data_frame(1, 0, 2, (0, 2)))
+        with pytest.raises(CorruptDataError, match=r"offset 2: frame 2 of producer 0 came where 1 was next"):
+            source.step()
+        assert (source.processed, len(source.task.warnings)) == ([(0, 0)], 1), message
+
+    def test_end_the_attempt_before_a_checkpoint_without_them(self, damaged: bytes, message: str) -> None:
+        source = small_world(damaged, barrier_frame(1, 0, 1, 1), barrier_frame(1, 1, 0, 1))
+        with pytest.raises(CorruptDataError, match=r"offset 1: frame 1 of producer 0 came where 0 was next"):
+            source.step()
+        assert (source.aligned, len(source.task.warnings)) == ({}, 1), message
+
+    def test_end_the_attempt_where_nobody_would_miss_them(self, damaged: bytes, message: str) -> None:
+        source = small_world(damaged, resumed={tp(0)})
+        with pytest.raises(CorruptDataError, match=rf"moorage.orders.a--b\[0\] offset 0: {message}"):
+            source.step()
+        assert source.context.counters.frames_corrupt == 0
+
+    def test_end_the_attempt_in_the_frames_of_a_former_one(self, damaged: bytes, message: str) -> None:
+        source = small_world(damaged, lineage=[segment(1, 1, 2), segment(2, None, 2)], first_live={tp(0): 0})
+        with pytest.raises(CorruptDataError, match=rf"moorage.orders.a--b\[0\] offset 0: {message}"):
+            source.step()
 
 
 def test_a_checkpoint_that_was_aborted_without_a_word_frees_its_alignment() -> None:
