@@ -183,11 +183,11 @@ def test_alert_rules_do_what_they_say() -> None:
 def _kill(project: Project, traffic: Traffic, container: str, name: str) -> None:
     """Kill a container's process; its restart policy and Moorage do the rest."""
     restarts = project.inspect(container)["RestartCount"]
+    project.kill(container)
     sent = traffic.sent_by_now()
     started_s = time.monotonic()
-    project.kill(container)
     eventually("results flow again", lambda: traffic.has_result_after(sent), timeout_s=120, interval_s=0.1)
-    report(f"kill -9 of {name}: results of later orders after {time.monotonic() - started_s:.1f} s")
+    report(f"kill -9 of {name}: the first result of a later order after {time.monotonic() - started_s:.1f} s")
     eventually(f"{name} is back", lambda: project.restarted(container, restarts + 1), timeout_s=120)
 
 
