@@ -1,4 +1,4 @@
-"""The control topics as they are created: by whoever comes first, coordinator or worker."""
+"""The control topics as they are created: by whoever comes first, coordinator, worker or cleaner."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from moorage.serde.positions import decode_marker, decode_positions
 from moorage.state.handles import ByteStreamHandle, InputHandle
 from moorage.state.operator_state import CheckpointMetadata
 from moorage.state.positions import CommitMarker, InputPositions
+from moorage.topics import control_topics
 
 
 def observe(registry: Registry, job: JobId, discarded: frozenset[CheckpointId]) -> JobFacts | None:
@@ -86,10 +87,10 @@ def list_and_plan(
 
 
 def cleanup_starts(log: Log) -> Mapping[TopicPartition, int]:
-    """Where the cleanup topic begins. LogError when it is not there yet."""
-    partitions = [TopicPartition(CLEANUP_TOPIC, partition) for partition in range(log.topics().get(CLEANUP_TOPIC, 0))]
-    if not partitions:
-        raise LogError(f"topic {CLEANUP_TOPIC} does not exist: the coordinator creates it when it starts")
+    """Where the cleanup topic begins; it is made if it is missing."""
+    topics = [topic for topic in control_topics() if topic.name == CLEANUP_TOPIC]
+    log.create_topics(topics)
+    partitions = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
     return log.offsets(partitions, OffsetSpec.EARLIEST)
 
 
