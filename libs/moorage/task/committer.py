@@ -131,11 +131,6 @@ class CommitterSubtask(Subtask):
         incarnation = self._incarnation
         writer = self._writer = self._new_writer(context.parallelism, context.subtask)
 
-        def open_() -> _Opened:
-            if incarnation != self._incarnation:  # closed while the call waited: it must not fence a newer owner
-                raise FencedError(f"{context.name} was closed")
-            return self._open(writer)
-
         def opened(result: _Opened | None, error: Exception | None) -> None:
             if incarnation != self._incarnation:
                 return
@@ -146,7 +141,7 @@ class CommitterSubtask(Subtask):
             except Exception as failure:  # noqa: BLE001 - whatever it is, it ends this producer or the subtask
                 self._broken(failure)
 
-        context.executor.submit(open_, opened)
+        context.executor.submit(lambda: self._open(writer), opened)
 
     def _new_writer(self, parallelism: int, subtask: int) -> TransactionalWriter:
         context = self.context
@@ -159,6 +154,7 @@ class CommitterSubtask(Subtask):
     def _open(self, writer: TransactionalWriter) -> _Opened:
         """*Blocking.* Fence first: what is read afterwards can't change any more but by this sink."""
         log = self.context.log
+        writer.init()  # raises, before anybody is fenced, when the sink was closed while this call waited
         for parallelism, subtask in self._former_owners():
             former = self._new_writer(parallelism, subtask)
             try:
@@ -167,7 +163,6 @@ class CommitterSubtask(Subtask):
                 pass  # by another subtask that took over from it
             finally:
                 former.close()
-        writer.init()
         self.context.failpoint("after-fence-before-markers")
         commits = [TopicPartition(self._commits_topic, group) for group in self._groups]
         stable = log.offsets(commits, OffsetSpec.LATEST)
