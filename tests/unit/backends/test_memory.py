@@ -102,6 +102,8 @@ class BackendMachine(RuleBasedStateMachine):
             checkpoint = data.draw(st.sampled_from(sorted(self.undecided)))
             del self.undecided[checkpoint]
             self.files.files.pop(f"f{checkpoint}", None)
+            if data.draw(st.booleans()):  # or the word is lost
+                self.backend.aborted(CheckpointId(checkpoint))
 
     @rule()
     def fail_over(self) -> None:
