@@ -281,7 +281,12 @@ class WorkerSettings(ServiceSettings, prefix="WORKER_"):
         minimum=2,
         maximum=1_000_000,
     )
-    exchange_max_lag_bytes: int = setting(32 * MIB, "The same in bytes.", minimum=KIB, maximum=16 << 30)
+    exchange_max_lag_bytes: int = setting(
+        4 * MIB,
+        "The same in bytes, all partitions of an exchange together. What lies there, a checkpoint's barrier waits for.",
+        minimum=KIB,
+        maximum=16 << 30,
+    )
     held_max_bytes: int = setting(
         64 * MIB,
         "Frames that a subtask holds in memory while it aligns a checkpoint; what is more is read from Kafka again.",

@@ -7,9 +7,9 @@ after a lost frame is impossible.
 
 *Flow control.* A log gives no backpressure. Consumers publish how far they have processed each channel
 (ExchangeProgress); of each partition the subtask keeps offset and size of its own frames beyond that position. While
-they are more than the limits allow, ``blocked`` is true and the subtask reads no input. Only its own frames count, so a
-consumer that holds one producer's frames back while it aligns never stops the producer that it waits for. Barriers are
-never held up.
+they are more than the limits allow, in one partition or all together, ``blocked`` is true and the subtask reads no
+input. Only its own frames count, so a consumer that holds one producer's frames back while it aligns never stops the
+producer that it waits for. Barriers are never held up.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _PLAIN_VALUES = (dict, list, str, int, float, bytes, tuple, type(None))
 
 
 class ExchangeLimits:
-    """Sizes of frames and how far a producer may run ahead of the slowest consumer of a partition."""
+    """Sizes of frames, and how far a producer may run ahead: in frames of one partition, in bytes of all partitions.
+
+    An aligned barrier waits behind what was written before it, so the bytes bound the duration of checkpoints, too.
+    """
 
     __slots__ = ("frame_max_bytes", "frame_max_records", "max_lag_bytes", "max_lag_frames")
 
@@ -42,7 +45,7 @@ class ExchangeLimits:
         frame_max_records: int = 4_000,
         frame_max_bytes: int = 512 << 10,
         max_lag_frames: int = 500,
-        max_lag_bytes: int = 32 << 20,
+        max_lag_bytes: int = 4 << 20,
     ) -> None:
         self.frame_max_records = frame_max_records
         self.frame_max_bytes = frame_max_bytes
@@ -82,11 +85,10 @@ class _Routes(dict[Any, _Buffer]):
 class _Backlog:
     """Own frames of one partition which the consumer has not processed yet."""
 
-    __slots__ = ("frames", "position", "sent", "size_bytes", "under_way")
+    __slots__ = ("frames", "position", "sent", "under_way")
 
     def __init__(self) -> None:
         self.frames: deque[tuple[int, int]] = deque()
-        self.size_bytes = 0
         self.under_way = 0
         self.position = 0
         self.sent = 0
@@ -128,6 +130,8 @@ class ResultPartition:
         self._unconfirmed: dict[int, int] = {0: 0}
         self._error: LogError | None = None
         self._backlogs = [_Backlog() for _ in range(exchange.partitions)]
+        self._lag_bytes = 0
+        """Of all partitions."""
         self._over_limit: set[int] = set()
         self.records_out = 0
         self.frames_out = 0
@@ -260,7 +264,7 @@ class ResultPartition:
         backlog.sent = (backlog.sent + 1) % SEQUENCES
         self._unconfirmed[epoch] += 1
         backlog.under_way += 1
-        backlog.size_bytes += size
+        self._lag_bytes += size
         self.frames_out += 1
         self.bytes_out += size
 
@@ -276,7 +280,7 @@ class ResultPartition:
             if offset >= backlog.position:
                 backlog.frames.append((offset, size))
             else:  # the consumer was faster than this report, or nothing is known
-                backlog.size_bytes -= size
+                self._lag_bytes -= size
                 self._weigh(partition, backlog)
 
         self._writer.append(self._topic, partition, frame, delivered)
@@ -301,7 +305,7 @@ class ResultPartition:
 
     @property
     def blocked(self) -> bool:
-        return bool(self._over_limit)
+        return self._lag_bytes > self._limits.max_lag_bytes or bool(self._over_limit)
 
     def progress(self, partition: int, position: int) -> None:
         """The consumer has processed this subtask's channel of ``partition`` up to ``position``."""
@@ -311,12 +315,12 @@ class ResultPartition:
         backlog.position = position
         frames = backlog.frames
         while frames and frames[0][0] < position:
-            backlog.size_bytes -= frames.popleft()[1]
+            self._lag_bytes -= frames.popleft()[1]
         self._weigh(partition, backlog)
 
     def _weigh(self, partition: int, backlog: _Backlog) -> None:
         frames = len(backlog.frames) + backlog.under_way
-        if frames > self._limits.max_lag_frames or backlog.size_bytes > self._limits.max_lag_bytes:
+        if frames > self._limits.max_lag_frames:
             self._over_limit.add(partition)
         else:
             self._over_limit.discard(partition)
@@ -324,4 +328,4 @@ class ResultPartition:
     def lag(self) -> tuple[int, int]:
         """Own frames and bytes that the consumers have not processed yet, over all partitions."""
         frames = sum(len(b.frames) + b.under_way for b in self._backlogs)
-        return frames, sum(b.size_bytes for b in self._backlogs)
+        return frames, self._lag_bytes

@@ -33,7 +33,7 @@ class TaskSettings:
     inline_state_max_bytes: int = 20 << 10
     pending_bytes_max: int = 64 << 20
     """Unconfirmed bytes at which a subtask stops reading."""
-    progress_interval_ms: int = 250
+    progress_interval_ms: int = 100
     transaction_timeout_ms: int = 900_000
     max_unsent_records: int = 100_000
 
