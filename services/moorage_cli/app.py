@@ -321,7 +321,7 @@ def jobs(rest: Rest = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def cancel(job: Job, rest: Rest = None) -> None:
-    """Cancel a job, without a last checkpoint."""
+    """End a job for good, without a last checkpoint: submitted again, it begins anew."""
     with _client(rest) as client:
         client.cancel(job)
     _out.print(f"{job} is being cancelled", highlight=False)

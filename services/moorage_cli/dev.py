@@ -6,6 +6,7 @@ import queue
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Group, RenderableType
@@ -39,6 +40,7 @@ def prepare(stack: Stack, client: CoordinatorClient, pipeline: CompiledPipeline,
     if created:
         screen.event(f"created the topics {', '.join(created)} with {partitions} partitions each")
     if goes_on(client.jobs(), pipeline.graph):
+        refuse_another(client.job(pipeline.graph.job)["fingerprint"], pipeline.graph, stack.data_dir)
         screen.event(f"{pipeline.graph.job} goes on from its last checkpoint")
     else:
         screen.event(f"submitted {client.submit(pipeline.graph)}")
@@ -47,6 +49,15 @@ def prepare(stack: Stack, client: CoordinatorClient, pipeline: CompiledPipeline,
 def goes_on(jobs: Sequence[JobOverview], graph: JobGraph) -> bool:
     """An earlier start left the job of this pipeline unfinished, so the coordinator runs it again by itself."""
     return any(job.jid == graph.job and not JobStatus(job.state).is_terminal for job in jobs)
+
+
+def refuse_another(fingerprint: str, graph: JobGraph, data_dir: Path) -> None:
+    """StackError when the job that goes on has another fingerprint: no worker would run it with this pipeline."""
+    if fingerprint != graph.fingerprint:
+        raise StackError(
+            f"{graph.job} was started in {data_dir} as another pipeline. Take back what changed in its operators since,"
+            " or start anew in another --data-dir."
+        )
 
 
 class FailureNews:

@@ -101,6 +101,7 @@ def job_details(job: JobView, now_ms: int) -> Json:
         "status-counts": {state: counts[state] for state in _TASK_STATES},
         "plan": _plan(job),
         "pending-operators": 0,
+        "fingerprint": job.graph.fingerprint,
         "attempt": job.attempt,
         **_trouble(job),
         "unreadable-checkpoints": list(job.unreadable),

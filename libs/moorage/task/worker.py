@@ -8,6 +8,7 @@ everything about an older attempt, are dropped and counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -184,12 +185,18 @@ class WorkerProcess:
     def _step_subtask(self, subtask: Subtask) -> bool:
         if subtask.state in TERMINAL:
             return False
-        try:
+        with self._failing(subtask):
             return subtask.step(self._clock.monotonic_ms())
-        except Exception as error:  # noqa: BLE001 - whatever ends a subtask is told to the coordinator, with its trace
+        return True
+
+    @contextmanager
+    def _failing(self, subtask: Subtask) -> Iterator[None]:
+        """Whatever is raised ends the subtask, not the worker; the coordinator is told, with the trace."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - as the docstring says
             self.counters.failures += 1
             subtask.fail(error)
-            return True
 
     def leave(self) -> None:
         """Say goodbye; the loop should go on for a moment so that it is sent."""
@@ -291,12 +298,12 @@ class WorkerProcess:
         if deployment is None:
             return
         for subtask in deployment.subtasks:
-            try:
-                subtask.trigger(command)
-            except Exception as error:  # noqa: BLE001 - as in step
-                decline(subtask.context, command.checkpoint, DeclineReason.INTERNAL, str(error))
-                self.counters.failures += 1
-                subtask.fail(error)
+            with self._failing(subtask):
+                try:
+                    subtask.trigger(command)
+                except Exception as error:
+                    decline(subtask.context, command.checkpoint, DeclineReason.INTERNAL, str(error))
+                    raise
 
     def _tell_fate(self, command: NotifyCheckpointComplete | NotifyCheckpointAborted, *, completed: bool) -> None:
         deployment = self._current(command.job, command.attempt)
@@ -307,10 +314,11 @@ class WorkerProcess:
         else:
             deployment.fates.aborted(command.checkpoint)
         for subtask in deployment.subtasks:
-            if completed:
-                subtask.completed(command.checkpoint)
-            else:
-                subtask.aborted(command.checkpoint)
+            with self._failing(subtask):
+                if completed:
+                    subtask.completed(command.checkpoint)
+                else:
+                    subtask.aborted(command.checkpoint)
 
     def _hear(self, heartbeat: CoordinatorHeartbeat) -> None:
         for fates in heartbeat.jobs:
@@ -364,7 +372,7 @@ class WorkerProcess:
         if pipeline.graph.fingerprint != command.graph.fingerprint:
             raise PipelineError(
                 f"{command.graph.pipeline_ref} on this worker is another pipeline than the one that was submitted:"
-                " bring the same code to all workers, restart them, and submit again"
+                " bring the same code to all workers and restart them, or cancel the job and submit it to begin anew"
             )
         if command.restore_path is None:
             return pipeline, None

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 
 import moorage as mo
 from moorage.api.compiler import compile_pipeline
 from moorage_cli.client import Failure, JobOverview
-from moorage_cli.dev import FailureNews, goes_on
+from moorage_cli.dev import FailureNews, goes_on, refuse_another
+from moorage_cli.embedded.errors import StackError
 from moorage_cli.kafka import topics_of
 from moorage_cli.screen import Screen, duration_text, size_text, troubles
 
@@ -45,6 +48,13 @@ def test_a_job_that_has_not_ended_goes_on(state: str) -> None:
 @pytest.mark.parametrize("state", ["FAILED", "CANCELED", "FINISHED"])
 def test_a_job_that_has_ended_is_submitted_anew(state: str) -> None:
     assert not goes_on([_job("orders", state), _job("other", "RUNNING")], COMPILED.graph)
+
+
+def test_refuses_to_go_on_with_another_pipeline() -> None:
+    refuse_another(COMPILED.graph.fingerprint, COMPILED.graph, Path("data"))
+
+    with pytest.raises(StackError, match=r"^orders was started in data as another pipeline\."):
+        refuse_another("another", COMPILED.graph, Path("data"))
 
 
 def test_tells_why_a_job_does_not_run() -> None:
