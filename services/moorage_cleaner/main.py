@@ -41,7 +41,7 @@ def _cleaner(environ: Mapping[str, str], stop: StopFlag) -> int:
     redis = load(RedisSettings, environ)
     storage = load(StorageSettings, environ)
     logger = start_logging("cleaner", settings)
-    metrics_port, registry = serve_metrics("MOORAGE_METRICS_PORT", settings.metrics_host, settings.metrics_port)
+    metrics_port, registry = serve_metrics(settings.metrics_host, settings.metrics_port)
     loop_time = LoopTime()
     log = kafka_log(kafka, "moorage-cleaner")
     executor = ThreadExecutor("cleaner", threads=1)

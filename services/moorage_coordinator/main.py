@@ -46,7 +46,7 @@ def _coordinator(environ: Mapping[str, str], stop: StopFlag) -> int:
     logger = start_logging("coordinator", settings)
     graph = _pipeline_of(settings)
     loop_time = LoopTime()
-    metrics_port, registry = serve_metrics("MOORAGE_METRICS_PORT", settings.metrics_host, settings.metrics_port)
+    metrics_port, registry = serve_metrics(settings.metrics_host, settings.metrics_port)
     metrics = CoordinatorMetrics(registry, loop_time)
     server = RestServer(settings.rest_host, settings.rest_port)
     service = _Service(

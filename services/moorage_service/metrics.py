@@ -12,12 +12,10 @@ from prometheus_client.registry import Collector
 from moorage.errors import SettingError
 
 
-def serve_metrics(
-    variable: str, host: str, port: int, collectors: Iterable[Collector] = ()
-) -> tuple[int, CollectorRegistry]:
+def serve_metrics(host: str, port: int, collectors: Iterable[Collector] = ()) -> tuple[int, CollectorRegistry]:
     """Serve the metrics; port 0 takes a free one. Returns the port, and the registry for more.
 
-    SettingError names ``variable``, the setting of the port, when it is in use.
+    SettingError when the port, which is ``MOORAGE_METRICS_PORT``, is in use.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody asks for a second series beside each counter
     registry = CollectorRegistry()
@@ -29,6 +27,7 @@ def serve_metrics(
         server, _ = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
         raise SettingError(
-            f"{variable}={port}: {host}:{port} can't be used ({error.strerror}); choose another, or 0: any free one"
+            f"MOORAGE_METRICS_PORT={port}: {host}:{port} can't be used ({error.strerror});"
+            " choose another, or 0 for a free one"
         ) from error
     return int(server.server_port), registry

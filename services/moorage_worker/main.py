@@ -45,7 +45,7 @@ def _worker(environ: Mapping[str, str], stop: StopFlag) -> int:
     log = kafka_log(kafka, f"moorage-worker-{settings.name}")
     executor = ThreadExecutor("worker", settings.upload_threads + 2 * settings.slots)
     time_ = LoopTime()
-    metrics_port, registry = serve_metrics("MOORAGE_WORKER_METRICS_PORT", settings.metrics_host, settings.metrics_port)
+    metrics_port, registry = serve_metrics(settings.metrics_host, settings.metrics_port)
     worker = WorkerProcess(
         WorkerConfig(
             worker=worker_id,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import socket
 
 import pytest
 from prometheus_client import CollectorRegistry
 from tests.unit.task.harness import Harness, orders_pipeline
 
+from moorage.errors import SettingError
+from moorage_service.metrics import serve_metrics
 from moorage_service.runtime import LoopTime
 from moorage_worker.metrics import BUSY, GAUGES, TASK_METRICS, WORKER_METRICS, WorkerCollector
 
@@ -74,3 +77,11 @@ def test_the_worker_itself(exported: Exported) -> None:
     assert exported.of("moorage_worker_slots") == 2
     assert exported.of("moorage_worker_subtasks") == 3
     assert exported.of(BUSY) == 1.5
+
+
+def test_a_port_in_use_is_named_by_its_setting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        with pytest.raises(SettingError, match=rf"^MOORAGE_METRICS_PORT={port}: .* can't be used"):
+            serve_metrics("127.0.0.1", port)
