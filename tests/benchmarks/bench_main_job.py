@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -53,6 +54,7 @@ def main() -> int:
         profilers = _profile(stack, arguments.profile) if arguments.profile else []
         first, done = _wait(log, arguments.records, started)
         after = _usage(stack)
+        threads = _thread_shares(stack)
         for profiler in profilers:
             profiler.wait(timeout=60)
         checkpoints = client.checkpoints("orders")
@@ -67,6 +69,7 @@ def main() -> int:
             "cpu_us_per_record": {
                 name: round((after[name][0] - before[name][0]) / arguments.records * 1e6, 2) for name in after
             },
+            "cpu_share_of_worker_threads": threads,
             "peak_memory_mb": {name: round(rss / 1e6) for name, (_, rss) in after.items()},
             "checkpoints": msgspec.to_builtins(checkpoints),
         }
@@ -116,6 +119,18 @@ def _usage(stack: Stack) -> dict[str, tuple[float, int]]:
         peak_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
         usage[name] = (times.user + times.system, peak_kb * 1024)
     return usage
+
+
+def _thread_shares(stack: Stack) -> dict[str, float]:
+    """How the workers' CPU is spread over the loop, librdkafka's threads and the rest."""
+    seconds: Counter[str] = Counter()
+    for name, managed in stack.processes.items():
+        if name.startswith("worker"):
+            for thread in psutil.Process(managed.pid).threads():
+                comm = Path(f"/proc/{managed.pid}/task/{thread.id}/comm").read_text().strip()
+                kind = "librdkafka" if comm.startswith("rdk:") else "loop" if thread.id == managed.pid else "other"
+                seconds[kind] += thread.user_time + thread.system_time
+    return {kind: round(spent / seconds.total(), 3) for kind, spent in seconds.most_common()}
 
 
 def _profile(stack: Stack, folder: Path) -> list[subprocess.Popen[bytes]]:
