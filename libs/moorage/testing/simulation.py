@@ -1,9 +1,10 @@
 """Whole jobs on virtual time: the production cores, the twins of every port, and a seeded scheduler that means harm.
 
 One run is one seed: several coordinators, workers and a cleaner run a job while the scheduler interleaves their steps,
-delays every message and every blocking call on its own, repeats control messages, kills processes at any step (what
-they had sent may still arrive), stops them and lets them wake up as zombies, expires transactions, and takes Kafka, the
-registry and the storage away for a while. Then the faults end and the job must finish its input.
+delays every message and every blocking call on its own, holds up partitions for their writers or for one reader,
+repeats control messages, kills processes at any step (what they had sent may still arrive), stops them and lets them
+wake up as zombies, expires transactions, and takes Kafka, the registry and the storage away for a while. Then the
+faults end and the job must finish its input.
 
 Invariants, looked at all the time: what a read-committed reader sees of each key is the start of what a run without
 faults writes, in order, nothing twice; every retained checkpoint has all its files, and the logs reach back to its
@@ -94,9 +95,11 @@ class SimulationReport:
 
 
 _FAULTS = (
-    *("kill", "kill", "kill", "stop", "stop", "repeat", "repeat", "slow", "slow", "slow"),
+    *("kill", "kill", "kill", "stop", "stop", "repeat", "repeat", "slow", "slow", "slow", "deaf", "deaf"),
     *("expire", "kafka", "registry", "storage", "write", "all"),
 )
+
+_CONTROL_PARTITIONS = [TopicPartition(topic, 0) for topic in CONTROL_TOPICS]
 
 
 class _Process:
@@ -108,6 +111,8 @@ class _Process:
         self.executor = executor
         self.step = step
         self.stopped_until_ms = 0
+        self.deaf_until: dict[TopicPartition, int] = {}
+        """Partitions of which it sees nothing new before that time."""
 
 
 class Simulation:
@@ -176,7 +181,13 @@ class Simulation:
         executor = InlineExecutor()
         kind = name.partition("-")[0]
         make = {"coordinator": self._coordinator, "worker": self._worker, "cleaner": self._cleaner}[kind]
-        self._processes[name] = _Process(name, log, executor, make(name, log, executor))
+        process = self._processes[name] = _Process(name, log, executor, make(name, log, executor))
+
+        def readable(partition: TopicPartition, position: int, end: int) -> int:
+            is_deaf = process.deaf_until.get(partition, 0) > self.clock.monotonic_ms()
+            return position if is_deaf else end
+
+        log.fetch_limit = readable
 
     def _coordinator(self, name: str, log: MemoryLog, executor: InlineExecutor) -> Callable[[], object]:
         config = ClusterConfig(
@@ -377,11 +388,11 @@ class Simulation:
             case "repeat":
                 self._repeat_control_message()
             case "slow":
-                exchange = rng.choice(self.pipeline.graph.exchanges)
-                slow = [p for p in range(exchange.partitions) if rng.random() < 0.5]
-                until = now + rng.choice((50, 200, 800))
-                topic = exchange_topic(self.job, exchange.exchange)
-                self._slow_until.update({TopicPartition(topic, partition): until for partition in slow})
+                self._slow_until.update(dict.fromkeys(self._some_channels(), now + rng.choice((50, 200, 800))))
+            case "deaf" if self._processes:
+                partitions = self._some_channels() if rng.random() < 0.5 else _CONTROL_PARTITIONS
+                process = self._processes[rng.choice(sorted(self._processes))]
+                process.deaf_until.update(dict.fromkeys(partitions, now + rng.choice((50, 200, 800))))
             case "expire":
                 self.cluster.expire_transactions(rng.choice([*self.cluster.open_transactions(), None]))
             case "kafka":
@@ -397,6 +408,12 @@ class Simulation:
                     self._kill(victim, restart_in_ms=rng.choice((5, 100)))
             case _:
                 pass
+
+    def _some_channels(self) -> list[TopicPartition]:
+        """Some partitions of an exchange."""
+        exchange = self.rng.choice(self.pipeline.graph.exchanges)
+        topic = exchange_topic(self.job, exchange.exchange)
+        return [TopicPartition(topic, p) for p in range(exchange.partitions) if self.rng.random() < 0.5]
 
     def _outage(self, thing: Any, duration_ms: int) -> None:
         thing.available = False
@@ -437,6 +454,7 @@ class Simulation:
         self._slow_until.clear()
         for process in self._processes.values():
             process.stopped_until_ms = 0
+            process.deaf_until.clear()
 
     # --- invariants --------------------------------------------------------------------------------------------------
 
