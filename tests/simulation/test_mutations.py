@@ -23,7 +23,7 @@ from moorage.task.committer import CommitterSubtask
 from moorage.task.snapshots import Snapshots
 from moorage.testing.simulate import SeedFailure, simulate_seed
 
-SEEDS = 60
+SEEDS = 100
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
@@ -114,15 +114,11 @@ def a_source_snapshots_what_it_has_not_read_yet(patch: pytest.MonkeyPatch) -> No
     patch.setattr(KafkaSourceReader, "snapshot", ahead)
 
 
-def state_forgets_what_changed_since_the_base(patch: pytest.MonkeyPatch) -> None:
-    snapshot = MemoryKeyedBackend.snapshot
+def state_forgets_what_changed_for_an_aborted_checkpoint(patch: pytest.MonkeyPatch) -> None:
+    def forget(self: MemoryKeyedBackend[Any, Any], checkpoint: Any) -> None:
+        self._undecided = [snapshot for snapshot in self._undecided if snapshot.checkpoint != checkpoint]
 
-    def of_the_last_stretch_only(self: MemoryKeyedBackend[Any, Any], checkpoint: Any, base: Any) -> Any:
-        for earlier in self._undecided:
-            earlier.changed.update({group: set() for group in earlier.changed})
-        return snapshot(self, checkpoint, base)
-
-    patch.setattr(MemoryKeyedBackend, "snapshot", of_the_last_stretch_only)
+    patch.setattr(MemoryKeyedBackend, "aborted", forget)
 
 
 def the_cleaner_deletes_what_a_checkpoint_refers_to(patch: pytest.MonkeyPatch) -> None:
@@ -146,7 +142,7 @@ MUTATIONS: list[Mutation] = [
     frames_are_taken_for_stored_before_they_are,
     a_checkpoint_is_acknowledged_before_its_files_are_written,
     a_source_snapshots_what_it_has_not_read_yet,
-    state_forgets_what_changed_since_the_base,
+    state_forgets_what_changed_for_an_aborted_checkpoint,
     the_cleaner_deletes_what_a_checkpoint_refers_to,
     the_cleaner_cuts_a_log_too_far,
 ]

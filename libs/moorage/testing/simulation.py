@@ -388,7 +388,12 @@ class Simulation:
             case "repeat":
                 self._repeat_control_message()
             case "slow":
-                self._slow_until.update(dict.fromkeys(self._some_channels(), now + rng.choice((50, 200, 800))))
+                until = now + rng.choice((50, 200, 800))
+                self._slow_until.update(dict.fromkeys(self._some_channels(), until))
+                if rng.random() < 0.3:  # what waits is lost with its writer
+                    self._ends.append(
+                        (until, partial(self._kill_if_there, f"worker-{rng.randrange(self.config.workers)}"))
+                    )
             case "deaf" if self._processes:
                 partitions = self._some_channels() if rng.random() < 0.5 else _CONTROL_PARTITIONS
                 process = self._processes[rng.choice(sorted(self._processes))]
@@ -408,6 +413,10 @@ class Simulation:
                     self._kill(victim, restart_in_ms=rng.choice((5, 100)))
             case _:
                 pass
+
+    def _kill_if_there(self, name: str) -> None:
+        if name in self._processes:
+            self._kill(name, restart_in_ms=50)
 
     def _some_channels(self) -> list[TopicPartition]:
         """Some partitions of an exchange."""
