@@ -141,12 +141,14 @@ class DirectoryStorage(ObjectStorage):
 
     def _link(self, temporary: Path, target: Path) -> None:
         for attempts_left in reversed(range(self._LINK_ATTEMPTS)):
-            try:
+            # A delete that empties a folder takes it away, perhaps right now: between our two steps, or between the two
+            # of mkdir, which then says that the folder exists and is none.
+            with suppress(FileExistsError):
                 target.parent.mkdir(parents=True, exist_ok=True)
+            try:
                 os.link(temporary, target)
                 return
             except FileNotFoundError:
-                # A delete that empties a folder takes it away, perhaps right now.
                 if attempts_left == 0:
                     raise
 

@@ -162,6 +162,12 @@ def process_operator(uid: OperatorUid, state_type: type[KeyedState], returns: An
     if state_type.process is KeyedState.process:
         raise PipelineError(f"{what}: {state_type.__name__} must define process(self, value, ctx)")
     try:
+        inspect.signature(state_type.process).bind(None, None, None)
+    except TypeError as error:
+        raise PipelineError(
+            f"{what}: {state_type.__name__}.process is called as process(self, value, ctx): {error}"
+        ) from error
+    try:
         state_type()
     except TypeError as error:
         raise PipelineError(f"{what}: every field of {state_type.__name__} needs a default ({error})") from error

@@ -40,6 +40,11 @@ class NoProcess(mo.KeyedState):
     count: int = 0
 
 
+class NoContext(mo.KeyedState):
+    def process(self, value: Any) -> Any:  # type: ignore[override]
+        return value
+
+
 class NoDefault(mo.KeyedState):
     count: int
 
@@ -181,6 +186,10 @@ MISTAKES: list[tuple[Callable[[], object], str]] = [
     (
         lambda: orders().key_by("user").process("totals", NoProcess),
         r"process 'totals': NoProcess must define process\(self, value, ctx\)",
+    ),
+    (
+        lambda: orders().key_by("user").process("totals", NoContext),
+        r"process 'totals': NoContext.process is called as process\(self, value, ctx\): too many positional arguments",
     ),
     (
         lambda: orders().key_by("user").process("totals", NoDefault),
