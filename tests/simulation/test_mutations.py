@@ -21,7 +21,7 @@ from moorage.state.handles import FileHandle
 from moorage.task import committer
 from moorage.task.committer import CommitterSubtask
 from moorage.task.snapshots import Snapshots
-from moorage.testing.simulate import SeedFailure, simulate_seed
+from moorage.testing.simulate import SeedFailure, main, simulate_seed
 
 SEEDS = 100
 
@@ -154,3 +154,16 @@ def test_a_fault_is_caught(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) 
     caught = next((r for seed in range(SEEDS) if isinstance(r := simulate_seed(seed), SeedFailure)), None)
     assert caught is not None, f"{SEEDS} seeds did not notice that {mutation.__name__.replace('_', ' ')}"
     print(caught)
+
+
+def test_a_failing_seed_is_printed_with_how_to_replay_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    the_cleaner_deletes_what_a_checkpoint_refers_to(monkeypatch)
+    assert main(["--seeds", "1", "--jobs", "1"]) == 1
+    printed = capsys.readouterr().out
+    assert "seed 0: InvariantError: checkpoint" in printed
+    assert "replay it: python -m moorage.testing.simulate --seed 0 --verbose" in printed
+    assert "1 failed: 0" in printed
+    assert main(["--seed", "0"]) == 1
+    assert "Traceback" in capsys.readouterr().out
