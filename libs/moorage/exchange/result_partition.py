@@ -149,8 +149,7 @@ class ResultPartition:
         types = set(map(type, keys))
         routes = self._routes.get(types.pop()) if len(types) == 1 else None
         route = self._buffer_of if routes is None else routes.__getitem__
-        for key, value, timestamp in zip(keys, values, timestamps_ms, strict=True):
-            buffer = route(key)
+        for buffer, key, value, timestamp in zip(map(route, keys), keys, values, timestamps_ms, strict=True):
             buffer.keys.append(key)
             buffer.values.append(value)
             buffer.timestamps.append(timestamp)
