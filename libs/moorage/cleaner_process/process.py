@@ -276,6 +276,7 @@ class CleanerProcess:
         if not is_known:
             del self._jobs[job]
             self._tell_backlog()
+            self._tell_swept()  # perhaps only this one was missing
             return
         state.failures = 0
         if is_full:
