@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -12,6 +11,7 @@ from moorage.cleaner_process.observer import CleanerObserver
 from moorage.errors import CorruptDataError, FencedError, LogError, MoorageError, RegistryError, StorageError
 from moorage.ids import JobId
 from moorage.ports import Clock
+from moorage_service.metrics import Metric
 from moorage_service.runtime import LoopTime
 
 _ERROR_KINDS: Mapping[type[MoorageError], str] = {
@@ -22,14 +22,6 @@ _ERROR_KINDS: Mapping[type[MoorageError], str] = {
     LogError: "log",
 }
 _DURATIONS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 600.0, 3_600.0)
-
-
-class Metric(NamedTuple):
-    name: str
-    """As Prometheus shows it."""
-    kind: Literal["counter", "gauge", "histogram"]
-    doc: str
-    labels: tuple[str, ...] = ()
 
 
 METRICS: Sequence[Metric] = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -30,17 +29,10 @@ from moorage.coordinator_process.process import MalformedMessage, MessageLost
 from moorage.effects import CallRepeated, Notice
 from moorage.ids import JobId
 from moorage.messages.registry import JobStatus
+from moorage_service.metrics import Metric
 from moorage_service.runtime import LoopTime
 
 _DURATIONS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
-
-
-class Metric(NamedTuple):
-    name: str
-    """As Prometheus shows it."""
-    kind: Literal["counter", "gauge", "histogram"]
-    doc: str
-    labels: tuple[str, ...] = ()
 
 
 METRICS: Sequence[Metric] = (

@@ -1,8 +1,9 @@
-"""The HTTP endpoint of a service's metrics."""
+"""What a service says of a metric, and the HTTP endpoint of its metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 from prometheus_client.platform_collector import PlatformCollector
@@ -10,6 +11,16 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from moorage.errors import SettingError
+
+
+class Metric(NamedTuple):
+    """An entry of a service's list of metrics, from which docs/metrics.md is made."""
+
+    name: str
+    """As Prometheus shows it."""
+    kind: Literal["counter", "gauge", "histogram"]
+    doc: str
+    labels: tuple[str, ...] = ()
 
 
 def serve_metrics(host: str, port: int, collectors: Iterable[Collector] = ()) -> tuple[int, CollectorRegistry]:
