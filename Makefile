@@ -64,6 +64,16 @@ test-compose: $(INSTALLED) ## docker compose up, with crashes; needs a working `
 simulate: $(INSTALLED) ## the simulation with SEEDS=10000
 	@$(BIN)/python -m moorage.testing.simulate --seeds $(SEEDS)
 
+.PHONY: generate
+generate: $(INSTALLED) ## write anew what is generated: the schemas' frozen copy of 0.1, golden messages, pages, dashboards
+	rm -rf schemas/released/0.1
+	$(BIN)/python -m moorage.serde.release_schemas 0.1
+	$(BIN)/python -m tests.unit.serde.control_messages > tests/unit/serde/golden_messages.txt
+	$(BIN)/python -m moorage.serde.docs > docs/messages.md
+	$(BIN)/python -m moorage.config.docs > docs/settings.md
+	$(BIN)/python -m moorage_cli.metrics_page > docs/metrics.md
+	$(BIN)/python -m grafana.generate
+
 .PHONY: clean
 clean: ## remove what was made here but for .venv
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
