@@ -16,11 +16,10 @@ from moorage.cleaner_process import calls
 from moorage.cleaner_process import process as cleaner
 from moorage.connectors.kafka_source import KafkaSourceReader
 from moorage.exchange.result_partition import ResultPartition
-from moorage.naming import exclusive_state_path, shared_state_path
-from moorage.state.handles import FileHandle
-from moorage.task import committer
+from moorage.ports import CheckpointStorage, Executor
+from moorage.task import committer, snapshots
 from moorage.task.committer import CommitterSubtask
-from moorage.task.snapshots import Snapshots
+from moorage.task.snapshots import Snapshots, write_once
 from moorage.testing.simulate import SeedFailure, main, simulate_seed
 
 SEEDS = 100
@@ -88,17 +87,22 @@ def frames_are_taken_for_stored_before_they_are(patch: pytest.MonkeyPatch) -> No
 
 
 def a_checkpoint_is_acknowledged_before_its_files_are_written(patch: pytest.MonkeyPatch) -> None:
-    upload = Snapshots._upload
+    call = Snapshots._call
+    executors: list[Executor] = []
 
-    def unnoticed(self: Snapshots, pending: Any, index: int, part: Any) -> None:
-        upload(self, pending, index, part)
-        context = self._context
-        path_of = shared_state_path if part.shared else exclusive_state_path
-        where = (context.job, pending.checkpoint, context.attempt, context.vertex.vertex, context.subtask, part.name)
-        pending.streams[index] = FileHandle(path_of(*where), len(part.data))
-        pending.calls -= 1
+    def unnoticed(self: Snapshots, pending: Any, blocking: Callable[[], None], *rest: Any) -> None:
+        def run() -> None:
+            executors.append(self._context.executor)
+            blocking()
+            executors.pop()
 
-    patch.setattr(Snapshots, "_upload", unnoticed)
+        call(self, pending, run, *rest)
+
+    def write_later(storage: CheckpointStorage, path: str, data: bytes) -> None:
+        executors[-1].submit(lambda: write_once(storage, path, data), lambda *_: None)
+
+    patch.setattr(Snapshots, "_call", unnoticed)
+    patch.setattr(snapshots, "write_once", write_later)
 
 
 def a_source_snapshots_what_it_has_not_read_yet(patch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -28,18 +30,33 @@ from moorage.state.operator_state import OperatorSubtaskState
 from moorage.task.context import TaskContext
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class StatePiece:
+    """State that must be durable before the checkpoint is acknowledged."""
+
+    name: str
+    """Tells it from the other pieces of the subtask; part of a file's name."""
+    shared: bool
+    """Later checkpoints may refer to it."""
+    data: bytes | Path
+    """Path: a local file, which must stay until the snapshot is finished or aborted."""
+
+    @property
+    def size_bytes(self) -> int:
+        """*Blocking* for a file."""
+        return self.data.stat().st_size if isinstance(self.data, Path) else len(self.data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatePart:
-    """Bytes of one operator that a snapshot must make durable."""
+    """The second half of an operator's snapshot."""
 
     operator: OperatorId
-    name: str
-    data: bytes
-    """Empty: nothing new to write."""
-    shared: bool
-    """Later checkpoints may refer to the file."""
-    finish: Callable[[StreamHandle | None], OperatorSubtaskState]
-    """The state of the operator, once it is known where the bytes lie."""
+    encode: Callable[[], Sequence[StatePiece]]
+    """*Blocking*, called in a thread: it must touch nothing that the loop changes. What is new; nothing, if nothing
+    is."""
+    finish: Callable[[Sequence[StreamHandle]], OperatorSubtaskState]
+    """Called in the loop: the state of the operator, once it is known where each of the pieces lies."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,7 +69,9 @@ class _Pending:
     started_ms: int
     metrics: CheckpointMetrics
     calls: int = 0
-    streams: dict[int, StreamHandle | None] = field(default_factory=dict)
+    streams: dict[int, list[StreamHandle]] = field(default_factory=dict)
+    """Index of the part -> where its pieces lie."""
+    written_bytes: int = 0
     failure: tuple[DeclineReason, str] | None = None
 
 
@@ -87,11 +106,7 @@ class Snapshots:
         self._pending.append(pending)
         context.failpoint("after-snapshot-before-upload")
         for index, part in enumerate(parts):
-            if len(part.data) <= context.settings.inline_state_max_bytes:
-                name = f"{context.vertex.vertex}-{context.subtask}-{part.name}"
-                pending.streams[index] = ByteStreamHandle(f"{name}-{checkpoint}", part.data) if part.data else None
-            else:
-                self._upload(pending, index, part)
+            self._call(pending, partial(self._write, pending, index, part), DeclineReason.STORAGE)
         for flush in flushes:
             self._flushes += 1
             self._call(pending, flush, DeclineReason.LOG, self._flushed)
@@ -105,18 +120,21 @@ class Snapshots:
     def _flushed(self) -> None:
         self._flushes -= 1
 
-    def _upload(self, pending: _Pending, index: int, part: StatePart) -> None:
+    def _write(self, pending: _Pending, index: int, part: StatePart) -> None:
+        """*Blocking.* Encode a part and make it durable."""
+        pieces = part.encode()
+        pending.streams[index] = [self._store(pending.checkpoint, piece) for piece in pieces]
+        pending.written_bytes += sum(piece.size_bytes for piece in pieces)
+
+    def _store(self, checkpoint: CheckpointId, piece: StatePiece) -> StreamHandle:
         context = self._context
-        path_of = shared_state_path if part.shared else exclusive_state_path
-        path = path_of(
-            context.job, pending.checkpoint, context.attempt, context.vertex.vertex, context.subtask, part.name
-        )
-
-        def write() -> None:
-            write_once(context.storage, path, part.data)
-            pending.streams[index] = FileHandle(path, len(part.data))
-
-        self._call(pending, write, DeclineReason.STORAGE)
+        data = piece.data if isinstance(piece.data, bytes) else piece.data.read_bytes()
+        if len(data) <= context.settings.inline_state_max_bytes:
+            return ByteStreamHandle(f"{context.vertex.vertex}-{context.subtask}-{piece.name}-{checkpoint}", data)
+        path_of = shared_state_path if piece.shared else exclusive_state_path
+        path = path_of(context.job, checkpoint, context.attempt, context.vertex.vertex, context.subtask, piece.name)
+        write_once(context.storage, path, data)
+        return FileHandle(path, len(data))
 
     def _call(
         self,
@@ -162,7 +180,7 @@ class Snapshots:
         metrics = msgspec.structs.replace(
             pending.metrics,
             async_ms=context.clock.monotonic_ms() - pending.started_ms,
-            written_bytes=sum(len(part.data) for part in pending.parts),
+            written_bytes=pending.written_bytes,
             state_bytes=sum(state.size_bytes for _, state in states),
         )
         context.counters.acknowledged_checkpoint = pending.checkpoint

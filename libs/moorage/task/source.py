@@ -18,7 +18,7 @@ from moorage.task.chain import Chain
 from moorage.task.chained import ChainedSubtask
 from moorage.task.context import TaskContext
 from moorage.task.outputs import Outputs
-from moorage.task.snapshots import StatePart, decline
+from moorage.task.snapshots import StatePart, StatePiece, decline
 
 _OFFSETS = "offsets"
 
@@ -121,10 +121,8 @@ class SourceSubtask(ChainedSubtask):
         head = context.vertex.operators[0]
         part = StatePart(
             operator=head.operator_id,
-            name=head.uid,
-            data=b"".join(elements),
-            shared=False,
-            finish=lambda stream: _state_of(elements, stream),
+            encode=lambda: [StatePiece(head.uid, False, b"".join(elements))] if elements else [],
+            finish=lambda streams: _state_of(elements, streams),
         )
         flushes = [writer.commit for writer in self._chain.writers]
         reader_flush = self._reader.flush()
@@ -151,8 +149,8 @@ class SourceSubtask(ChainedSubtask):
         self._reader.close()
 
 
-def _state_of(elements: Sequence[bytes], stream: StreamHandle | None) -> OperatorSubtaskState:
-    if stream is None:
+def _state_of(elements: Sequence[bytes], streams: Sequence[StreamHandle]) -> OperatorSubtaskState:
+    if not streams:
         return OperatorSubtaskState()
     offsets: list[int] = []
     position = 0
@@ -160,7 +158,7 @@ def _state_of(elements: Sequence[bytes], stream: StreamHandle | None) -> Operato
         offsets.append(position)
         position += len(element)
     states = {_OFFSETS: StateMetaInfo(tuple(offsets), DistributionMode.UNION)}
-    return OperatorSubtaskState(managed_operator=(OperatorStreamHandle(states, stream),))
+    return OperatorSubtaskState(managed_operator=(OperatorStreamHandle(states, streams[0]),))
 
 
 def read_elements(handle: OperatorStreamHandle, data: bytes) -> list[bytes]:
