@@ -12,7 +12,7 @@ A channel is in one of these states:
 state      frames of the channel are   left by
 =========  ==========================  =====================================================
 OPEN       processed                   barrier of the checkpoint being aligned -> BLOCKED;
-                                       barrier that ends its segment -> ENDED; end-of-data -> ENDED
+                                       barrier that ends its segment -> ENDED; end-of-partition -> ENDED
 BLOCKED    held                        alignment complete or abandoned -> OPEN
 WAITING    held                        the replay that precedes its segment is aligned -> OPEN
 ENDED      void                        never
@@ -61,7 +61,7 @@ class Verdict(Enum):
     ABANDONED = "abandoned"
     """``gate.abandoned`` will never be aligned: release."""
     ENDED = "ended"
-    """End of data on every channel."""
+    """End of partition on every channel."""
 
 
 class ChannelState(Enum):
@@ -181,7 +181,7 @@ class InputGate:
         item: object,
         *,
         barrier: CheckpointId | None = None,
-        end_of_data: bool = False,
+        end_of_partition: bool = False,
     ) -> Verdict:
         """The verdict on one frame. ``item`` is given back by ``release`` when the frame was held."""
         partition = self._partitions[tp]
@@ -196,7 +196,7 @@ class InputGate:
         channel.position = offset + 1
         if barrier is not None:
             return self._barrier(channel, barrier)
-        if end_of_data:
+        if end_of_partition:
             channel.state = ChannelState.ENDED
             return self._channel_left(channel)
         return Verdict.PROCESS
@@ -242,7 +242,7 @@ class InputGate:
         return verdict
 
     def _count_live(self) -> int:
-        """Channels that must deliver a barrier: all of the aligned attempt (end-of-data takes them out one by one)."""
+        """Channels that must deliver a barrier: all of the aligned attempt (end-of-partition takes them out)."""
         return sum(1 for _ in self._channels(self._attempt))
 
     def _channels(self, attempt: Attempt) -> Iterator[_Channel]:

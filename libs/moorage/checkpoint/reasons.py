@@ -22,6 +22,7 @@ class CheckpointFailureReason(Enum):
     EXPIRED = auto()
     DECLINED_TASK_NOT_RUNNING = auto()
     DECLINED_ALIGNMENT_ABANDONED = auto()
+    DECLINED_ALIGNMENT_LIMIT = auto()
     DECLINED_STORAGE = auto()
     DECLINED_LOG = auto()
     DECLINED_INTERNAL = auto()
@@ -76,6 +77,8 @@ def describe(reason: CheckpointFailureReason) -> str:
             return "a subtask declined: it is not running"
         case _R.DECLINED_ALIGNMENT_ABANDONED:
             return "a subtask declined: a newer barrier arrived first"
+        case _R.DECLINED_ALIGNMENT_LIMIT:
+            return "a subtask declined: its alignment would have held back more bytes than the job allows"
         case _R.DECLINED_STORAGE:
             return "a subtask declined: the checkpoint storage failed"
         case _R.DECLINED_LOG:
@@ -110,6 +113,8 @@ def reason_of_decline(declined: DeclineReason) -> CheckpointFailureReason:
             return _R.DECLINED_LOG
         case DeclineReason.ALIGNMENT_ABANDONED:
             return _R.DECLINED_ALIGNMENT_ABANDONED
+        case DeclineReason.ALIGNMENT_LIMIT:
+            return _R.DECLINED_ALIGNMENT_LIMIT
         case DeclineReason.INTERNAL:
             return _R.DECLINED_INTERNAL
         case _ as never:

@@ -60,9 +60,11 @@ from moorage.messages.events import (
     AcknowledgeCheckpoint,
     DeclineCheckpoint,
     Event,
+    OperatorEvent,
     SinkCommitted,
     SubtaskStateChanged,
     WorkerHeartbeat,
+    WorkerLost,
 )
 from moorage.messages.registry import JobStatus
 
@@ -215,6 +217,8 @@ class CoordinatorCore:
             return DropReason.NOT_LEADER
         if isinstance(message, WorkerHeartbeat):
             return self._worker_heartbeat(message)
+        if isinstance(message, WorkerLost):
+            return self._worker_ended(message)
         job = self._jobs.get(message.job)
         if job is None:
             return DropReason.UNKNOWN_JOB
@@ -227,6 +231,8 @@ class CoordinatorCore:
                 return job.subtask_changed(message)
             case SinkCommitted():
                 return job.sink_committed(message)
+            case OperatorEvent():
+                return DropReason.UNKNOWN_SUBTASK
 
     def _worker_heartbeat(self, message: WorkerHeartbeat) -> DropReason | None:
         self._leader.saw_epoch(message.epoch)
@@ -248,6 +254,13 @@ class CoordinatorCore:
                 job.heartbeat(message)
                 job.advance()
             self._stop_strays(message)
+        return None
+
+    def _worker_ended(self, message: WorkerLost) -> DropReason | None:
+        lost = self._workers.ended(message.worker, message.reason)
+        if lost is None:
+            return DropReason.REPLACED_WORKER
+        self._worker_lost(lost)
         return None
 
     def _worker_lost(self, lost: LostWorker) -> None:

@@ -88,6 +88,11 @@ class Workers:
             known.heartbeat = message
         return HeartbeatResult(True, False, is_newest, lost)
 
+    def ended(self, worker: WorkerId, reason: str) -> LostWorker | None:
+        """Its supervisor saw the process end; None: it was not registered (any more)."""
+        self._remember_replaced(worker)
+        return self._remove(worker, reason) if worker in self._workers else None
+
     def expire(self, now_ms: int) -> Sequence[LostWorker]:
         """Remove the workers that were silent too long."""
         silent = [w for w in self._workers.values() if now_ms - w.last_seen_ms >= self._timeout_ms]

@@ -85,11 +85,21 @@ def _checkpoint_problems(config: CheckpointConfig) -> Iterator[str]:
         ("max_concurrent", config.max_concurrent, 1),
         ("tolerable_failures", config.tolerable_failures, 0),
         ("retained", config.retained, 1),
+        ("aligned_timeout_ms", config.aligned_timeout_ms, 0),
+        ("initial_delay_max_ms", config.initial_delay_max_ms, 0),
+        ("interval_during_backlog_ms", config.interval_during_backlog_ms, 0),
+        ("alignment_limit_bytes", config.alignment_limit_bytes, 1),
     ):
-        if value < least:
+        if value is not None and value < least:
             yield f"checkpoint.{name} must be at least {least}, not {value}"
     if config.min_pause_ms > 0 and config.max_concurrent > 1:
         yield "checkpoint.min_pause_ms needs checkpoint.max_concurrent 1"
+    if config.unaligned and config.mode == "at_least_once":
+        yield "checkpoint.unaligned needs checkpoint.mode 'exactly_once': at_least_once holds nothing back anyway"
+    if config.aligned_timeout_ms > 0 and not config.unaligned:
+        yield "checkpoint.aligned_timeout_ms needs checkpoint.unaligned: else there is nothing to fall back to"
+    if config.alignment_limit_bytes is not None and config.mode == "at_least_once":
+        yield "checkpoint.alignment_limit_bytes needs checkpoint.mode 'exactly_once': at_least_once holds nothing back"
 
 
 def _restart_problems(config: RestartConfig) -> Iterator[str]:

@@ -30,6 +30,15 @@ class OperatorKind(Enum):
     """An at-least-once sink, chained."""
 
 
+class OperatorCoordinatorSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of an operator that runs in the coordinator; it never runs user code."""
+
+    kind: str
+    """Which one: ``kafka_source``, or a name from the settings."""
+    config: bytes
+    """What it needs to know, msgpack."""
+
+
 class OperatorNode(msgspec.Struct, frozen=True, kw_only=True):
     uid: OperatorUid
     operator_id: OperatorId
@@ -37,6 +46,7 @@ class OperatorNode(msgspec.Struct, frozen=True, kw_only=True):
     kind: OperatorKind
     upstream: OperatorUid | None
     """The operator of the same vertex whose output it gets; None: the vertex's input."""
+    coordinator: OperatorCoordinatorSpec | None = None
 
 
 class JobVertex(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +75,10 @@ class ExchangeKind(Enum):
     """Partition = key group of the record's key; every producer writes to every partition."""
     FORWARD = "forward"
     """Partition = key group of the batch that the record came from; only the owner of a key group writes to it."""
+    REBALANCE = "rebalance"
+    """As KEYED, but the key groups are taken in turn."""
+    BROADCAST = "broadcast"
+    """One partition, which every consumer subtask reads."""
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,15 +92,38 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Flink's CheckpointConfig, as far as it is built. Times in ms. ``interval_ms`` 0: only on demand."""
+    """Flink's CheckpointConfig. Times in ms."""
 
     interval_ms: int = 1_000
+    """Time from one trigger to the next; 0: only on demand."""
+    interval_during_backlog_ms: int | None = None
+    """The same while a source says that it works off a backlog; 0: none meanwhile, None: as otherwise."""
     timeout_ms: int = 600_000
     min_pause_ms: int = 0
+    """Between the end of a checkpoint and the next periodic trigger; needs ``max_concurrent`` 1."""
     max_concurrent: int = 1
     tolerable_failures: int = 10
-    mode: Literal["exactly_once"] = "exactly_once"
+    """Failed checkpoints in a row that don't fail the job."""
+    mode: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    unaligned: bool = False
+    """Snapshots don't wait for barriers: what is in flight is stored as positions in the exchange logs."""
+    aligned_timeout_ms: int = 0
+    """``unaligned``: first try for so long to align."""
+    alignment_limit_bytes: int | None = None
+    """Frames held back by one subtask's alignment beyond which the checkpoint is declined; None: no limit (what exceeds
+    the worker's memory bound is read again from the log)."""
     retained: int = 3
+    retention: Literal["never_retain_after_termination", "retain_on_failure", "retain_on_cancellation"] = (
+        "retain_on_cancellation"
+    )
+    """What becomes of the retained checkpoints when the job ends."""
+    after_finish: bool = True
+    """Checkpoints are taken although some subtasks have finished."""
+    initial_delay_max_ms: int = 0
+    """The first periodic trigger waits for a random time up to this, so that many jobs don't checkpoint in step."""
+    allow_duplicates_on_fallback: bool = False
+    """When only a checkpoint older than what exactly-once sinks have committed can be read: start from it all the same,
+    and write the output in between again."""
 
 
 class RestartConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,8 @@ from enum import Enum
 import msgspec
 
 from moorage.graph.job_graph import JobGraph
-from moorage.ids import Attempt, CheckpointId, Epoch, JobId, WorkerId
+from moorage.ids import Attempt, CheckpointId, Epoch, JobId, OperatorUid, VertexId, WorkerId
+from moorage.messages.barriers import CHECKPOINT, SnapshotOptions
 from moorage.messages.registry import LineageSegment
 
 
@@ -26,10 +27,20 @@ class DeployJob(msgspec.Struct, frozen=True, kw_only=True):
     lineage: tuple[LineageSegment, ...]
     """The last segment is this attempt."""
     restore_checkpoint: CheckpointId | None
+    """The checkpoint of this job that it goes on from; None with a ``restore_path``: state of another life or another
+    job (a savepoint), whose positions, lineage and markers mean nothing here."""
     restore_path: str | None
-    """``_metadata`` of the checkpoint to restore."""
+    """``_metadata`` of the checkpoint to restore, as a URL or relative to the checkpoint storage."""
     restore_checksum: int | None
     base_checkpoint_id: CheckpointId
+    allow_non_restored: bool = False
+    """State of operators that the job does not have is left behind instead of refused."""
+    finishing: bool = False
+    """The job was stopped with the savepoint that it restores: every subtask starts as finished, sinks commit."""
+    former_parallelism: dict[VertexId, tuple[int, ...]] = {}
+    """Every parallelism that each vertex had in this life of the job: whose transactional ids to fence."""
+    allow_duplicates: bool = False
+    """Sinks may have committed beyond ``restore_checkpoint``: go on all the same."""
 
 
 class CancelJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +60,7 @@ class TriggerCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Wall clock of the coordinator at the trigger."""
     base: CheckpointId = CheckpointId(0)
     """Newest completed checkpoint at the trigger: increments build on it and on nothing else. 0: none."""
+    options: SnapshotOptions = CHECKPOINT
 
 
 class NotifyCheckpointComplete(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +75,22 @@ class NotifyCheckpointAborted(msgspec.Struct, frozen=True, kw_only=True):
     job: JobId
     attempt: Attempt
     checkpoint: CheckpointId
+
+
+class OperatorCommand(msgspec.Struct, frozen=True, kw_only=True):
+    """From an operator coordinator to its subtasks (Flink: OperatorEvent).
+
+    Commands have one order, so an event that was sent before TriggerCheckpoint arrives before it.
+    """
+
+    epoch: Epoch
+    job: JobId
+    attempt: Attempt
+    vertex: VertexId
+    operator: OperatorUid
+    subtask: int | None
+    """None: all of them."""
+    payload: bytes
 
 
 class JobFates(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +132,7 @@ Command = (
     | TriggerCheckpoint
     | NotifyCheckpointComplete
     | NotifyCheckpointAborted
+    | OperatorCommand
     | CoordinatorHeartbeat
     | ReportStatus
 )

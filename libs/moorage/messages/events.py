@@ -26,6 +26,8 @@ class RunningSubtask(msgspec.Struct, frozen=True, kw_only=True):
     vertex: VertexId
     subtask: int
     state: SubtaskState
+    data_ended: bool = False
+    """It has processed its last record and waits for its final checkpoint."""
 
 
 class WorkerHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +57,10 @@ class SubtaskStateChanged(msgspec.Struct, frozen=True, kw_only=True):
     """FAILED: one readable line, the root cause first."""
     trace: str | None = None
     """FAILED: the traceback."""
+    permanent: bool = False
+    """FAILED: another attempt would fail alike, so the job must not be restarted."""
+    data_ended: bool = False
+    """RUNNING: it has processed its last record and waits for its final checkpoint."""
 
 
 class CheckpointMetrics(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +76,12 @@ class CheckpointMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """New bytes that this checkpoint wrote (Flink: checkpointed size)."""
     state_bytes: int = 0
     """Bytes of everything that the checkpoint refers to (Flink: full size)."""
+    processed_bytes: int = 0
+    """Bytes of frames that were processed between the first barrier and the snapshot (Flink: processed in flight)."""
+    persisted_bytes: int = 0
+    """Bytes of frames in flight that the checkpoint holds as positions in the log (Flink: persisted in flight)."""
+    unaligned: bool = False
+    """The snapshot did not wait for all barriers."""
 
 
 class OperatorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +110,8 @@ class DeclineReason(Enum):
     LOG = "log"
     ALIGNMENT_ABANDONED = "alignment_abandoned"
     """A newer barrier arrived before this one's alignment ended."""
+    ALIGNMENT_LIMIT = "alignment_limit"
+    """More bytes had to be held back than the job allows."""
     INTERNAL = "internal"
 
 
@@ -126,7 +140,34 @@ class SinkCommitted(msgspec.Struct, frozen=True, kw_only=True):
     committed_ms: int
 
 
-Event = WorkerHeartbeat | SubtaskStateChanged | AcknowledgeCheckpoint | DeclineCheckpoint | SinkCommitted
+class OperatorEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """From a subtask to the coordinator of one of its operators (Flink: OperatorEvent)."""
+
+    worker: WorkerId
+    job: JobId
+    attempt: Attempt
+    vertex: VertexId
+    subtask: int
+    operator: OperatorUid
+    payload: bytes
+
+
+class WorkerLost(msgspec.Struct, frozen=True, kw_only=True):
+    """A supervisor saw a worker process end: nobody needs to wait for its heartbeats."""
+
+    worker: WorkerId
+    reason: str
+
+
+Event = (
+    WorkerHeartbeat
+    | SubtaskStateChanged
+    | AcknowledgeCheckpoint
+    | DeclineCheckpoint
+    | SinkCommitted
+    | OperatorEvent
+    | WorkerLost
+)
 
 
 class ExchangeProgress(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,6 +50,34 @@ class LineageSegment(msgspec.Struct, frozen=True, array_like=True):
     """Subtasks of each vertex in that attempt: which channels exist follows from it."""
 
 
+class RestoreMode(Enum):
+    """Whose the files of a restored savepoint are (Flink: RecoveryClaimMode)."""
+
+    NO_CLAIM = "no_claim"
+    """Not the job's: its first checkpoint refers to none of them."""
+    CLAIM = "claim"
+    """The job's from then on: they go when no checkpoint needs them."""
+
+
+class RestoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a submitted job starts from (Flink: SavepointRestoreSettings)."""
+
+    path: str
+    """``_metadata`` file, as a URL or relative to the checkpoint storage."""
+    checksum: int
+    """xxh3-64 of it."""
+    allow_non_restored: bool = False
+    mode: RestoreMode = RestoreMode.NO_CLAIM
+
+
+class StopIntent(msgspec.Struct, frozen=True, kw_only=True):
+    """The job was stopped with a savepoint that is complete: it only has to commit and to end."""
+
+    savepoint: CheckpointId
+    status: JobStatus
+    """FINISHED, or CANCELED when it was cancelled with a savepoint."""
+
+
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A job with everything that a new leader needs to adopt or to restart it."""
 
@@ -68,6 +96,11 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The checkpoint that the running attempt started from."""
     failure: str | None = None
     """Root cause of the last failure, for people."""
+    restore: RestoreSettings | None = None
+    """What the job starts from while it has no completed checkpoint of its own."""
+    former_parallelism: dict[VertexId, tuple[int, ...]] = {}
+    """Every parallelism that each vertex had in this life of the job."""
+    stopping: StopIntent | None = None
 
 
 class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):

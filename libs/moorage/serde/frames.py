@@ -20,7 +20,7 @@ offset    bytes  content
 
 The sequence number counts the frames of a channel (attempt, producer, partition) from 0 on, so a reader finds out when
 one was lost, whoever lost it. All integers are little endian. The payload of a data frame is one msgpack array of
-columns (keys, values, timestamps, headers); that of a barrier is an Avro ``Barrier``; end-of-data has none. Kafka
+columns (keys, values, timestamps, headers); that of a barrier is an Avro ``Barrier``; the others have none. Kafka
 compresses whole batches of frames, so frames are not compressed themselves.
 """
 
@@ -55,6 +55,9 @@ class FrameKind(IntEnum):
     DATA = 1
     BARRIER = 2
     END_OF_DATA = 5
+    """No data follows from this producer in this attempt; barriers may."""
+    END_OF_PARTITION = 6
+    """Nothing at all follows: the producer has finished."""
 
 
 class Frame(NamedTuple):

@@ -12,12 +12,19 @@ from moorage.ids import Attempt, CheckpointId, ExchangeId, OperatorUid
 
 
 class ExchangePositions(msgspec.Struct, frozen=True, array_like=True):
-    """Positions of one consumer subtask in one exchange; the three columns are parallel."""
+    """Positions of one consumer subtask in one exchange; the columns are parallel.
+
+    A channel is *open* when its barrier of this checkpoint lies behind the position: the frames in between are in
+    flight, and whoever restores processes them before any of a later attempt (design, section 6). A channel that is not
+    open has delivered everything that counts.
+    """
 
     exchange: ExchangeId
     partitions: tuple[int, ...]
+    attempts: tuple[Attempt, ...]
     producers: tuple[int, ...]
     offsets: tuple[int, ...]
+    open: tuple[bool, ...]
 
     def start_offsets(self) -> dict[int, int]:
         """Per partition the lowest position: where reading must start, and what must be kept of the log."""

@@ -105,7 +105,7 @@ class ExchangeInput:
             len(message.value),
             message,
             barrier=None if barrier is None else barrier.checkpoint,
-            end_of_data=frame.kind is FrameKind.END_OF_DATA,
+            end_of_partition=frame.kind is FrameKind.END_OF_PARTITION,
         )
         if verdict is Verdict.HELD:
             return False  # it is offered again

@@ -8,7 +8,7 @@ from typing import Any
 from moorage.api.operators import KeyByOperator
 from moorage.barrier.gate import InputGate, Verdict
 from moorage.errors import RecordError
-from moorage.ids import CheckpointId, ExchangeId, TopicPartition
+from moorage.ids import Attempt, CheckpointId, ExchangeId, TopicPartition
 from moorage.messages.barriers import Barrier
 from moorage.messages.events import CheckpointMetrics, DeclineReason
 from moorage.naming import exchange_topic
@@ -173,7 +173,9 @@ class KeyedSubtask(ChainedSubtask):
 
     def _positions(self, source: ExchangeInput) -> InputChannelHandle:
         channels = source.gate.positions()
-        data = encode_positions(InputPositions((positions_of(self._exchange.exchange, channels),)))
+        data = encode_positions(
+            InputPositions((positions_of(self._exchange.exchange, self.context.attempt, channels),))
+        )
         stream = ByteStreamHandle(f"{self.context.vertex.vertex}-{self.context.subtask}-positions", data)
         return InputChannelHandle(self.context.subtask, 0, 0, (0,), len(data), stream)
 
@@ -189,10 +191,12 @@ class KeyedSubtask(ChainedSubtask):
             self._input.close()
 
 
-def positions_of(exchange: ExchangeId, channels: Sequence[Any]) -> ExchangePositions:
+def positions_of(exchange: ExchangeId, attempt: Attempt, channels: Sequence[Any]) -> ExchangePositions:
     return ExchangePositions(
         exchange,
         tuple(c.partition.partition for c in channels),
+        (attempt,) * len(channels),
         tuple(c.producer for c in channels),
         tuple(c.offset for c in channels),
+        (False,) * len(channels),
     )

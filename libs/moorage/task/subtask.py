@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 
 from moorage.api.traces import user_trace
 from moorage.errors import MoorageError, UserCodeError
-from moorage.ids import CheckpointId
+from moorage.ids import CheckpointId, OperatorUid
 from moorage.messages.commands import TriggerCheckpoint
 from moorage.messages.events import ExchangeProgress, SubtaskState, SubtaskStateChanged
 from moorage.task.context import TaskContext
@@ -47,6 +47,9 @@ class Subtask(ABC):
 
     def aborted(self, checkpoint: CheckpointId) -> None:  # noqa: B027 - not everybody is interested
         """A checkpoint of this attempt was given up; may come more than once or never."""
+
+    def operator_event(self, operator: OperatorUid, payload: bytes) -> None:  # noqa: B027 - few have a coordinator
+        """The coordinator of one of the operators speaks."""
 
     def progress(self, message: ExchangeProgress) -> None:  # noqa: B027 - only producers are interested
         """A consumer of one of this vertex's exchanges tells how far it is."""

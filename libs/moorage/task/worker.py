@@ -29,6 +29,7 @@ from moorage.messages.commands import (
     DeployJob,
     NotifyCheckpointAborted,
     NotifyCheckpointComplete,
+    OperatorCommand,
     ReportStatus,
     TriggerCheckpoint,
 )
@@ -278,6 +279,8 @@ class WorkerProcess:
                 self._tell_fate(command, completed=True)
             case NotifyCheckpointAborted():
                 self._tell_fate(command, completed=False)
+            case OperatorCommand():
+                self._operator_command(command)
             case CoordinatorHeartbeat():
                 self._hear(command)
             case ReportStatus():
@@ -304,6 +307,16 @@ class WorkerProcess:
                 except Exception as error:
                     decline(subtask.context, command.checkpoint, DeclineReason.INTERNAL, str(error))
                     raise
+
+    def _operator_command(self, command: OperatorCommand) -> None:
+        deployment = self._current(command.job, command.attempt)
+        if deployment is None:
+            return
+        for subtask in deployment.subtasks:
+            context = subtask.context
+            if context.vertex.vertex == command.vertex and command.subtask in (None, context.subtask):
+                with self._failing(subtask):
+                    subtask.operator_event(command.operator, command.payload)
 
     def _tell_fate(self, command: NotifyCheckpointComplete | NotifyCheckpointAborted, *, completed: bool) -> None:
         deployment = self._current(command.job, command.attempt)

@@ -54,7 +54,7 @@ class Gate:
             10,
             f"frame {partition}/{offset}",
             barrier=None if barrier is None else CheckpointId(barrier),
-            end_of_data=end,
+            end_of_partition=end,
         )
         self.gate.validate()
         return verdict
@@ -212,7 +212,7 @@ def test_beyond_the_bound_the_log_is_the_spill_file() -> None:
     assert gate.gate.release() == ([], {})
 
 
-def test_end_of_data_takes_a_channel_out() -> None:
+def test_end_of_partition_takes_a_channel_out() -> None:
     gate = Gate([segment(1, None, 3)])
     assert gate.offer(0, end=True) is Verdict.BARRIER
     assert gate.offer(0) is Verdict.VOID

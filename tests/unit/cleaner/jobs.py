@@ -157,7 +157,14 @@ def checkpoint_metadata(
 
 
 def _input_channel(positions: Sequence[int]) -> InputChannelHandle:
-    exchange = ExchangePositions(KEYED, tuple(range(PARTITIONS)), (0,) * PARTITIONS, tuple(positions))
+    exchange = ExchangePositions(
+        KEYED,
+        tuple(range(PARTITIONS)),
+        (1,) * PARTITIONS,
+        (0,) * PARTITIONS,
+        tuple(positions),
+        (False,) * PARTITIONS,
+    )
     data = encode_positions(InputPositions((exchange,)))
     return InputChannelHandle(
         subtask=0, gate=0, channel=0, offsets=(0,), size_bytes=len(data), stream=ByteStreamHandle("positions", data)

@@ -24,7 +24,7 @@ from moorage.graph.job_graph import (
     OperatorNode,
     RestartConfig,
 )
-from moorage.messages.barriers import Barrier
+from moorage.messages.barriers import Alignment, Barrier, SnapshotKind, SnapshotOptions
 from moorage.messages.cleanup import DiscardCheckpoint, DiscardState, PurgeJob, TrimExchange
 from moorage.messages.commands import (
     CancelJob,
@@ -33,6 +33,7 @@ from moorage.messages.commands import (
     JobFates,
     NotifyCheckpointAborted,
     NotifyCheckpointComplete,
+    OperatorCommand,
     ReportStatus,
     TriggerCheckpoint,
 )
@@ -42,12 +43,14 @@ from moorage.messages.events import (
     DeclineCheckpoint,
     DeclineReason,
     ExchangeProgress,
+    OperatorEvent,
     OperatorSnapshot,
     RunningSubtask,
     SinkCommitted,
     SubtaskState,
     SubtaskStateChanged,
     WorkerHeartbeat,
+    WorkerLost,
 )
 from moorage.messages.registry import LineageSegment
 from moorage.serde.control import FAMILIES, Family, encode
@@ -182,7 +185,18 @@ EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
             base_checkpoint_id=0,
         ),
         CancelJob(epoch=4, job="orders", attempt=2),
-        TriggerCheckpoint(epoch=4, job="orders", attempt=2, checkpoint=8, triggered_ms=1_763_800_000_000, base=7),
+        TriggerCheckpoint(
+            epoch=4,
+            job="orders",
+            attempt=2,
+            checkpoint=8,
+            triggered_ms=1_763_800_000_000,
+            base=7,
+            options=SnapshotOptions(kind=SnapshotKind.SUSPEND, native=True, location="savepoints/savepoint-1"),
+        ),
+        OperatorCommand(
+            epoch=4, job="orders", attempt=2, vertex="source", operator="source", subtask=None, payload=b"p"
+        ),
         NotifyCheckpointComplete(epoch=4, job="orders", attempt=2, checkpoint=8),
         NotifyCheckpointAborted(epoch=4, job="orders", attempt=2, checkpoint=9),
         CoordinatorHeartbeat(
@@ -246,6 +260,10 @@ EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
             checkpoint=8,
             committed_ms=1_763_800_000_003,
         ),
+        OperatorEvent(
+            worker=_WORKER, job="orders", attempt=2, vertex="source", subtask=1, operator="source", payload=b"\x00"
+        ),
+        WorkerLost(worker=_WORKER, reason="killed by signal 9"),
         ExchangeProgress(
             job="orders",
             attempt=2,
@@ -259,7 +277,12 @@ EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
         DiscardState(epoch=4, job="orders", checkpoint=9, paths=("orders/chk-9/totals-1-a2-state",)),
         TrimExchange(epoch=4, job="orders"),
         PurgeJob(epoch=4, job="orders", submitted_ms=1_700_000_000_000),
-        Barrier(checkpoint=8, triggered_ms=1_763_800_000_000, base=7),
+        Barrier(
+            checkpoint=8,
+            triggered_ms=1_763_800_000_000,
+            base=7,
+            options=SnapshotOptions(alignment=Alignment.TIMEOUT, aligned_timeout_ms=300),
+        ),
     )
 }
 

@@ -15,7 +15,9 @@ from moorage.ids import Attempt, CheckpointId, ExchangeId, OperatorUid
 from moorage.serde.positions import decode_marker, decode_positions, encode_marker, encode_positions, marker_key
 from moorage.state.positions import CommitMarker, ExchangePositions, InputPositions
 
-POSITIONS = InputPositions((ExchangePositions(ExchangeId("a--b"), (0, 0, 1), (0, 1, 0), (5, 3, 7)),))
+POSITIONS = InputPositions(
+    (ExchangePositions(ExchangeId("a--b"), (0, 0, 1), (2, 2, 1), (0, 1, 0), (5, 3, 7), (True, False, True)),)
+)
 MARKER = CommitMarker(
     sink=OperatorUid("results"),
     key_group=4,
@@ -28,7 +30,7 @@ MARKER = CommitMarker(
 
 def test_positions_have_these_bytes() -> None:
     data = encode_positions(POSITIONS)
-    assert data.hex() == "01919194a4612d2d6293000001930001009305030" + "7"
+    assert data.hex() == "01919196a4612d2d629300000193020201930001009305030793c3c2c3" + "7"
     assert decode_positions(data) == POSITIONS
     assert POSITIONS.exchanges[0].start_offsets() == {0: 3, 1: 7}
 
@@ -57,7 +59,7 @@ def test_other_bytes_are_corrupt(decode: Callable[[bytes], object], data: bytes)
 
 
 def test_columns_of_different_lengths_are_corrupt() -> None:
-    uneven = InputPositions((ExchangePositions(ExchangeId("a--b"), (0, 1), (0,), (5,)),))
+    uneven = InputPositions((ExchangePositions(ExchangeId("a--b"), (0, 1), (1, 1), (0,), (5,), (False,)),))
     with pytest.raises(CorruptDataError, match="positions of a--b: the columns differ in length"):
         decode_positions(encode_positions(uneven))
     for broken in (
