@@ -276,7 +276,7 @@ def decode_splits(elements: Sequence[bytes]) -> dict[TopicPartition, SplitState]
             raise CorruptDataError("position of a Kafka source: wrong checksum")
         try:
             split = _decoder.decode(content)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise CorruptDataError(f"position of a Kafka source: {error}") from error
         splits[TopicPartition(split.topic, split.partition)] = split
     return splits

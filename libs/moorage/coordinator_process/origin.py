@@ -23,5 +23,5 @@ def origin_of(metadata: CheckpointMetadata) -> CheckpointOrigin | None:
         return None
     try:
         return msgspec.msgpack.decode(state.data, type=CheckpointOrigin)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptDataError(f"the origin of checkpoint {metadata.checkpoint} can't be read: {error}") from error

@@ -61,15 +61,20 @@ _SHORT_LONGS = [(byte >> 1) ^ -(byte & 1) if byte < 128 else None for byte in ra
 _SHORT_SIZES = [byte >> 1 if byte < 128 and not byte & 1 else None for byte in range(256)]
 
 
+_LONG_BYTES = 10
+"""The most that a number takes."""
+
+
 def _read_long(data: bytes, pos: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
+    number = 0
+    for shift in range(0, 7 * _LONG_BYTES, 7):
         byte = data[pos]
         pos += 1
         number |= (byte & 0x7F) << shift
         if byte < 128:
             break
-        shift += 7
+    else:
+        raise ValueError("a number that does not end")
     if number >= 1 << 64:
         raise ValueError("a number of more than 64 bits")
     return (number >> 1) ^ -(number & 1), pos

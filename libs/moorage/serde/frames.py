@@ -140,10 +140,12 @@ class ColumnCodec(Generic[K, V]):
             keys, values, packed, headers = self._decoder.decode(payload)
             timestamps = array("q")
             timestamps.frombytes(packed)
+            if self._plain_keys:
+                keys = hashable_keys(keys)
         except msgspec.ValidationError as error:
             raise CorruptDataError(f"frame payload is not of the type that was declared: {error}") from error
         except (ValueError, RecursionError) as error:
             raise CorruptDataError(f"frame payload: {error}") from error
         if not len(keys) == len(values) == len(timestamps) or (headers is not None and len(headers) != len(values)):
             raise CorruptDataError("frame payload: its columns differ in length")
-        return Columns(hashable_keys(keys) if self._plain_keys else keys, values, timestamps, headers)
+        return Columns(keys, values, timestamps, headers)

@@ -15,7 +15,7 @@ reordered since then is recognised and its rows are put together by name.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -83,6 +83,9 @@ class KeyedSegmentCodec(Generic[K, R]):
             else:
                 _, _, raw = self._evolving.decode(payload)
                 changes = [(key, None if row is None else self._evolve(fields, row)) for key, row in raw]
+            keys: Sequence[Any] = [key for key, _ in changes]
+            if self._plain_keys:
+                keys = hashable_keys(keys)
         except msgspec.ValidationError as error:
             raise StateError(
                 f"operator {self._operator!r}: stored rows don't fit {self._row_type.__name__}: {error}."
@@ -92,8 +95,7 @@ class KeyedSegmentCodec(Generic[K, R]):
             raise self._corrupt(error) from error
         if kind == BASE:
             rows.clear()
-        keys = [key for key, _ in changes]
-        for key, (_, row) in zip(hashable_keys(keys) if self._plain_keys else keys, changes, strict=True):
+        for key, (_, row) in zip(keys, changes, strict=True):
             if row is None:
                 rows.pop(key, None)
             else:

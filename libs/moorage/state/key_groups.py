@@ -47,12 +47,16 @@ def is_plain_key(key: object) -> bool:
 
 
 def hashable_keys(keys: Sequence[Any]) -> Sequence[Any]:
-    """Plain keys as msgpack gives them back: what is a list now was a tuple."""
-    return list(map(_with_tuples, keys)) if list in map(type, keys) else keys
+    """Plain keys as msgpack gives them back: what is a list now was a tuple. ValueError for what was no plain key."""
+    return keys if _PLAIN_KEYS.issuperset(map(type, keys)) else list(map(_with_tuples, keys))
 
 
 def _with_tuples(key: Any) -> Any:
-    return tuple(map(_with_tuples, key)) if type(key) is list else key
+    if type(key) is list:
+        return tuple(map(_with_tuples, key))
+    if type(key) not in _PLAIN_KEYS:
+        raise ValueError(f"a key can't be a {type(key).__name__}")
+    return key
 
 
 class KeyGroupRange(msgspec.Struct, frozen=True, array_like=True):

@@ -170,9 +170,10 @@ def test_arbitrary_bytes_are_refused_with_an_error_of_ours(data: bytes) -> None:
     [
         ("080104", "negative size"),
         ("080c6f72646572ff04", "utf-8"),
-        ("ffffffffffffffffffff010c6f726465727304", "64 bits"),
+        ("ffffffffffffffffff7f0c6f726465727304", "64 bits"),
+        ("80" * 1_000_000, "does not end"),
     ],
-    ids=["negative length", "not UTF-8", "more than 64 bits"],
+    ids=["negative length", "not UTF-8", "more than 64 bits", "a number that takes ages to read"],
 )
 def test_what_avro_does_not_allow_is_refused(body: str, complaint: str) -> None:
     with pytest.raises(CorruptDataError, match=f"CancelJob.*{complaint}"):

@@ -85,3 +85,6 @@ def test_plain_keys_are_known_and_made_hashable_again() -> None:
     keys = ["a", "b"]
     assert hashable_keys(keys) is keys
     assert hashable_keys(["a", [1, ["b"]], None]) == ["a", (1, ("b",)), None]
+    for key in ({}, [1, [{}]], object()):
+        with pytest.raises(ValueError, match=r"a key can't be a (dict|object)"):
+            hashable_keys(["a", key])

@@ -1,0 +1,240 @@
+"""What reads bytes that others wrote, as functions for fuzzers: `make test` (hypothesis), `make fuzz` (atheris).
+
+A target takes any bytes. It returns when they are good or are refused with an error of ours; whatever else happens (any
+other exception, a hang, memory beyond the limit, an answer that contradicts itself) is a finding. Formats with a
+checksum are fed sealed as well, or a fuzzer would never get behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import xxhash
+
+import moorage as mo
+from moorage.connectors.kafka_source import SplitState, decode_splits, encode_split
+from moorage.coordinator_process.origin import ORIGIN_STATE, origin_of, with_origin
+from moorage.errors import CorruptDataError, MetadataError, StateError, UnknownSchemaError
+from moorage.ids import Attempt, CheckpointId, ExchangeId, JobId, OperatorUid
+from moorage.serde.control import FAMILIES, decode, encode
+from moorage.serde.frames import ColumnCodec, Columns, FrameKind, decode_frame, encode_frame
+from moorage.serde.keyed_segments import KeyedSegmentCodec
+from moorage.serde.metadata import decode_metadata, encode_metadata, metadata_version
+from moorage.serde.positions import decode_marker, decode_positions, encode_marker, encode_positions
+from moorage.state.operator_state import CheckpointMetadata, CheckpointOrigin, MasterState
+from moorage.state.positions import CommitMarker, ExchangePositions, InputPositions
+
+TESTS = Path(__file__).parents[1]
+FINDINGS = Path(__file__).parent / "findings"
+"""Every input that ever showed a bug: ``<target>/<name>``."""
+
+
+class Target(NamedTuple):
+    run: Callable[[bytes], None]
+    seeds: Callable[[], Iterable[bytes]]
+    """Good inputs, for the fuzzer to vary."""
+
+
+# --- metadata --------------------------------------------------------------------------------------------------------
+
+
+def golden_metadata() -> Iterator[bytes]:
+    """Files that Flink wrote, in all versions."""
+    for file in sorted((TESTS / "compatibility" / "flink").glob("golden*/**/_metadata")):
+        yield file.read_bytes()
+
+
+def metadata(data: bytes) -> None:
+    """What can be read can be written, and is then the same."""
+    try:
+        read = decode_metadata(data, "orders/chk-7")
+    except CorruptDataError:
+        return
+    version = metadata_version(data)
+    if version > 1:
+        assert encode_metadata(read, version) == data
+    for other in range(2, 7):
+        with suppress(MetadataError):  # it has no room for that
+            encode_metadata(read, other)
+    for path in read.paths():
+        assert ".." not in path.split("/")
+
+
+def origin(data: bytes) -> None:
+    state = MasterState(name=ORIGIN_STATE, version=1, data=data)
+    with suppress(CorruptDataError):
+        origin_of(CheckpointMetadata(checkpoint=CheckpointId(1), operators=(), master_states=(state,)))
+
+
+def _origins() -> Iterator[bytes]:
+    nowhere = CheckpointMetadata(checkpoint=CheckpointId(1), operators=())
+    (state,) = with_origin(
+        nowhere, CheckpointOrigin(job=JobId("orders"), attempt=Attempt(2), triggered_ms=1_763_800_000_000)
+    ).master_states
+    yield state.data
+
+
+# --- positions -------------------------------------------------------------------------------------------------------
+
+
+def positions(data: bytes) -> None:
+    with suppress(CorruptDataError):
+        for part in decode_positions(data).exchanges:
+            part.start_offsets()
+
+
+def _positions() -> Iterator[bytes]:
+    attempts = (Attempt(1), Attempt(1), Attempt(2))
+    part = ExchangePositions(ExchangeId("a--b"), (0, 0, 1), attempts, (0, 1, 0), (5, 3, 7), (True, False, True))
+    yield encode_positions(InputPositions((part,)))
+
+
+def marker(data: bytes) -> None:
+    with suppress(CorruptDataError):
+        assert decode_marker(data).start_offset in decode_marker(data).offsets
+
+
+def _markers() -> Iterator[bytes]:
+    yield encode_marker(
+        CommitMarker(
+            sink=OperatorUid("results"),
+            key_group=4,
+            checkpoint=CheckpointId(9),
+            attempt=Attempt(2),
+            producers=(0, 1),
+            offsets=(17, 12),
+        )
+    )
+
+
+def _sealed_split(content: bytes) -> bytes:
+    return xxhash.xxh3_64_intdigest(content).to_bytes(8, "little") + content
+
+
+def source_offsets(data: bytes) -> None:
+    with suppress(CorruptDataError):
+        decode_splits([data])
+    with suppress(CorruptDataError):
+        decode_splits([_sealed_split(data)])
+
+
+def _source_offsets() -> Iterator[bytes]:
+    split = encode_split(SplitState("orders", 3, 12, None))
+    yield from (split, split[8:])
+
+
+# --- frames and messages ---------------------------------------------------------------------------------------------
+
+
+def frame(data: bytes) -> None:
+    """The header is 20 bytes, then the checksum."""
+    sealed = data[:20] + xxhash.xxh3_64_intdigest(data[:20] + data[20:]).to_bytes(8, "little") + data[20:]
+    for candidate in (data, sealed):
+        with suppress(CorruptDataError):
+            read = decode_frame(candidate)
+            assert decode_frame(encode_frame(*read)) == read
+
+
+def _frames() -> Iterator[bytes]:
+    for kind in FrameKind:
+        good = encode_frame(kind, Attempt(3), 2, 9, 5, b"payload")
+        yield from (good, good[:20] + good[28:])
+
+
+class Order(msgspec.Struct):
+    user: str
+    amount: float
+    tags: list[str] = msgspec.field(default_factory=list)
+    more: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+PLAIN: ColumnCodec[Any, Any] = ColumnCodec()
+TYPED: ColumnCodec[str, Order] = ColumnCodec(str, Order)
+
+
+def columns(data: bytes) -> None:
+    for codec in (PLAIN, TYPED):
+        try:
+            read: Columns[Any, Any] = codec.decode(data)
+        except CorruptDataError:
+            continue
+        assert len(read.keys) == len(read.values) == len(read.timestamps_ms)
+        hash(tuple(read.keys))
+
+
+def _columns() -> Iterator[bytes]:
+    yield PLAIN.encode(Columns(["a", (1, ("b",))], [1, {"x": [b"y"]}], [1, 2], [None, [("h", b"")]]))
+    yield TYPED.encode(Columns(["ann"], [Order("ann", 1.5, ["x"], {"y": 1})], [7]))
+
+
+def control(data: bytes) -> None:
+    for family in FAMILIES:
+        with suppress(CorruptDataError, UnknownSchemaError):
+            message: Any = decode(data, family)
+            written = encode(message)
+            assert encode(decode(written, family)) == written
+
+
+def _control() -> Iterator[bytes]:
+    for line in (TESTS / "unit" / "serde" / "golden_messages.txt").read_text().splitlines():
+        yield bytes.fromhex(line.split()[-1])
+
+
+# --- keyed state -----------------------------------------------------------------------------------------------------
+
+
+class Total(mo.KeyedState):
+    count: int = 0
+    total: float = 0.0
+    last: list[str] = msgspec.field(default_factory=list)
+    more: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class Evolved(mo.KeyedState):
+    total: float = 0.0
+    added: str = "new"
+
+
+SEGMENT_CODECS: tuple[KeyedSegmentCodec[Any, Any], ...] = (
+    KeyedSegmentCodec("totals", str, Total),
+    KeyedSegmentCodec("totals", Any, Total),
+    KeyedSegmentCodec("totals", Any, Evolved),
+)
+
+
+def _sealed_segment(payload: bytes) -> bytes:
+    return len(payload).to_bytes(4, "little") + xxhash.xxh3_64_intdigest(payload).to_bytes(8, "little") + payload
+
+
+def keyed_segment(data: bytes) -> None:
+    for codec in SEGMENT_CODECS:
+        for file in (data, _sealed_segment(data)):
+            with suppress(CorruptDataError, StateError):
+                codec.apply(file, 0, {})
+
+
+def _keyed_segments() -> Iterator[bytes]:
+    rows = {"ann": Total(count=1, total=2.5, last=["x"], more={"y": 1}), "bob": Total()}
+    for segment in (
+        SEGMENT_CODECS[0].encode_base(rows),
+        SEGMENT_CODECS[0].encode_delta(rows, ["ann", "eve"]),
+        SEGMENT_CODECS[1].encode_base({(1, "a"): Total()}),
+    ):
+        yield from (segment, segment[12:])
+
+
+TARGETS: Mapping[str, Target] = {
+    "metadata": Target(metadata, golden_metadata),
+    "origin": Target(origin, _origins),
+    "positions": Target(positions, _positions),
+    "marker": Target(marker, _markers),
+    "source_offsets": Target(source_offsets, _source_offsets),
+    "frame": Target(frame, _frames),
+    "columns": Target(columns, _columns),
+    "control": Target(control, _control),
+    "keyed_segment": Target(keyed_segment, _keyed_segments),
+}
