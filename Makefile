@@ -64,6 +64,13 @@ test-compose: $(INSTALLED) ## docker compose up, with crashes; needs a working `
 simulate: $(INSTALLED) ## the simulation with SEEDS=10000
 	@$(BIN)/python -m moorage.testing.simulate --seeds $(SEEDS)
 
+.PHONY: fuzz
+SECONDS ?= 60
+TARGET ?=
+fuzz: $(INSTALLED) ## fuzz every reader of bytes, guided by coverage; SECONDS=60 TARGET=metadata
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --group fuzz
+	PYTHONPATH=. $(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) $(TARGET)
+
 .PHONY: generate
 generate: $(INSTALLED) ## write anew what is generated: the schemas' frozen copy of 0.1, golden messages, pages, dashboards
 	rm -rf schemas/released/0.1
