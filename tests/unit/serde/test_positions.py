@@ -30,7 +30,7 @@ MARKER = CommitMarker(
 
 def test_positions_have_these_bytes() -> None:
     data = encode_positions(POSITIONS)
-    assert data.hex() == "01919196a4612d2d629300000193020201930001009305030793c3c2c3" + "7"
+    assert data.hex() == "01919196a4612d2d629300000193020201930001009305030793c3c2c3"
     assert decode_positions(data) == POSITIONS
     assert POSITIONS.exchanges[0].start_offsets() == {0: 3, 1: 7}
 
