@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from enum import Enum
 
 import msgspec
 
 from moorage.checkpoint.notices import CheckpointAborted
+from moorage.checkpoint.stats import CheckpointStats
 from moorage.cluster.protocol import (
     AttemptFailed,
     CheckpointUnreadable,
@@ -20,6 +22,8 @@ from moorage.cluster.protocol import (
 )
 from moorage.coordinator_process.process import MalformedMessage, MessageLost
 from moorage.effects import CallRepeated, Notice
+
+Scalar = bool | int | float | str
 
 _LEVELS: dict[type[Notice], int] = {
     AttemptFailed: logging.ERROR,
@@ -40,6 +44,8 @@ _WORD_START = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 class Journal:
+    """Every line carries its parts for the JSON form (``moorage_service.logs``): ``event`` and ``fields``."""
+
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
 
@@ -47,20 +53,53 @@ class Journal:
         level = _LEVELS.get(type(notice), logging.INFO)
         if not self._logger.isEnabledFor(level):
             return
-        self._logger.log(level, "%s", line(notice))
+        event, parts = event_name(notice), fields(notice)
+        self._logger.log(level, "%s", _line(event, parts), extra={"event": event, "fields": parts})
         if isinstance(notice, AttemptFailed) and notice.trace:
             self._logger.log(level, "trace of %s/a%d:\n%s", notice.job, notice.attempt, notice.trace.rstrip())
 
 
 def line(notice: Notice) -> str:
     """``checkpoint completed job=orders attempt=1 checkpoint=5 ...``; text of several words is quoted."""
-    event = _WORD_START.sub(" ", type(notice).__name__).lower()
-    fields = {name: getattr(notice, name) for name in notice.__struct_fields__ if name != "trace"}
-    return " ".join([event, *(f"{name}={_text(value)}" for name, value in fields.items() if value is not None)])
+    return _line(event_name(notice), fields(notice))
 
 
-def _text(value: object) -> str:
+def event_name(notice: Notice) -> str:
+    return _WORD_START.sub(" ", type(notice).__name__).lower()
+
+
+def fields(notice: Notice) -> dict[str, Scalar]:
+    """What a notice says, flat: of a checkpoint its measures, without those of its tasks."""
+    flat: dict[str, Scalar] = {}
+    for name in notice.__struct_fields__:
+        value = getattr(notice, name)
+        if isinstance(value, CheckpointStats):
+            flat |= _measures(value)
+        elif value is not None and name != "trace":
+            flat[name] = _scalar(value)
+    return flat
+
+
+def _measures(stats: CheckpointStats) -> dict[str, Scalar]:
+    return {
+        "kind": stats.options.kind.value,
+        "subtasks": stats.subtasks,
+        "acknowledged": stats.acknowledged,
+        "duration_ms": stats.duration_ms,
+        **msgspec.structs.asdict(stats.metrics),
+    }
+
+
+def _scalar(value: object) -> Scalar:
     if isinstance(value, Enum):
         return value.name.lower()
-    text = str(value)
+    return value if isinstance(value, bool | int | float) else str(value)
+
+
+def _line(event: str, parts: Mapping[str, Scalar]) -> str:
+    return " ".join([event, *(f"{name}={_text(value)}" for name, value in parts.items())])
+
+
+def _text(value: Scalar) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
     return text if re.fullmatch(r"[^\s\"=]+", text) else msgspec.json.encode(text).decode()

@@ -296,14 +296,14 @@ class CoordinatorMetrics:
                 raise TypeError(f"no metric for {notice}")
 
     def _completed(self, notice: CheckpointCompleted) -> None:
-        job = notice.job
+        job, metrics = notice.job, notice.stats.metrics
         self._count("moorage_checkpoints_total", job, "completed", "")
-        self._count("moorage_checkpoint_written_bytes_total", job, amount=notice.written_bytes)
-        self._observe("moorage_checkpoint_duration_seconds", notice.duration_ms / 1e3, job)
-        self._observe("moorage_checkpoint_start_delay_seconds", notice.start_delay_ms / 1e3, job)
-        self._observe("moorage_checkpoint_alignment_seconds", notice.alignment_ms / 1e3, job)
-        self._observe("moorage_checkpoint_sync_seconds", notice.sync_ms / 1e3, job)
-        self._observe("moorage_checkpoint_async_seconds", notice.async_ms / 1e3, job)
+        self._count("moorage_checkpoint_written_bytes_total", job, amount=metrics.written_bytes)
+        self._observe("moorage_checkpoint_duration_seconds", notice.stats.duration_ms / 1e3, job)
+        self._observe("moorage_checkpoint_start_delay_seconds", metrics.start_delay_ms / 1e3, job)
+        self._observe("moorage_checkpoint_alignment_seconds", metrics.alignment_ms / 1e3, job)
+        self._observe("moorage_checkpoint_sync_seconds", metrics.sync_ms / 1e3, job)
+        self._observe("moorage_checkpoint_async_seconds", metrics.async_ms / 1e3, job)
 
     def _count(self, name: str, *labels: str, amount: float = 1) -> None:
         counter = self._counters[name]

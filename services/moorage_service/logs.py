@@ -23,6 +23,11 @@ class _JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
+        # What a log call gave as ``extra={"event": ..., "fields": ...}``: the parts that its message is made of.
+        if (event := getattr(record, "event", None)) is not None:
+            line["event"] = event
+        for name, value in getattr(record, "fields", {}).items():
+            line.setdefault(name, value)
         return msgspec.json.encode(line).decode()
 
 

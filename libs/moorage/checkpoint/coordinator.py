@@ -22,16 +22,17 @@ from moorage.checkpoint.failure_manager import CheckpointFailureManager
 from moorage.checkpoint.fates import Fates
 from moorage.checkpoint.notices import (
     CheckpointAborted,
+    CheckpointCompleted,
     CheckpointDone,
     CheckpointFailed,
     CheckpointTriggered,
-    completed_notice,
 )
 from moorage.checkpoint.pending import AcknowledgeOutcome, PendingCheckpoint, PendingState, paths_written_for
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
 from moorage.checkpoint.reasons import reason_of_decline, reason_of_registration
 from moorage.checkpoint.sink_commits import SinkCommits
-from moorage.checkpoint.stats import CheckpointStatsTracker
+from moorage.checkpoint.stats import CheckpointStats
+from moorage.checkpoint.stats_tracker import CheckpointStatsTracker
 from moorage.effects import (
     AddCheckpoint,
     CallError,
@@ -78,7 +79,7 @@ class CheckpointCoordinator:
         history: JobHistory,
         fail_job: Callable[[str], None],
     ) -> None:
-        self.stats = CheckpointStatsTracker()
+        self.stats = CheckpointStatsTracker(history, base)
         self.completed = CompletedCheckpoints(history.checkpoints, base)
         self.sink_commits = SinkCommits(graph)
         self._effects = effects
@@ -337,7 +338,15 @@ class CheckpointCoordinator:
             effects.cleanup(TrimExchange(epoch=effects.epoch, job=self._job))
         if pending.client is not None:
             effects.reply(pending.client, CheckpointDone(checkpoint, record.metadata_path))
-        effects.report(completed_notice(self._job, record, stats))
+        effects.report(
+            CheckpointCompleted(
+                job=self._job,
+                attempt=record.attempt,
+                checkpoint=checkpoint,
+                completed_ms=record.completed_ms,
+                stats=stats,
+            )
+        )
         for older in [p for p in self._pending.values() if p.checkpoint < checkpoint]:
             self._abort(older, Reason.SUBSUMED)
         self._register_next()
@@ -349,14 +358,14 @@ class CheckpointCoordinator:
         pending.go(PendingState.ABORTED)
         del self._pending[pending.checkpoint]
         self._fates.aborted(pending.checkpoint)
-        self.stats.failed(pending.checkpoint, effects.wall_ms, reason, detail)
+        stats = self.stats.failed(pending.checkpoint, effects.wall_ms, reason, detail)
         effects.broadcast(
             NotifyCheckpointAborted(
                 epoch=effects.epoch, job=self._job, attempt=pending.attempt, checkpoint=pending.checkpoint
             )
         )
         self._discard_checkpoint(pending.checkpoint)
-        self._failed(pending.client, pending.attempt, pending.checkpoint, reason, detail)
+        self._failed(pending.client, pending.attempt, pending.checkpoint, reason, detail, stats)
 
     def _refuse(self, request: CheckpointRequest, reason: Reason, detail: str) -> None:
         self.stats.failed_to_trigger()
@@ -364,13 +373,21 @@ class CheckpointCoordinator:
         self._failed(request.client, attempt, None, reason, detail)
 
     def _failed(
-        self, client: int | None, attempt: Attempt, checkpoint: CheckpointId | None, reason: Reason, detail: str
+        self,
+        client: int | None,
+        attempt: Attempt,
+        checkpoint: CheckpointId | None,
+        reason: Reason,
+        detail: str,
+        stats: CheckpointStats | None = None,
     ) -> None:
         failed = CheckpointFailed(checkpoint, reason, detail)
         if client is not None:
             self._effects.reply(client, failed)
         self._effects.report(
-            CheckpointAborted(job=self._job, attempt=attempt, checkpoint=checkpoint, reason=reason, detail=detail)
+            CheckpointAborted(
+                job=self._job, attempt=attempt, checkpoint=checkpoint, reason=reason, detail=detail, stats=stats
+            )
         )
         if self._failures.failed(checkpoint, reason):
             tolerable = self._config.tolerable_failures

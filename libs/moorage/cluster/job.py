@@ -583,7 +583,7 @@ class Job:
 
     def counts(self) -> JobCounts:
         config = self.record.graph.checkpoint
-        stats = self.checkpoints.stats.snapshot()
+        stats = self.checkpoints.stats
         latest = self.checkpoints.completed.latest
         return JobCounts(
             checkpoint_interval_ms=config.interval_ms,

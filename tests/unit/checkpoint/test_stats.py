@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 import pytest
 from tests.unit.cluster.graphs import SOURCE, TOTALS, orders_graph, subtasks
 from tests.unit.cluster.world import acknowledgement
 
+from moorage.checkpoint import stats_tracker
 from moorage.checkpoint.reasons import CheckpointFailureReason
-from moorage.checkpoint.stats import HISTORY_SIZE, CheckpointStatsTracker, CheckpointStatus, Distribution
+from moorage.checkpoint.stats import CheckpointStatus, Distribution
+from moorage.checkpoint.stats_tracker import HISTORY_SIZE, CheckpointStatsTracker
+from moorage.effects import JobHistory
 from moorage.graph.checkpoint_plan import checkpoint_plan
 from moorage.graph.execution import Execution
 from moorage.ids import Attempt, CheckpointId, SubtaskId, WorkerId
+from moorage.messages.barriers import SnapshotKind, SnapshotOptions
 from moorage.messages.events import CheckpointMetrics
 from moorage.messages.registry import CheckpointRecord
 
@@ -32,11 +38,13 @@ def acknowledge(
     tracker.validate()
 
 
-def record(number: int, triggered_ms: int, completed_ms: int) -> CheckpointRecord:
+def record(
+    number: int, triggered_ms: int, completed_ms: int, kind: Literal["checkpoint", "savepoint"] = "checkpoint"
+) -> CheckpointRecord:
     return CheckpointRecord(
         checkpoint=CheckpointId(number),
         attempt=Attempt(1),
-        kind="checkpoint",
+        kind=kind,
         metadata_path=f"orders/chk-{number}/_metadata",
         metadata_bytes=1,
         metadata_checksum=2,
@@ -58,11 +66,26 @@ def test_a_checkpoint_in_progress(tracker: CheckpointStatsTracker) -> None:
     acknowledge(tracker, SubtaskId(TOTALS, 1), 1_015, written_bytes=1, state_bytes=2, held_bytes=1, alignment_ms=9)
     (entry,) = tracker.snapshot().history
     assert (entry.status, entry.subtasks, entry.acknowledged) == (CheckpointStatus.IN_PROGRESS, 4, 2)
-    assert (entry.written_bytes, entry.state_bytes, entry.held_bytes) == (11, 32, 6)
+    assert (entry.metrics.written_bytes, entry.metrics.state_bytes, entry.metrics.held_bytes) == (11, 32, 6)
     totals = next(task for task in entry.tasks if task.vertex == TOTALS)
-    assert (totals.acknowledged, totals.alignment_ms, totals.latest_ack_ms) == (2, 9, 1_015)
+    assert (totals.acknowledged, totals.metrics.alignment_ms, totals.latest_ack_ms) == (2, 9, 1_020)
+    assert totals.details is not None
+    assert [(s.acknowledged_ms, s.metrics.alignment_ms) for s in totals.details if s] == [(1_020, 3), (1_015, 9)]
     source = next(task for task in entry.tasks if task.vertex == SOURCE)
-    assert (source.acknowledged, source.latest_ack_ms) == (0, None)
+    assert (source.acknowledged, source.latest_ack_ms, source.details) == (0, None, (None, None))
+
+
+def test_every_measure_of_a_subtask_counts(tracker: CheckpointStatsTracker) -> None:
+    tracker.triggered(ONE, 1_000, PLAN)
+    names = CheckpointMetrics.__struct_fields__
+    one = CheckpointMetrics(**{name: True if name == "unaligned" else 2 for name in names})
+    for index in (0, 1):
+        message = acknowledgement(GRAPH, WORKER, Attempt(1), SubtaskId(TOTALS, index), ONE)
+        tracker.acknowledged(msgspec.structs.replace(message, metrics=one), 1_010)
+    metrics = tracker.snapshot().history[0].metrics
+    assert {name: getattr(metrics, name) for name in names} == {
+        name: True if name == "unaligned" else 2 if name.endswith("_ms") else 4 for name in names
+    }
 
 
 def test_a_completed_checkpoint(tracker: CheckpointStatsTracker) -> None:
@@ -130,7 +153,90 @@ def test_snapshots_are_made_once_and_never_change(tracker: CheckpointStatsTracke
 
 def test_a_restore_is_remembered(tracker: CheckpointStatsTracker) -> None:
     tracker.restored(record(3, 0, 1), 9_000)
+    assert tracker.latest_restored == tracker.snapshot().latest_restored
     restored = tracker.snapshot().latest_restored
     assert restored is not None
     assert (restored.checkpoint, restored.restored_ms, restored.is_savepoint) == (3, 9_000, False)
     assert tracker.snapshot().counts.restored == 1
+
+
+def test_the_last_acknowledgement_is_the_latest_even_when_the_clock_goes_back(tracker: CheckpointStatsTracker) -> None:
+    tracker.triggered(ONE, 1_000, PLAN)
+    acknowledge(tracker, SubtaskId(TOTALS, 0), 1_020)
+    acknowledge(tracker, SubtaskId(TOTALS, 1), 1_015)
+    (entry,) = tracker.snapshot().history
+    assert (entry.latest_ack_ms, entry.duration_ms) == (1_020, 20)
+
+
+def test_savepoints_have_a_latest_of_their_own(tracker: CheckpointStatsTracker) -> None:
+    complete(tracker, 1)
+    tracker.triggered(CheckpointId(2), 2_000, PLAN, SnapshotOptions(kind=SnapshotKind.SAVEPOINT))
+    tracker.completed(record(2, 2_000, 2_050, "savepoint"))
+    tracker.validate()
+    snapshot = tracker.snapshot()
+    assert snapshot.latest_completed is not None
+    assert snapshot.latest_savepoint is not None
+    assert (snapshot.latest_completed.checkpoint, snapshot.latest_savepoint.checkpoint) == (1, 2)
+    assert [entry.options.kind.is_savepoint for entry in snapshot.history] == [True, False]
+
+
+def test_what_fell_out_of_the_history_is_found_while_it_is_the_latest() -> None:
+    tracker = CheckpointStatsTracker(history_size=2)
+    tracker.triggered(ONE, 1_000, PLAN)
+    tracker.failed(ONE, 1_500, CheckpointFailureReason.EXPIRED, "")
+    for number in (2, 3, 4):
+        complete(tracker, number)
+    snapshot = tracker.snapshot()
+    assert [entry.checkpoint for entry in snapshot.history] == [4, 3]
+    assert (snapshot.find(1), snapshot.find(2)) == (snapshot.latest_failed, None)
+    assert snapshot.find(3) is snapshot.history[1]
+
+
+def test_details_of_subtasks_are_kept_for_the_newest_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stats_tracker, "DETAILS_KEPT", 10)  # 4 subtasks each
+    tracker = CheckpointStatsTracker()
+    for number in range(1, 6):
+        complete(tracker, number)
+    history = tracker.snapshot().history
+    assert [entry.tasks[0].details is not None for entry in history] == [True, True, False, False, False]
+    assert all(entry.subtasks == 4 for entry in history)
+
+
+def test_a_new_leader_goes_on_from_what_the_registry_knows() -> None:
+    past = JobHistory(
+        record=None,
+        checkpoints=(record(4, 400, 410), record(6, 600, 610, "savepoint"), record(7, 700, 720)),
+        completed_ids=(CheckpointId(4), CheckpointId(5), CheckpointId(6), CheckpointId(7)),
+        last_checkpoint_id=CheckpointId(9),
+    )
+    tracker = CheckpointStatsTracker(past, base=CheckpointId(4))
+    tracker.validate()
+    snapshot = tracker.snapshot()
+    assert (snapshot.counts.total, snapshot.counts.completed, snapshot.counts.failed) == (5, 3, 2)
+    assert [(entry.checkpoint, entry.duration_ms) for entry in snapshot.history] == [(7, 20), (6, 10)]
+    assert snapshot.latest_completed is snapshot.history[0]
+    assert snapshot.latest_savepoint is snapshot.history[1]
+    assert snapshot.summary.duration_ms is None
+
+
+def test_only_ids_are_counted_of_which_the_registry_still_knows_the_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stats_tracker, "COMPLETED_IDS_KEPT", 3)
+    past = JobHistory(
+        record=None,
+        completed_ids=(CheckpointId(101), CheckpointId(103), CheckpointId(104)),
+        last_checkpoint_id=CheckpointId(104),
+    )
+    counts = CheckpointStatsTracker(past).snapshot().counts
+    assert (counts.total, counts.completed, counts.failed) == (4, 3, 1)
+
+
+def test_the_cost_of_a_picture_does_not_grow_with_acknowledgements_between(tracker: CheckpointStatsTracker) -> None:
+    """Completing one does not change the pictures of those in progress, and the summary is made once per completion."""
+    complete(tracker, 1)
+    tracker.triggered(CheckpointId(2), 1_000, PLAN)
+    before = tracker.snapshot()
+    acknowledge(tracker, SubtaskId(TOTALS, 0), 1_020, checkpoint=2)
+    after = tracker.snapshot()
+    assert after is not before
+    assert after.summary is before.summary
+    assert after.history[1] is before.history[1]

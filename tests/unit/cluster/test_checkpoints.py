@@ -70,7 +70,8 @@ def test_a_checkpoint_from_trigger_to_notification(world: World) -> None:
     notified = world.commands(NotifyCheckpointComplete)
     assert [(n.checkpoint, n.attempt) for n in notified] == [(1, 1)]
     (completed,) = leader.noticed(CheckpointCompleted)
-    assert (completed.state_bytes, completed.written_bytes, completed.alignment_ms) == (1_200, 400, 7)
+    metrics = completed.stats.metrics
+    assert (metrics.state_bytes, metrics.written_bytes, metrics.alignment_ms) == (1_200, 400, 7)
 
 
 def test_the_metadata_holds_every_operator_with_its_subtasks_and_the_origin(world: World) -> None:

@@ -234,7 +234,7 @@ def test_a_later_job_of_the_same_name_starts_empty_with_higher_numbers() -> None
     deploy = world.commands(DeployJob)[-1]
     assert (deploy.attempt, deploy.restore_checkpoint, deploy.base_checkpoint_id) == (2, None, last)
     assert [(s.attempt, s.end) for s in deploy.lineage] == [(2, None)]
-    world.run_until(lambda: leader.completed(JOB) >= 1)
+    world.run_until(lambda: leader.job(JOB).checkpoints.counts.completed >= 1)
     assert leader.job(JOB).retained[-1].checkpoint > last
     # Its first checkpoint builds on none of the earlier life.
     assert leader.job(JOB).retained[-1].base == 0
@@ -261,7 +261,10 @@ def test_a_later_job_of_a_purged_name_goes_on_with_the_attempts() -> None:
     leader = world.coordinators[0]
     leader.cancel(JOB)
     world.run_until(lambda: leader.job(JOB).status is JobStatus.CANCELED)
-    world.registry.purge_job(leader.view().epoch, JOB)
+    submitted_ms = leader.job(JOB).submitted_ms
+    assert world.registry.remove_checkpoints(JOB, submitted_ms)
+    assert world.registry.begin_purge(JOB, submitted_ms)
+    world.registry.purge_job(JOB, submitted_ms)
     leader.submit(GRAPH)
     world.run_until(lambda: runs(leader, GRAPH))
     assert world.commands(DeployJob)[-1].attempt == 2

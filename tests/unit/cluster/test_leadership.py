@@ -321,3 +321,14 @@ def test_the_lineage_survives_a_change_of_leaders(world: World) -> None:
     assert deploy.lineage[0].parallelism == msgspec.to_builtins(GRAPH.parallelism())
     assert deploy.restore_checkpoint is not None
     assert deploy.restore_checkpoint > CheckpointId(2)
+
+
+def test_statistics_survive_a_change_of_leader(world: World) -> None:
+    before = world.coordinators[0].job(JOB).checkpoints
+    heir = take_over(world)
+    world.run_until(lambda: runs(heir, GRAPH))
+    after = heir.job(JOB).checkpoints
+    assert after.counts.completed >= before.counts.completed > 0
+    assert after.counts.total >= before.counts.total
+    assert before.latest_completed is not None
+    assert after.find(before.latest_completed.checkpoint) is not None

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from moorage.checkpoint.notices import CheckpointCompleted
 from moorage.cluster.coordinator import CoordinatorCore
 from moorage.cluster.protocol import (
     CancelRequested,
@@ -345,7 +346,7 @@ class TestCoordinator:
 
     def completed(self, job: JobId) -> int:
         """Checkpoints completed under this leader."""
-        return self.job(job).checkpoints.counts.completed
+        return sum(notice.job == job for notice in self.noticed(CheckpointCompleted))
 
     def kill(self) -> None:
         self.is_paused = True

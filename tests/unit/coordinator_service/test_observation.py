@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from enum import Enum
@@ -15,6 +16,7 @@ from tests.unit.cluster.world import running_world
 
 from moorage.checkpoint.notices import CheckpointAborted, CheckpointCompleted
 from moorage.checkpoint.reasons import CheckpointFailureReason
+from moorage.checkpoint.stats import CheckpointStats, CheckpointStatus, TaskStats
 from moorage.cluster.protocol import (
     AttemptFailed,
     AttemptRunning,
@@ -28,24 +30,36 @@ from moorage.cluster.protocol import (
 from moorage.effects import Notice
 from moorage.graph.job_graph import CheckpointConfig
 from moorage.ids import Attempt, CheckpointId, Epoch, SubtaskId, WorkerId
-from moorage.messages.events import SubtaskState
+from moorage.messages.events import CheckpointMetrics, SubtaskState
 from moorage_coordinator.desk import RequestDesk
 from moorage_coordinator.journal import Journal, line
 from moorage_coordinator.metrics import _OF_LIVE_JOBS, METRICS, CoordinatorMetrics
+from moorage_service.logs import configure_logging
 from moorage_service.runtime import LoopTime
 
+METRICS_OF_7 = CheckpointMetrics(
+    start_delay_ms=3, alignment_ms=7, sync_ms=1, async_ms=30, held_bytes=5, written_bytes=400, state_bytes=1_200
+)
+STATS = CheckpointStats(
+    checkpoint=CheckpointId(7),
+    status=CheckpointStatus.COMPLETED,
+    triggered_ms=1_700_000_000_000,
+    subtasks=4,
+    acknowledged=4,
+    latest_ack_ms=1_700_000_000_040,
+    duration_ms=48,
+    metrics=METRICS_OF_7,
+    tasks=(
+        TaskStats(vertex=TOTALS, subtasks=4, acknowledged=4, latest_ack_ms=1_700_000_000_040, metrics=METRICS_OF_7),
+    ),
+    path="orders/chk-7/_metadata",
+)
 COMPLETED = CheckpointCompleted(
     job=JOB,
     attempt=Attempt(2),
     checkpoint=CheckpointId(7),
-    duration_ms=48,
-    state_bytes=1_200,
-    written_bytes=400,
-    start_delay_ms=3,
-    alignment_ms=7,
-    sync_ms=1,
-    async_ms=30,
-    completed_ms=1_700_000_000_000,
+    completed_ms=1_700_000_000_048,
+    stats=STATS,
 )
 ABORTED = CheckpointAborted(
     job=JOB,
@@ -71,8 +85,9 @@ def registry() -> CollectorRegistry:
 
 def test_a_line_names_the_event_and_every_id() -> None:
     assert line(COMPLETED) == (
-        "checkpoint completed job=orders attempt=2 checkpoint=7 duration_ms=48 state_bytes=1200 written_bytes=400"
-        " start_delay_ms=3 alignment_ms=7 sync_ms=1 async_ms=30 completed_ms=1700000000000"
+        "checkpoint completed job=orders attempt=2 checkpoint=7 completed_ms=1700000000048 kind=checkpoint subtasks=4"
+        " acknowledged=4 duration_ms=48 start_delay_ms=3 alignment_ms=7 sync_ms=1 async_ms=30 held_bytes=5"
+        " written_bytes=400 state_bytes=1200 processed_bytes=0 persisted_bytes=0 unaligned=false"
     )
     assert line(ABORTED) == (
         "checkpoint aborted job=orders attempt=2 checkpoint=8 reason=declined_storage"
@@ -85,6 +100,20 @@ def test_a_failure_is_an_error_with_its_trace(caplog: pytest.LogCaptureFixture) 
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
     assert "totals/0 failed: boom" in caplog.records[0].message
     assert caplog.records[1].message.endswith("Traceback (most recent call last):\n  boom")
+
+
+def test_the_parts_of_a_line_are_fields_of_its_json(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        configure_logging("info", json_lines=True, service="coordinator")
+        Journal(logging.getLogger("journal")).notice(COMPLETED)
+    finally:
+        root.handlers[:], root.level = before[0], before[1]
+    written = json.loads(capsys.readouterr().err)
+    assert (written["event"], written["service"], written["level"]) == ("checkpoint completed", "coordinator", "info")
+    assert (written["checkpoint"], written["duration_ms"], written["unaligned"]) == (7, 48, False)
+    assert written["message"] == line(COMPLETED)
 
 
 def test_what_happens_all_the_time_is_not_shown_by_default(caplog: pytest.LogCaptureFixture) -> None:
@@ -111,6 +140,8 @@ def _example(kind: type[Notice]) -> Notice:
 
 
 def _value(hint: Any) -> object:
+    if hint is CheckpointStats:
+        return STATS
     supertype = getattr(hint, "__supertype__", hint)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return next(iter(hint))

@@ -1,0 +1,342 @@
+"""Follows a job's checkpoints and makes pictures of them on demand (Flink: CheckpointStatsTracker).
+
+A picture is made only when somebody asks, and again only after something has changed. An acknowledgement costs the same
+however many subtasks there are.
+
+A new leader takes over what the registry knows: the counts, the retained checkpoints and the latest ones. What is lost
+with a leader are the summary, the history of what is not retained, and how often the job was restored.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from moorage.checkpoint.reasons import CheckpointFailureReason
+from moorage.checkpoint.stats import (
+    CheckpointCounts,
+    CheckpointStats,
+    CheckpointStatsSnapshot,
+    CheckpointStatus,
+    CheckpointSummary,
+    Distribution,
+    RestoredStats,
+    SubtaskStats,
+    TaskStats,
+    percentiles,
+)
+from moorage.effects import JobHistory
+from moorage.graph.checkpoint_plan import CheckpointPlan
+from moorage.graph.job_graph import JobVertex
+from moorage.ids import CheckpointId
+from moorage.messages.barriers import CHECKPOINT, SnapshotKind, SnapshotOptions
+from moorage.messages.events import AcknowledgeCheckpoint, CheckpointMetrics
+from moorage.messages.registry import CheckpointRecord
+from moorage.ports import COMPLETED_IDS_KEPT
+
+HISTORY_SIZE = 20
+SUMMARY_WINDOW = 1_000
+"""Completed checkpoints that the percentiles look back on."""
+DETAILS_KEPT = 50_000
+"""Statistics of single subtasks that the history of a job holds: with many subtasks its older entries go without."""
+
+_NO_HISTORY = JobHistory(record=None)
+_SAVEPOINT = SnapshotOptions(kind=SnapshotKind.SAVEPOINT)
+
+
+class CheckpointStatsTracker:
+    """``past``: what the registry knows of the job; ids up to ``base`` belong to an earlier life of its name."""
+
+    def __init__(
+        self,
+        past: JobHistory = _NO_HISTORY,
+        base: CheckpointId = CheckpointId(0),  # noqa: B008 - a whole number
+        history_size: int = HISTORY_SIZE,
+    ) -> None:
+        self._counts = _past_counts(past, base)
+        self._pending: dict[CheckpointId, _PendingStats] = {}
+        self._history: deque[CheckpointStats] = deque(maxlen=history_size)
+        self._summary = _Summary()
+        self._latest_completed: CheckpointStats | None = None
+        self._latest_failed: CheckpointStats | None = None
+        self._latest_savepoint: CheckpointStats | None = None
+        self._latest_restored: RestoredStats | None = None
+        self._snapshot: CheckpointStatsSnapshot | None = None
+        for record in past.checkpoints:
+            if record.checkpoint > base:
+                self._remember_completed(_past_stats(record))
+
+    @property
+    def counts(self) -> CheckpointCounts:
+        return self._counts
+
+    @property
+    def latest_restored(self) -> RestoredStats | None:
+        return self._latest_restored
+
+    def triggered(
+        self,
+        checkpoint: CheckpointId,
+        triggered_ms: int,
+        plan: CheckpointPlan,
+        options: SnapshotOptions = CHECKPOINT,
+    ) -> None:
+        self._pending[checkpoint] = _PendingStats(checkpoint, triggered_ms, plan, options)
+        self._count(total=1, in_progress=1)
+
+    def acknowledged(self, message: AcknowledgeCheckpoint, now_ms: int) -> None:
+        self._pending[message.checkpoint].acknowledged(message, now_ms)
+        self._snapshot = None
+
+    def completed(self, record: CheckpointRecord) -> CheckpointStats:
+        stats = msgspec.structs.replace(
+            self._pending.pop(record.checkpoint).snapshot(),
+            status=CheckpointStatus.COMPLETED,
+            duration_ms=record.completed_ms - record.triggered_ms,
+            path=record.metadata_path,
+        )
+        self._remember_completed(stats)
+        self._summary.add(stats)
+        self._count(in_progress=-1, completed=1)
+        return stats
+
+    def failed(
+        self, checkpoint: CheckpointId, now_ms: int, reason: CheckpointFailureReason, detail: str
+    ) -> CheckpointStats:
+        pending = self._pending.pop(checkpoint).snapshot()
+        stats = msgspec.structs.replace(
+            pending,
+            status=CheckpointStatus.FAILED,
+            duration_ms=now_ms - pending.triggered_ms,
+            reason=reason,
+            detail=detail,
+            failed_ms=now_ms,
+        )
+        self._remember(stats)
+        self._latest_failed = stats
+        self._count(in_progress=-1, failed=1)
+        return stats
+
+    def failed_to_trigger(self) -> None:
+        self._count(total=1, failed=1)
+
+    def discarded(self, checkpoints: Sequence[CheckpointId]) -> None:
+        """These are not retained any more."""
+        gone = frozenset(checkpoints)
+        for index, stats in enumerate(self._history):
+            if stats.checkpoint in gone:
+                self._history[index] = msgspec.structs.replace(stats, discarded=True)
+        self._snapshot = None
+
+    def restored(self, record: CheckpointRecord, now_ms: int) -> None:
+        self._latest_restored = RestoredStats(
+            checkpoint=record.checkpoint,
+            restored_ms=now_ms,
+            is_savepoint=record.kind == "savepoint",
+            path=record.metadata_path,
+        )
+        self._count(restored=1)
+
+    def snapshot(self) -> CheckpointStatsSnapshot:
+        if self._snapshot is None:
+            in_progress = [pending.snapshot() for pending in self._pending.values()]
+            self._snapshot = CheckpointStatsSnapshot(
+                counts=self._counts,
+                summary=self._summary.snapshot(),
+                history=tuple(sorted((*in_progress, *self._history), key=lambda stats: -stats.checkpoint)),
+                latest_completed=self._latest_completed,
+                latest_failed=self._latest_failed,
+                latest_savepoint=self._latest_savepoint,
+                latest_restored=self._latest_restored,
+            )
+        return self._snapshot
+
+    def _remember_completed(self, stats: CheckpointStats) -> None:
+        self._remember(stats)
+        if stats.options.kind.is_savepoint:
+            self._latest_savepoint = stats
+        else:
+            self._latest_completed = stats
+
+    def _remember(self, stats: CheckpointStats) -> None:
+        self._history.appendleft(stats)
+        kept = 0
+        for index, entry in enumerate(self._history):
+            kept += entry.subtasks
+            if index > 0 and kept > DETAILS_KEPT and any(task.details is not None for task in entry.tasks):
+                tasks = tuple(msgspec.structs.replace(task, details=None) for task in entry.tasks)
+                self._history[index] = msgspec.structs.replace(entry, tasks=tasks)
+
+    def _count(
+        self, *, restored: int = 0, total: int = 0, in_progress: int = 0, completed: int = 0, failed: int = 0
+    ) -> None:
+        now = self._counts
+        self._counts = CheckpointCounts(
+            restored=now.restored + restored,
+            total=now.total + total,
+            in_progress=now.in_progress + in_progress,
+            completed=now.completed + completed,
+            failed=now.failed + failed,
+        )
+        self._snapshot = None
+
+    def validate(self) -> None:
+        assert self._counts.in_progress == len(self._pending)
+        assert self._counts.total == self._counts.in_progress + self._counts.completed + self._counts.failed
+        assert all(stats.status is not CheckpointStatus.IN_PROGRESS for stats in self._history)
+        detailed = [stats.subtasks for stats in self._history if any(task.details is not None for task in stats.tasks)]
+        assert len(detailed) <= 1 or sum(detailed) <= DETAILS_KEPT
+
+
+class _Total:
+    """Sums, but for the durations: the longest. Unaligned when one of the parts is."""
+
+    __slots__ = ("_bytes", "_longest", "_unaligned")
+
+    def __init__(self, parts: Iterable[CheckpointMetrics] = ()) -> None:
+        self._longest = [0, 0, 0, 0]
+        self._bytes = [0, 0, 0, 0, 0]
+        self._unaligned = False
+        for part in parts:
+            self.add(part)
+
+    def add(self, part: CheckpointMetrics) -> None:
+        durations = (part.start_delay_ms, part.alignment_ms, part.sync_ms, part.async_ms)
+        sizes = (part.held_bytes, part.written_bytes, part.state_bytes, part.processed_bytes, part.persisted_bytes)
+        self._longest = list(map(max, self._longest, durations))
+        self._bytes = list(map(int.__add__, self._bytes, sizes))
+        self._unaligned |= part.unaligned
+
+    def metrics(self) -> CheckpointMetrics:
+        start_delay_ms, alignment_ms, sync_ms, async_ms = self._longest
+        held_bytes, written_bytes, state_bytes, processed_bytes, persisted_bytes = self._bytes
+        return CheckpointMetrics(
+            start_delay_ms=start_delay_ms,
+            alignment_ms=alignment_ms,
+            sync_ms=sync_ms,
+            async_ms=async_ms,
+            held_bytes=held_bytes,
+            written_bytes=written_bytes,
+            state_bytes=state_bytes,
+            processed_bytes=processed_bytes,
+            persisted_bytes=persisted_bytes,
+            unaligned=self._unaligned,
+        )
+
+
+class _PendingTask:
+    """A vertex while its checkpoint is in progress."""
+
+    __slots__ = ("_details", "_latest_ms", "_total", "_vertex")
+
+    def __init__(self, vertex: JobVertex) -> None:
+        self._vertex = vertex
+        self._details: list[SubtaskStats | None] = [None] * vertex.parallelism
+        self._total = _Total()
+        self._latest_ms: int | None = None
+
+    def acknowledged(self, message: AcknowledgeCheckpoint, now_ms: int) -> None:
+        self._details[message.subtask] = SubtaskStats(now_ms, message.metrics)
+        self._total.add(message.metrics)
+        self._latest_ms = now_ms if self._latest_ms is None else max(self._latest_ms, now_ms)
+
+    def snapshot(self) -> TaskStats:
+        return TaskStats(
+            vertex=self._vertex.vertex,
+            subtasks=len(self._details),
+            acknowledged=len(self._details) - self._details.count(None),
+            latest_ack_ms=self._latest_ms,
+            metrics=self._total.metrics(),
+            details=tuple(self._details),
+        )
+
+
+class _PendingStats:
+    """A checkpoint until it is decided."""
+
+    def __init__(
+        self, checkpoint: CheckpointId, triggered_ms: int, plan: CheckpointPlan, options: SnapshotOptions
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._triggered_ms = triggered_ms
+        self._options = options
+        self._tasks = {vertex.vertex: _PendingTask(vertex) for vertex in plan.vertices}
+
+    def acknowledged(self, message: AcknowledgeCheckpoint, now_ms: int) -> None:
+        self._tasks[message.vertex].acknowledged(message, now_ms)
+
+    def snapshot(self) -> CheckpointStats:
+        tasks = tuple(task.snapshot() for task in self._tasks.values())
+        latest_ms = max((task.latest_ack_ms for task in tasks if task.latest_ack_ms is not None), default=None)
+        return CheckpointStats(
+            checkpoint=self._checkpoint,
+            options=self._options,
+            status=CheckpointStatus.IN_PROGRESS,
+            triggered_ms=self._triggered_ms,
+            subtasks=sum(task.subtasks for task in tasks),
+            acknowledged=sum(task.acknowledged for task in tasks),
+            latest_ack_ms=latest_ms,
+            duration_ms=0 if latest_ms is None else latest_ms - self._triggered_ms,
+            metrics=_Total(task.metrics for task in tasks).metrics(),
+            tasks=tasks,
+        )
+
+
+class _Summary:
+    """The measures of all completed checkpoints."""
+
+    def __init__(self) -> None:
+        self._measures = {name: _Values() for name in CheckpointSummary.__struct_fields__}
+        self._snapshot: CheckpointSummary | None = CheckpointSummary()
+
+    def add(self, stats: CheckpointStats) -> None:
+        self._snapshot = None
+        for name, values in self._measures.items():
+            values.add(stats.duration_ms if name == "duration_ms" else getattr(stats.metrics, name))
+
+    def snapshot(self) -> CheckpointSummary:
+        if self._snapshot is None:
+            self._snapshot = CheckpointSummary(**{name: v.distribution() for name, v in self._measures.items()})
+        return self._snapshot
+
+
+class _Values:
+    """One measure."""
+
+    def __init__(self) -> None:
+        self._window: deque[int] = deque(maxlen=SUMMARY_WINDOW)
+        self._count = self._sum = 0
+        self._minimum = self._maximum = 0
+
+    def add(self, value: int) -> None:
+        self._minimum = value if self._count == 0 else min(self._minimum, value)
+        self._maximum = max(self._maximum, value)
+        self._count += 1
+        self._sum += value
+        self._window.append(value)
+
+    def distribution(self) -> Distribution:
+        return Distribution(self._minimum, self._maximum, self._sum // self._count, *percentiles(sorted(self._window)))
+
+
+def _past_counts(past: JobHistory, base: CheckpointId) -> CheckpointCounts:
+    """An id that was given out and not completed has failed; before a full list of completed ids nothing is known."""
+    known = past.completed_ids
+    since = max(base, known[0] - 1) if len(known) >= COMPLETED_IDS_KEPT else base
+    completed = sum(checkpoint > since for checkpoint in known)
+    given_out = max(past.last_checkpoint_id, *known[-1:], since) - since
+    return CheckpointCounts(total=given_out, completed=completed, failed=given_out - completed)
+
+
+def _past_stats(record: CheckpointRecord) -> CheckpointStats:
+    return CheckpointStats(
+        checkpoint=record.checkpoint,
+        options=_SAVEPOINT if record.kind == "savepoint" else CHECKPOINT,
+        status=CheckpointStatus.COMPLETED,
+        triggered_ms=record.triggered_ms,
+        duration_ms=record.completed_ms - record.triggered_ms,
+        metrics=CheckpointMetrics(state_bytes=record.state_bytes),
+        path=record.metadata_path,
+    )
