@@ -18,11 +18,14 @@ not the backend's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from moorage.api.keyed_state import KeyedContext
+from moorage.backends.keyed import SnapshotForm
+from moorage.backends.pieces import StatePiece
 from moorage.errors import CorruptDataError
 from moorage.ids import CheckpointId
 from moorage.serde.keyed_segments import BASE, KeyedSegmentCodec
@@ -44,11 +47,13 @@ class _Segment(NamedTuple):
 _Chain = tuple[_Segment, ...]
 
 
-class KeyedSnapshot:
+class MemorySnapshot:
     """What the synchronous phase leaves: bytes to upload, and the handles once it is known where they lie."""
 
     def __init__(
         self,
+        name: str,
+        key_groups: KeyGroupRange,
         checkpoint: CheckpointId,
         data: bytes,
         file: int,
@@ -56,6 +61,8 @@ class KeyedSnapshot:
         files: dict[int, StreamHandle],
         changed: dict[int, set[Any]],
     ) -> None:
+        self._name = name
+        self._key_groups = key_groups
         self.checkpoint = checkpoint
         self.data = data
         """The new file; empty when nothing changed since the base."""
@@ -64,6 +71,26 @@ class KeyedSnapshot:
         self.files = files
         """Every file of the chains; the new one is added when it is uploaded."""
         self.changed = changed
+
+    def encode(self) -> Sequence[StatePiece]:
+        return [StatePiece(self._name, True, self.data)] if self.data else []
+
+    def finish(self, streams: Sequence[StreamHandle]) -> tuple[KeyGroupsHandle, ...]:
+        """The chain as handles, oldest file first."""
+        if streams:
+            self.files[self.file] = streams[0]
+        offsets: dict[int, dict[int, int]] = {}
+        for group, chain in self.chains.items():
+            for segment in chain:
+                offsets.setdefault(segment.file, {})[group] = segment.offset
+        return tuple(
+            KeyGroupsHandle(
+                self._key_groups,
+                tuple(by_group.get(group, NO_OFFSET) for group in self._key_groups.groups()),
+                self.files[file],
+            )
+            for file, by_group in sorted(offsets.items())
+        )
 
 
 class RestoredState(Generic[K, R], NamedTuple):
@@ -78,23 +105,38 @@ class MemoryKeyedBackend(Generic[K, R]):
     """Keyed state of one operator in one subtask. ``rows`` is live: key group -> key -> row."""
 
     def __init__(self, operator: str, key_groups: KeyGroupRange, key_type: Any, row_type: type[R]) -> None:
+        self._operator = operator
         self._codec: KeyedSegmentCodec[K, R] = KeyedSegmentCodec(operator, key_type, row_type)
+        self._row_type = row_type
+        self.context = KeyedContext()
         self._key_groups = key_groups
         self.rows: dict[int, dict[K, R]] = {group: {} for group in key_groups.groups()}
         self.changed: dict[int, set[K]] = {group: set() for group in key_groups.groups()}
-        """Keys whose row was touched since the last snapshot; whoever works on rows adds to it."""
+        """Keys whose row was touched since the last snapshot."""
         self._base = CheckpointId(0)
         self._chains: dict[int, _Chain] = dict.fromkeys(key_groups.groups(), ())
         """Chains of the base."""
         self._files: dict[int, StreamHandle] = {}
         self._next_file = 0
-        self._undecided: list[KeyedSnapshot] = []
+        self._undecided: list[MemorySnapshot] = []
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    def rows_for(self, group: int, keys: Sequence[K]) -> MutableMapping[K, R]:
+        self.changed[group].update(keys)
+        return self.rows[group]
+
+    def new_row(self, group: int, key: K) -> R:
+        return self._row_type()
 
     # --- snapshot ----------------------------------------------------------------------------------------------------
 
-    def snapshot(self, checkpoint: CheckpointId, base: CheckpointId) -> KeyedSnapshot:
-        """The synchronous phase; everything in it is over when it returns."""
+    def snapshot(
+        self, checkpoint: CheckpointId, base: CheckpointId, form: SnapshotForm = SnapshotForm.INCREMENTAL
+    ) -> MemorySnapshot:
+        """Everything is over when it returns."""
         self._adopt(base)
+        full = form is not SnapshotForm.INCREMENTAL
         changed, self.changed = self.changed, {group: set() for group in self._key_groups.groups()}
         since_base = {group: set(keys) for group, keys in changed.items()} if self._undecided else changed
         for earlier in self._undecided:
@@ -102,12 +144,15 @@ class MemoryKeyedBackend(Generic[K, R]):
                 since_base[group] |= keys
         file = self._next_file
         self._next_file += 1
-        rolled = self._groups_to_roll()
+        rolled = set(self._key_groups.groups()) if full else self._groups_to_roll()
         parts: list[bytes] = []
         size = 0
         chains: dict[int, _Chain] = {}
         for group, keys in since_base.items():
-            rows, chain = self.rows[group], self._chains[group]
+            rows, chain = self.rows[group], () if full else self._chains[group]
+            if full and not rows:
+                chains[group] = ()
+                continue
             if group not in rolled and not keys and (chain or not rows):
                 chains[group] = chain
                 continue
@@ -121,7 +166,9 @@ class MemoryKeyedBackend(Generic[K, R]):
             size += len(segment)
         used = {segment.file for chain in chains.values() for segment in chain}
         files = {number: stream for number, stream in self._files.items() if number in used}
-        snapshot = KeyedSnapshot(checkpoint, b"".join(parts), file, chains, files, changed)
+        snapshot = MemorySnapshot(
+            self._operator, self._key_groups, checkpoint, b"".join(parts), file, chains, files, changed
+        )
         self._undecided.append(snapshot)
         return snapshot
 
@@ -157,23 +204,6 @@ class MemoryKeyedBackend(Generic[K, R]):
         later = next((s.changed for s in self._undecided if s.checkpoint > checkpoint), self.changed)
         for group, keys in snapshot.changed.items():
             later[group] |= keys
-
-    def handles(self, snapshot: KeyedSnapshot, stream: StreamHandle | None) -> tuple[KeyGroupsHandle, ...]:
-        """The chain as handles, oldest file first. ``stream``: where the snapshot's data lies; None if it has none."""
-        if stream is not None:
-            snapshot.files[snapshot.file] = stream
-        offsets: dict[int, dict[int, int]] = {}
-        for group, chain in snapshot.chains.items():
-            for segment in chain:
-                offsets.setdefault(segment.file, {})[group] = segment.offset
-        return tuple(
-            KeyGroupsHandle(
-                self._key_groups,
-                tuple(by_group.get(group, NO_OFFSET) for group in self._key_groups.groups()),
-                snapshot.files[file],
-            )
-            for file, by_group in sorted(offsets.items())
-        )
 
     # --- restore -----------------------------------------------------------------------------------------------------
 
@@ -216,6 +246,9 @@ class MemoryKeyedBackend(Generic[K, R]):
 
     def row_count(self) -> int:
         return sum(map(len, self.rows.values()))
+
+    def close(self) -> None:
+        """Nothing lies outside of Python's memory."""
 
 
 def handles_bytes(handles: Iterable[KeyGroupsHandle]) -> int:

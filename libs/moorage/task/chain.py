@@ -7,13 +7,12 @@ it was follows from what is left of the iterator, so the loop itself pays nothin
 
 from __future__ import annotations
 
-import operator as operators
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
-from moorage.api.keyed_state import KeyedContext, KeyedState
+from moorage.api.keyed_state import KeyedState
 from moorage.api.operators import (
     FilterOperator,
     FlatMapOperator,
@@ -23,38 +22,14 @@ from moorage.api.operators import (
     ProcessOperator,
     SinkOperator,
 )
-from moorage.backends.memory import MemoryKeyedBackend
-from moorage.errors import RecordError
+from moorage.backends.keyed import KeyedBackend
 from moorage.exchange.result_partition import ResultPartition
 from moorage.graph.job_graph import JobVertex, OperatorKind
 from moorage.ids import OperatorUid
 from moorage.ports import TransactionalWriter
-from moorage.serde.frames import Columns
 from moorage.task.batch import Batch
-
-
-class Stage(Protocol):
-    def push(self, batch: Batch) -> None: ...
-
-
-def blame(uid: str, values: Sequence[Any], rest: Iterator[Any], error: Exception) -> RecordError:
-    """The error of the record that user code failed on: the last one taken from ``rest``, an iterator of ``values``."""
-    index = len(values) - operators.length_hint(rest) - 1
-    value = repr(values[index])
-    return RecordError(f"operator {uid!r} failed on {value:.300}: {type(error).__name__}: {error}")
-
-
-def call_each(uid: str, function: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
-    """User code called for each value."""
-    rest = iter(values)
-    try:
-        results = list(map(function, rest))
-        if len(results) < len(values):
-            # ``map`` takes it for the end of the values, so it would lose what is behind.
-            raise RuntimeError("it raised StopIteration")
-    except Exception as error:
-        raise blame(uid, values, rest, error) from error
-    return results
+from moorage.task.process_stage import ProcessStage
+from moorage.task.stage import Stage, blame, call_each
 
 
 class _Fork:
@@ -130,82 +105,6 @@ class _KeyByStage:
         self._output.emit_keyed(keys, batch.values, batch.timestamps_ms)
 
 
-class ProcessStage:
-    """Head of a keyed vertex: rows of typed state, one per key."""
-
-    def __init__(self, operator: ProcessOperator, backend: MemoryKeyedBackend[Any, KeyedState], behind: Stage) -> None:
-        self._uid = operator.uid
-        self._new_row = operator.state_type
-        self._function: Callable[..., Any] = operator.state_type.process
-        self._yields = operator.yields
-        self._context = KeyedContext()
-        self._behind = behind
-        self.backend = backend
-
-    def push_keyed(self, group: int, columns: Columns[Any, Any]) -> None:
-        """Process a frame's records, all of one key group."""
-        rows = self.backend.rows[group]
-        self.backend.changed[group].update(columns.keys)
-        context = self._context
-        context._rows = rows  # noqa: SLF001 - the context is ours, its user sees clear()
-        rest = iter(columns.values)
-        values: list[Any] = []
-        timestamps: list[int] = []
-        try:
-            run = self._run_generator if self._yields else self._run_function
-            run(rows, columns, rest, values, timestamps)
-        except Exception as error:
-            raise blame(self._uid, columns.values, rest, error) from error
-        if values:
-            self._behind.push(Batch(group, values, timestamps))
-
-    def _run_generator(
-        self,
-        rows: dict[Any, KeyedState],
-        columns: Columns[Any, Any],
-        rest: Iterator[Any],
-        values: list[Any],
-        timestamps: list[int],
-    ) -> None:
-        context, new_row, function = self._context, self._new_row, self._function
-        get, extend, stamp = rows.get, values.extend, timestamps.append
-        done = 0
-        for value, key, timestamp in zip(rest, columns.keys, columns.timestamps_ms, strict=True):
-            row = get(key)
-            if row is None:
-                row = rows[key] = new_row()
-            context.key = key
-            context.timestamp_ms = timestamp
-            extend(function(row, value, context))
-            count = len(values) - done
-            if count == 1:
-                stamp(timestamp)
-            elif count:
-                timestamps += [timestamp] * count
-            done += count
-
-    def _run_function(
-        self,
-        rows: dict[Any, KeyedState],
-        columns: Columns[Any, Any],
-        rest: Iterator[Any],
-        values: list[Any],
-        timestamps: list[int],
-    ) -> None:
-        context, new_row, function = self._context, self._new_row, self._function
-        get, append, stamp = rows.get, values.append, timestamps.append
-        for value, key, timestamp in zip(rest, columns.keys, columns.timestamps_ms, strict=True):
-            row = get(key)
-            if row is None:
-                row = rows[key] = new_row()
-            context.key = key
-            context.timestamp_ms = timestamp
-            result = function(row, value, context)
-            if result is not None:
-                append(result)
-                stamp(timestamp)
-
-
 class RecordEncoder:
     """Output records of a sink: key and value as bytes."""
 
@@ -263,7 +162,7 @@ class Chain:
         operators: Mapping[OperatorUid, Operator],
         outputs: Mapping[OperatorUid, ResultPartition],
         new_writer: Callable[[SinkOperator], TransactionalWriter],
-        new_backend: Callable[[ProcessOperator], MemoryKeyedBackend[Any, KeyedState]],
+        new_backend: Callable[[ProcessOperator], KeyedBackend[Any, KeyedState]],
     ) -> None:
         """``outputs``: by the uid of the operator whose results they take."""
         self.writers: list[TransactionalWriter] = []

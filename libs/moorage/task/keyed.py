@@ -25,7 +25,7 @@ from moorage.task.chained import ChainedSubtask
 from moorage.task.context import TaskContext
 from moorage.task.inputs import ExchangeInput
 from moorage.task.outputs import Outputs
-from moorage.task.snapshots import StatePart, StatePiece, decline
+from moorage.task.snapshots import StatePart, decline
 
 
 class KeyedSubtask(ChainedSubtask):
@@ -155,9 +155,9 @@ class KeyedSubtask(ChainedSubtask):
         head = context.vertex.operators[0]
         part = StatePart(
             operator=head.operator_id,
-            encode=lambda: [StatePiece(head.uid, True, snapshot.data)] if snapshot.data else [],
+            encode=snapshot.encode,
             finish=lambda streams: OperatorSubtaskState(
-                managed_keyed=backend.handles(snapshot, streams[0] if streams else None), input_channel=(positions,)
+                managed_keyed=snapshot.finish(streams), input_channel=(positions,)
             ),
         )
         ended = context.clock.monotonic_ms()

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import msgspec
 
+from moorage.backends.pieces import StatePiece
 from moorage.errors import MoorageError, ObjectExistsError, StorageError
 from moorage.exchange.result_partition import ResultPartition
 from moorage.ids import CheckpointId, OperatorId
@@ -28,23 +28,6 @@ from moorage.ports import CheckpointStorage
 from moorage.state.handles import ByteStreamHandle, FileHandle, StreamHandle
 from moorage.state.operator_state import OperatorSubtaskState
 from moorage.task.context import TaskContext
-
-
-@dataclass(frozen=True, slots=True)
-class StatePiece:
-    """State that must be durable before the checkpoint is acknowledged."""
-
-    name: str
-    """Tells it from the other pieces of the subtask; part of a file's name."""
-    shared: bool
-    """Later checkpoints may refer to it."""
-    data: bytes | Path
-    """Path: a local file, which must stay until the snapshot is finished or aborted."""
-
-    @property
-    def size_bytes(self) -> int:
-        """*Blocking* for a file."""
-        return self.data.stat().st_size if isinstance(self.data, Path) else len(self.data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

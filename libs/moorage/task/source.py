@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from moorage.backends.pieces import StatePiece
 from moorage.errors import CorruptDataError
 from moorage.ids import CheckpointId
 from moorage.messages.barriers import Barrier
@@ -18,7 +19,7 @@ from moorage.task.chain import Chain
 from moorage.task.chained import ChainedSubtask
 from moorage.task.context import TaskContext
 from moorage.task.outputs import Outputs
-from moorage.task.snapshots import StatePart, StatePiece, decline
+from moorage.task.snapshots import StatePart, decline
 
 _OFFSETS = "offsets"
 

@@ -18,6 +18,7 @@ from moorage.api.compiler import CompiledPipeline
 from moorage.api.connectors import KafkaSource
 from moorage.api.keyed_state import KeyedState
 from moorage.api.operators import KeyByOperator, ProcessOperator, SinkOperator
+from moorage.backends.keyed import KeyedBackend
 from moorage.backends.memory import MemoryKeyedBackend
 from moorage.errors import CorruptDataError, LogError, MoorageError, PipelineError
 from moorage.graph.job_graph import JobVertex
@@ -540,7 +541,7 @@ def new_chain(context: TaskContext, outputs: Outputs) -> Chain:
             f"{context.name}.{operator.uid}", partitioner=Partitioner(operator.sink.partitioner)
         )
 
-    def new_backend(operator: ProcessOperator) -> MemoryKeyedBackend[Any, KeyedState]:
+    def new_backend(operator: ProcessOperator) -> KeyedBackend[Any, KeyedState]:
         (exchange_id,) = vertex.inputs
         producer = context.pipeline.operators[graph.exchange(exchange_id).producer_operator]
         key_type = producer.key_type if isinstance(producer, KeyByOperator) else Any

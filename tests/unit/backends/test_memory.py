@@ -32,11 +32,11 @@ class Files:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
 
-    def write(self, name: str, data: bytes) -> FileHandle | None:
+    def write(self, name: str, data: bytes) -> list[FileHandle]:
         if not data:
-            return None
+            return []
         self.files[name] = data
-        return FileHandle(name, len(data))
+        return [FileHandle(name, len(data))]
 
     def read(self, stream: StreamHandle) -> bytes:
         assert isinstance(stream, FileHandle)
@@ -86,7 +86,7 @@ class BackendMachine(RuleBasedStateMachine):
         checkpoint = self.next_id
         self.next_id += 1
         snapshot = self.backend.snapshot(CheckpointId(checkpoint), CheckpointId(self.base))
-        handles = self.backend.handles(snapshot, self.files.write(f"f{checkpoint}", snapshot.data))
+        handles = snapshot.finish(self.files.write(f"f{checkpoint}", snapshot.data))
         self.undecided[checkpoint] = (handles, copy.deepcopy(self.model))
 
     @rule(data=st.data())
@@ -142,11 +142,11 @@ def test_a_delta_is_as_small_as_the_change() -> None:
     backend.rows[0] = {f"key-{i}": Row(count=i) for i in range(10_000)}
     backend.changed[0] = set(backend.rows[0])
     first = backend.snapshot(CheckpointId(1), CheckpointId(0))
-    handles = backend.handles(first, FileHandle("f1", len(first.data)))
+    handles = first.finish([FileHandle("f1", len(first.data))])
     backend.changed[0].add("key-7")
     second = backend.snapshot(CheckpointId(2), CheckpointId(1))
     assert len(second.data) < 100 < len(first.data)
-    assert handles_bytes((*handles, *backend.handles(second, FileHandle("f2", 60)))) == len(first.data) + 60
+    assert handles_bytes((*handles, *second.finish([FileHandle("f2", 60)]))) == len(first.data) + 60
 
 
 def test_the_chain_of_a_busy_key_group_stays_bounded() -> None:
@@ -157,7 +157,7 @@ def test_the_chain_of_a_busy_key_group_stays_bounded() -> None:
     longest = 0
     for number in range(1, 100):
         snapshot = backend.snapshot(CheckpointId(number), CheckpointId(number - 1))
-        backend.handles(snapshot, FileHandle(f"f{number}", len(snapshot.data)) if snapshot.data else None)
+        snapshot.finish([FileHandle(f"f{number}", len(snapshot.data))] if snapshot.data else [])
         longest = max(longest, *(len(chain) for chain in snapshot.chains.values()))
         for group in range(16):
             backend.changed[group].add(f"{group}-1")
@@ -169,7 +169,7 @@ def _stored(row_type: type[msgspec.Struct], row: msgspec.Struct) -> KeyGroupsHan
     backend.rows[0]["k"] = row
     backend.changed[0].add("k")
     snapshot = backend.snapshot(CheckpointId(1), CheckpointId(0))
-    (handle,) = backend.handles(snapshot, ByteStreamHandle("f", snapshot.data))
+    (handle,) = snapshot.finish([ByteStreamHandle("f", snapshot.data)])
     return handle
 
 

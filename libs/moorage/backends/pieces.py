@@ -1,0 +1,23 @@
+"""What a snapshot brings to be stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class StatePiece:
+    """State that must be durable before the checkpoint is acknowledged."""
+
+    name: str
+    """Tells it from the other pieces of the subtask; part of a file's name."""
+    shared: bool
+    """Later checkpoints may refer to it."""
+    data: bytes | Path
+    """Path: a local file, which must stay until the snapshot is finished or aborted."""
+
+    @property
+    def size_bytes(self) -> int:
+        """*Blocking* for a file."""
+        return self.data.stat().st_size if isinstance(self.data, Path) else len(self.data)

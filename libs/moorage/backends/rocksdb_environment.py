@@ -1,0 +1,110 @@
+"""What all RocksDB instances of a worker share: a local folder, and one budget of memory.
+
+The budget pays for everything that grows: RocksDB's block cache, into which memtables, indexes and filters are charged,
+and the rows that the backends hold decoded. As in Flink, memtables are bounded by a write buffer manager over all
+instances, so a hundred idle subtasks leave the memory to a busy one. A third of RocksDB's half goes to memtables: the
+manager lets them exceed its size by half before it has flushed enough (Flink: RocksDBMemoryControllerUtils).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+
+from rocksdict import (
+    BlockBasedIndexType,
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    WriteBufferManager,
+)
+
+from moorage.backends.rocksdb_directory import WorkerDirectory
+
+MIN_MEMORY_BYTES = 16 << 20
+"""Less would flush a memtable with every batch."""
+
+_ROCKSDB_SHARE = 0.5
+_MEMTABLE_SHARE = 1 / 3
+_BLOCK_BYTES = 4 << 10
+_FILTER_BITS = 10
+_FILE_BYTES = 16 << 20
+"""Files are the unit in which checkpoints upload and share: small ones spread what a compaction rewrites."""
+_LEVEL_BYTES = 4 * _FILE_BYTES
+_MANIFEST_BYTES = 1 << 20
+_LOG_BYTES = 1 << 20
+_BACKGROUND_JOBS = 2
+
+
+class RocksDbEnvironment:
+    """One for each worker process; its backends open their stores in it. SettingError when the folder can't be used."""
+
+    def __init__(self, state_dir: Path, memory_bytes: int) -> None:
+        self._directory = WorkerDirectory(state_dir)
+        self._names = itertools.count(1)
+        rocksdb_bytes = int(memory_bytes * _ROCKSDB_SHARE)
+        self._rows_bytes = memory_bytes - rocksdb_bytes
+        self._memtable_bytes = int(rocksdb_bytes * _MEMTABLE_SHARE)
+        self._cache = Cache(rocksdb_bytes)
+        self._write_buffers = WriteBufferManager.new_write_buffer_manager_with_cache(
+            self._memtable_bytes, False, self._cache
+        )
+        self._users = 0
+
+    # --- for backends ------------------------------------------------------------------------------------------------
+
+    def join(self, name: str) -> Path:
+        """A backend begins: a new folder for everything that it keeps, which does not exist yet."""
+        self._users += 1
+        return self._directory.path / f"{next(self._names)}-{name}"
+
+    def leave(self) -> None:
+        """A backend that has joined is closed."""
+        self._users -= 1
+
+    @property
+    def rows_max_bytes(self) -> int:
+        """What one backend's decoded rows may take: an equal share."""
+        return self._rows_bytes // max(1, self._users)
+
+    def options(self) -> Options:
+        """How every instance is opened."""
+        table = BlockBasedOptions()
+        table.set_block_cache(self._cache)
+        table.set_block_size(_BLOCK_BYTES)
+        table.set_format_version(6)
+        table.set_bloom_filter(_FILTER_BITS, False)
+        # Indexes and filters count in the budget, too, so they are cut into blocks of which only the used ones stay.
+        table.set_cache_index_and_filter_blocks(True)
+        table.set_index_type(BlockBasedIndexType.two_level_index_search())
+        table.set_partition_filters(True)
+        table.set_pin_top_level_index_and_filter(True)
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_block_based_table_factory(table)
+        options.set_write_buffer_manager(self._write_buffers)
+        options.set_write_buffer_size(self._memtable_bytes)
+        options.set_compression_type(DBCompressionType.lz4())
+        options.set_level_compaction_dynamic_level_bytes(True)
+        options.set_target_file_size_base(_FILE_BYTES)
+        options.set_max_bytes_for_level_base(_LEVEL_BYTES)
+        options.set_max_background_jobs(_BACKGROUND_JOBS)
+        options.set_max_manifest_file_size(_MANIFEST_BYTES)
+        # The files are scratch; what must survive is in the checkpoint storage.
+        options.set_use_fsync(False)
+        options.set_keep_log_file_num(1)
+        options.set_max_log_file_size(_LOG_BYTES)
+        options.set_stats_dump_period_sec(0)
+        return options
+
+    # --- for metrics, from any thread --------------------------------------------------------------------------------
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes in use, by what uses them."""
+        return {"block_cache": self._cache.get_usage(), "memtables": self._write_buffers.get_usage()}
+
+    def close(self) -> None:
+        """The worker ends: nothing is left in the local folder."""
+        self._directory.close()

@@ -1,0 +1,122 @@
+"""One RocksDB instance: bytes to bytes, in key order. Everything that knows rocksdict's habits is here.
+
+There is no write-ahead log: what is not in a checkpoint is computed again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rocksdict import Checkpoint, DbClosedError, Options, Rdict, RdictIter, WriteBatch, WriteOptions
+
+from moorage.errors import CorruptDataError, StateStoreError
+
+TABLE_SUFFIX = ".sst"
+CURRENT = "CURRENT"
+MANIFEST_PREFIX = "MANIFEST-"
+_NO_SUCH_KEY = b"\xff" * 4
+"""Behind every key: keys begin with a key group, of which there are at most 32,768."""
+
+
+class RocksDbStore:
+    """An open instance in ``folder``: a new one, or what the files there say. StateStoreError, CorruptDataError."""
+
+    def __init__(self, folder: Path, options: Options) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()
+        """Between ``close`` and those who ask for properties from another thread."""
+        with self._errors("open"):
+            self._db: Rdict | None = Rdict(str(folder), options)
+            write_options = WriteOptions()
+            write_options.disable_wal = True
+            self._db.set_write_options(write_options)
+
+    @property
+    def _open(self) -> Rdict:
+        if self._db is None:
+            raise StateStoreError(f"local state in {self.folder} is closed")
+        return self._db
+
+    # --- read and write ----------------------------------------------------------------------------------------------
+
+    def get(self, keys: list[bytes]) -> Sequence[bytes | None]:
+        """The values, None where there is none."""
+        with self._errors("read"):
+            values: Sequence[bytes | None] = self._open.get(keys)  # type: ignore[assignment]
+            return values
+
+    def write(self, batch: WriteBatch) -> None:
+        """All of it or nothing. A batch can be written once."""
+        with self._errors("write"):
+            self._open.write(batch)
+
+    def scan(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        """Keys from ``start`` (inclusive) to ``end`` (exclusive; None: to the last) with their values, as they are now:
+        what is written meanwhile is not seen."""
+        with self._errors("read"):
+            return self._walk(self._open.iter(), start, end)
+
+    def frozen(self) -> Callable[[bytes, bytes | None], Iterator[tuple[bytes, bytes]]]:
+        """``scan`` as everything is now, whenever it is called and in whatever thread. It holds disk space until it is
+        forgotten, and the store open."""
+        with self._errors("read"):
+            snapshot = self._open.snapshot()
+        return lambda start, end: self._walk(snapshot.iter(), start, end)
+
+    def _walk(self, entries: RdictIter, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        # Not ``items()``: it takes an unreadable block for the end.
+        stop = _NO_SUCH_KEY if end is None else end
+        with self._errors("read"):
+            entries.seek(start)
+            while entries.valid():
+                key = entries.key()
+                if key >= stop:
+                    return
+                yield key, entries.value()
+                entries.next()
+            entries.status()
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    def link_files(self, folder: Path) -> None:
+        """Flush, and make ``folder`` with hard links to the tables and copies of the small files that belong to them:
+        an instance of its own, which stays as it is."""
+        with self._errors("snapshot"):
+            self._open.flush()  # in C++, while other threads run; create_checkpoint would do it with the GIL held
+            Checkpoint(self._open).create_checkpoint(str(folder))
+
+    # --- figures, from any thread ------------------------------------------------------------------------------------
+
+    def property(self, name: str) -> int:
+        """A figure of RocksDB (``rocksdb.<name>``); 0 after ``close``."""
+        with self._lock:
+            if self._db is None:
+                return 0
+            return self._db.property_int_value(f"rocksdb.{name}") or 0
+
+    def close(self) -> None:
+        """Close it and delete its folder."""
+        with self._lock:
+            db, self._db = self._db, None
+        if db is not None:
+            # Its destructor would flush what is deleted in a moment, and fail where the disk is full.
+            db.cancel_all_background(True)
+            del db
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def _errors(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except DbClosedError:
+            raise StateStoreError(f"local state in {self.folder} is closed") from None
+        except Exception as error:
+            if type(error) is not Exception:  # rocksdict raises nothing more specific
+                raise
+            message = f"can't {action} local state in {self.folder}: {error}"
+            kind = CorruptDataError if str(error).startswith("Corruption") else StateStoreError
+            raise kind(message) from error
