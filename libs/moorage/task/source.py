@@ -21,7 +21,8 @@ from moorage.task.context import TaskContext
 from moorage.task.outputs import Outputs
 from moorage.task.snapshots import StatePart, decline
 
-_OFFSETS = "offsets"
+SOURCE_OFFSETS = "offsets"
+"""Name of the list state that holds a source's positions."""
 
 
 class SourceReader(Protocol):
@@ -158,14 +159,14 @@ def _state_of(elements: Sequence[bytes], streams: Sequence[StreamHandle]) -> Ope
     for element in elements:
         offsets.append(position)
         position += len(element)
-    states = {_OFFSETS: StateMetaInfo(tuple(offsets), DistributionMode.UNION)}
+    states = {SOURCE_OFFSETS: StateMetaInfo(tuple(offsets), DistributionMode.UNION)}
     return OperatorSubtaskState(managed_operator=(OperatorStreamHandle(states, streams[0]),))
 
 
 def read_elements(handle: OperatorStreamHandle, data: bytes) -> list[bytes]:
     """The elements of a source's state, as ``SourceReader.snapshot`` gave them."""
-    info = handle.states.get(_OFFSETS)
-    if info is None:
+    info = handle.states.get(SOURCE_OFFSETS)
+    if info is None or not info.offsets:
         return []
     ends = (*info.offsets[1:], len(data))
     return [data[start:end] for start, end in zip(info.offsets, ends, strict=True)]
