@@ -16,6 +16,7 @@ import pytest
 from docker.errors import DockerException
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
+from tests.s3_server import S3Server, running_s3_server
 
 from moorage_cli.embedded import kafka as embedded_kafka
 from moorage_cli.embedded import redis as embedded_redis
@@ -67,6 +68,13 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         directory = tmp_path_factory.mktemp("redis")
         with embedded_redis.EmbeddedRedis(directory, directory / "redis.log") as server:
             yield server.url
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 server; tests take buckets of their own."""
+    with running_s3_server() as server:
+        yield server
 
 
 def _kafka_container(port: int) -> DockerContainer:

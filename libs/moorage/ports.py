@@ -272,15 +272,37 @@ class ObjectInfo(NamedTuple):
     modified_ms: int
 
 
+class Upload(NamedTuple):
+    """A big object on its way into a storage: read once, a few chunks at a time."""
+
+    size_bytes: int
+    chunks: Iterable[bytes]
+
+
+class UnfinishedUpload(NamedTuple):
+    """Bytes of an object that was never finished: nobody sees them, but they take up room."""
+
+    path: str
+    upload: str
+    """The storage's own name for it."""
+    started_ms: int
+
+
 class CheckpointStorage(Protocol):
     """Write-once objects under relative paths. All calls are *blocking*."""
 
-    def write(self, path: str, data: bytes) -> None:
-        """Create the object, durably and all at once; ObjectExistsError when it is there (linearizable)."""
+    def write(self, path: str, data: bytes | Upload) -> None:
+        """Create the object, durably and all at once; ObjectExistsError when it is there. Linearizable for less than
+        16 MiB; of two that create the same bigger object at the same time both may succeed."""
         ...
 
     def read(self, path: str) -> bytes:
         """The whole object; ObjectMissingError."""
+        ...
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        """``length`` bytes (at least 1) of the object from ``offset`` on; ObjectMissingError, CorruptDataError when it
+        is too short."""
         ...
 
     def list(self, prefix: str) -> Iterable[ObjectInfo]:
@@ -289,6 +311,15 @@ class CheckpointStorage(Protocol):
 
     def delete(self, paths: Sequence[str]) -> None:
         """Delete; tolerates what is gone."""
+        ...
+
+    def unfinished_uploads(self, prefix: str) -> Sequence[UnfinishedUpload]:
+        """Uploads of objects below ``prefix`` that are not finished, those under way included. A storage that gets rid
+        of them by itself names none."""
+        ...
+
+    def abort_uploads(self, uploads: Sequence[UnfinishedUpload]) -> None:
+        """Forget them; tolerates what is gone. One that is under way fails."""
         ...
 
 

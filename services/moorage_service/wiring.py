@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 from moorage.adapters.kafka import KafkaLog
-from moorage.adapters.object_storage import ObjectStorage, open_storage
+from moorage.adapters.object_storage import ObjectStorage, StorageOptions, check_storage, open_storage
 from moorage.adapters.redis_registry import RedisRegistry
 from moorage.config import KafkaSettings, RedisSettings, StorageSettings
 
@@ -26,8 +26,10 @@ def kafka_log(settings: KafkaSettings, client_id: str) -> KafkaLog:
 
 
 def open_checkpoint_storage(settings: StorageSettings) -> ObjectStorage:
-    """*Blocking.* StorageError when it can't be used."""
-    return open_storage(settings.url)
+    """*Blocking.* Opened and checked: StorageError says why it can't be used."""
+    storage = open_storage(settings.url, StorageOptions())
+    check_storage(storage, settings.url)
+    return storage
 
 
 def redis_registry(settings: RedisSettings) -> RedisRegistry:

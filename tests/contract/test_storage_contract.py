@@ -1,29 +1,35 @@
-"""What every ``ports.CheckpointStorage`` promises: the twin, a directory, and an object store."""
+"""What every ``ports.CheckpointStorage`` promises: the twin, a directory, an object store and a real S3 server."""
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from obstore.store import MemoryStore
+from tests.s3_server import S3Server
 
 from moorage.adapters.object_storage import ObjectStorage, open_storage
-from moorage.errors import ObjectExistsError, ObjectMissingError, StorageError
-from moorage.ports import CheckpointStorage
+from moorage.adapters.object_storage.bucket import MULTIPART_FROM_BYTES
+from moorage.errors import CorruptDataError, ObjectExistsError, ObjectMissingError, StorageError
+from moorage.ports import CheckpointStorage, Upload
 from moorage.testing.clocks import ManualClock
 from moorage.testing.memory_storage import MemoryStorage
 
 
-@pytest.fixture(params=["memory", "directory", "object store"])
+@pytest.fixture(params=["memory", "directory", "object store", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> CheckpointStorage:
     match request.param:
         case "memory":
             return MemoryStorage(ManualClock(wall_start_ms=time.time_ns() // 1_000_000))
         case "directory":
             return open_storage((tmp_path / "check points").as_uri())
+        case "s3":
+            s3: S3Server = request.getfixturevalue("s3")
+            return open_storage(f"s3://{s3.new_bucket()}/check/points", s3.options)
         case _:
             return ObjectStorage(MemoryStore(), "memory:///")
 
@@ -61,10 +67,59 @@ def test_of_many_who_create_one_succeeds(storage: CheckpointStorage) -> None:
             assert storage.read(path) == b"%d" % winners[0]
 
 
+@pytest.mark.parametrize("size_bytes", [0, 100_000, MULTIPART_FROM_BYTES + 1])
+def test_a_big_object_is_written_from_chunks(storage: CheckpointStorage, size_bytes: int) -> None:
+    data = random.Random(size_bytes).randbytes(size_bytes)
+
+    def upload() -> Upload:
+        return Upload(size_bytes, (data[start : start + 70_000] for start in range(0, size_bytes, 70_000)))
+
+    storage.write("job/shared/1-orders-0-a1-big", upload())
+    assert storage.read("job/shared/1-orders-0-a1-big") == data
+    with pytest.raises(ObjectExistsError, match="job/shared/1-orders-0-a1-big"):
+        storage.write("job/shared/1-orders-0-a1-big", upload())
+
+
+def test_big_bytes_are_written_once_too(storage: CheckpointStorage) -> None:
+    data = b"0123456789abcdef" * ((MULTIPART_FROM_BYTES >> 4) + 1)
+    storage.write("job/chk-1/big", data)
+    with pytest.raises(ObjectExistsError, match="job/chk-1/big"):
+        storage.write("job/chk-1/big", data)
+    assert storage.read("job/chk-1/big") == data
+
+
+def test_what_fails_on_the_way_leaves_no_object(storage: CheckpointStorage) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield bytes(1000)
+        raise OSError("the local disk is gone")
+
+    with pytest.raises((OSError, StorageError), match="the local disk is gone"):
+        storage.write("job/chk-1/big", Upload(MULTIPART_FROM_BYTES, chunks()))
+    assert list(storage.list("job/")) == []
+    storage.write("job/chk-1/big", b"second try")
+    assert storage.read("job/chk-1/big") == b"second try"
+
+
+def test_ranges_are_read_alone(storage: CheckpointStorage) -> None:
+    storage.write("job/chk-1/merged", bytes(range(200)))
+    assert storage.read_range("job/chk-1/merged", 0, 200) == bytes(range(200))
+    assert storage.read_range("job/chk-1/merged", 7, 3) == b"\x07\x08\x09"
+    assert storage.read_range("job/chk-1/merged", 199, 1) == b"\xc7"
+
+
+@pytest.mark.parametrize(("offset", "length"), [(199, 2), (200, 1), (5_000, 10)])
+def test_a_range_beyond_the_end_is_no_data(storage: CheckpointStorage, offset: int, length: int) -> None:
+    storage.write("job/chk-1/merged", bytes(200))
+    with pytest.raises(CorruptDataError, match=r"job/chk-1/merged .*has 200 bytes"):
+        storage.read_range("job/chk-1/merged", offset, length)
+
+
 def test_a_missing_object_is_named(storage: CheckpointStorage) -> None:
     for path in ("job/chk-1/_metadata", "job"):
         with pytest.raises(ObjectMissingError, match=path):
             storage.read(path)
+        with pytest.raises(ObjectMissingError, match=path):
+            storage.read_range(path, 0, 1)
 
 
 def test_list_finds_what_lies_below_a_prefix(storage: CheckpointStorage) -> None:
@@ -126,6 +181,8 @@ def test_no_path_leads_out(storage: CheckpointStorage, path: str) -> None:
     calls: list[Callable[[], object]] = [
         lambda: storage.write(path, b"x"),
         lambda: storage.read(path),
+        lambda: storage.read_range(path, 0, 1),
+        lambda: storage.unfinished_uploads(path + "/"),
         lambda: list(storage.list(path + "/")),
         lambda: storage.delete([path]),
     ]

@@ -129,9 +129,10 @@ class StorageSettings(Settings):
 
     checkpoint_dir: str = setting(
         "moorage-data/checkpoints",
-        "Root of the checkpoint storage: a folder that all services share, file:///folder or s3://bucket/prefix.",
-        pattern=r"(file:///|s3://[^/\s])\S*|(?!\w+://).+",
-        form="a path, or a URL such as file:///folder or s3://bucket/prefix",
+        "Root of the checkpoint storage: a folder that all services share, file:///folder, s3://bucket/prefix,"
+        " gs://bucket/prefix or az://container/prefix.",
+        pattern=r"(file:///|(s3|gs|az)://[^/\s])\S*|(?!\w+://).+",
+        form="a path, or a URL such as file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
     )
 
     @property

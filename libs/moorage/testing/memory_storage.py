@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from moorage.errors import ObjectExistsError, ObjectMissingError, StorageError
+from moorage.errors import CorruptDataError, ObjectExistsError, ObjectMissingError, StorageError
 from moorage.naming import check_storage_path
-from moorage.ports import Clock, ObjectInfo
+from moorage.ports import Clock, ObjectInfo, UnfinishedUpload, Upload
 from moorage.testing.faults import Faults
 
 
@@ -22,12 +22,14 @@ class MemoryStorage:
         self.faults = Faults()
         self._clock = clock
         self._objects: dict[str, tuple[bytes, int]] = {}
+        self._unfinished: list[UnfinishedUpload] = []
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes | Upload) -> None:
         check_storage_path(path)
         self._check_available()
         with self.faults.around("write"):
-            stored = (bytes(data), self._clock.wall_ms())
+            content = b"".join(data.chunks) if isinstance(data, Upload) else bytes(data)
+            stored = (content, self._clock.wall_ms())
             # setdefault is one atomic step; a test of its identity tells who came first, even between threads.
             if self._objects.setdefault(path, stored) is not stored:
                 raise ObjectExistsError(f"{path} exists already in the checkpoint storage")
@@ -40,6 +42,12 @@ class MemoryStorage:
                 return self._objects[path][0]
             except KeyError:
                 raise ObjectMissingError(f"{path} is not in the checkpoint storage") from None
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        data = self.read(path)
+        if offset + length > len(data):
+            raise CorruptDataError(f"{path} in the checkpoint storage has {len(data)} bytes, {length} from {offset} on were asked for")
+        return data[offset : offset + length]
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         check_storage_path(prefix.removesuffix("/"))
@@ -56,7 +64,22 @@ class MemoryStorage:
             for path in paths:
                 self._objects.pop(path, None)
 
+    def unfinished_uploads(self, prefix: str) -> Sequence[UnfinishedUpload]:
+        check_storage_path(prefix.removesuffix("/"))
+        self._check_available()
+        return [upload for upload in self._unfinished if upload.path.startswith(prefix)]
+
+    def abort_uploads(self, uploads: Sequence[UnfinishedUpload]) -> None:
+        self._check_available()
+        self._unfinished = [upload for upload in self._unfinished if upload not in uploads]
+
     # --- for tests ---------------------------------------------------------------------------------------------------
+
+    def begin_upload(self, path: str) -> UnfinishedUpload:
+        """As a writer that dies in the middle of it."""
+        upload = UnfinishedUpload(path, f"upload-{len(self._unfinished)}", self._clock.wall_ms())
+        self._unfinished.append(upload)
+        return upload
 
     def paths(self) -> Sequence[str]:
         """Everything that is stored, sorted."""

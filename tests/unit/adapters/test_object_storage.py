@@ -1,16 +1,26 @@
-"""A directory as checkpoint storage, beyond the port's contract."""
+"""Folders and buckets as checkpoint storage, beyond the port's contract."""
 
 from __future__ import annotations
 
 import errno
 import os
+import socket
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.s3_server import S3Server
 
-from moorage.adapters.object_storage import DirectoryStorage, ObjectStorage, open_storage
-from moorage.errors import SettingError, StorageError
+from moorage.adapters.object_storage import (
+    DirectoryStorage,
+    ObjectStorage,
+    StorageOptions,
+    check_storage,
+    open_storage,
+)
+from moorage.errors import ObjectMissingError, SettingError, StorageError
 
 
 def test_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,7 +30,11 @@ def test_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(storage, DirectoryStorage)
         storage.write(f"job/{time.time_ns()}", b"x")
     assert len(list((tmp_path / "a b" / "job").iterdir())) == 3
-    assert type(open_storage("s3://bucket/prefix", {"region": "eu-central-1", "skip_signature": True})) is ObjectStorage
+    anonymous = StorageOptions(client={"region": "eu-central-1", "skip_signature": True})
+    for url in ("s3://bucket/prefix", "gs://bucket/prefix"):
+        assert type(open_storage(url, anonymous if url.startswith("s3") else StorageOptions())) is ObjectStorage
+    azure = StorageOptions(client={"account_name": "account", "skip_signature": True})
+    assert type(open_storage("az://container/prefix", azure)) is ObjectStorage
 
 
 @pytest.mark.parametrize("url", ["ftp://host/path", "s3://", "nonsense://x", "file://relative/path", "file://"])
@@ -31,7 +45,118 @@ def test_a_url_that_is_not_understood_is_named(url: str) -> None:
 
 def test_an_unknown_option_is_named() -> None:
     with pytest.raises(SettingError, match="colour"):
-        open_storage("s3://bucket", {"colour": "red"})
+        open_storage("s3://bucket", StorageOptions(client={"colour": "red"}))
+
+
+def test_a_folder_that_should_be_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(ObjectMissingError, match=r"there is no folder .*savepoint-1"):
+        open_storage(str(tmp_path / "savepoint-1"), create=False)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "savepoint-1").mkdir()
+    assert list(open_storage(str(tmp_path / "savepoint-1"), create=False).list("job/")) == []
+    assert not list((tmp_path / "savepoint-1").iterdir()), "whoever only reads leaves nothing"
+
+
+# --- the look at the start -------------------------------------------------------------------------------------------
+
+
+def test_a_storage_that_works_is_left_as_it_was(s3: S3Server, tmp_path: Path) -> None:
+    for url, options in ((f"s3://{s3.new_bucket()}/a", s3.options), (tmp_path.as_uri(), StorageOptions())):
+        storage = open_storage(url, options)
+        check_storage(storage, url)
+        assert list(storage.list("_probe/")) == []
+
+
+def refusal(url: str, options: StorageOptions) -> str:
+    with pytest.raises(StorageError) as error:
+        check_storage(open_storage(url, options), url)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_bucket_that_is_not_there_is_named(s3: S3Server) -> None:
+    assert refusal("s3://no-such-bucket/a", s3.options) == (
+        "checkpoint storage s3://no-such-bucket/a can't be used: The specified bucket does not exist (NoSuchBucket)"
+    )
+
+
+def test_credentials_that_are_refused_are_told(s3: S3Server) -> None:
+    url = f"s3://{s3.new_bucket()}/a"
+    with s3.refusing_strangers():
+        message = refusal(url, s3.options)
+    assert message == (
+        f"checkpoint storage {url} can't be used: The AWS Access Key Id you provided does not exist in our records."
+        " (InvalidAccessKeyId)"
+    )
+
+
+def test_an_endpoint_that_does_not_answer_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    nobody = S3Server(f"http://127.0.0.1:{port}").options
+    message = refusal("s3://bucket/a", nobody)
+    assert message.startswith("checkpoint storage s3://bucket/a can't be used: ")
+    assert f"http://127.0.0.1:{port}/bucket/a/_probe/" in message
+
+
+def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert refusal(str(tmp_path), StorageOptions()) == (
+        f"checkpoint storage {tmp_path} can't be used: No space left on device"
+    )
+
+
+def test_a_bucket_that_vanishes_does_not_pass_for_a_missing_object(s3: S3Server) -> None:
+    storage = open_storage("s3://no-such-bucket/a", s3.options)
+    calls: list[Callable[[], object]] = [
+        lambda: storage.read("job/chk-1/_metadata"),
+        lambda: storage.read_range("job/chk-1/_metadata", 0, 1),
+        lambda: storage.delete(["job/chk-1/_metadata"]),
+    ]
+    for call in calls:
+        with pytest.raises(StorageError, match="bucket does not exist") as error:
+            call()
+        assert not isinstance(error.value, ObjectMissingError)
+
+
+# --- uploads that nobody finished ------------------------------------------------------------------------------------
+
+
+def test_unfinished_uploads_to_s3_are_found_and_aborted(s3: S3Server) -> None:
+    bucket = s3.new_bucket()
+    storage = open_storage(f"s3://{bucket}/check/points", s3.options)
+    for key in ("check/points/job/shared/1-a-0-a1-x", "check/points/job-2/shared/1-a-0-a1-x", "elsewhere"):
+        s3.client.create_multipart_upload(Bucket=bucket, Key=key)
+    (found,) = storage.unfinished_uploads("job/")
+    assert found.path == "job/shared/1-a-0-a1-x"
+    assert found.started_ms > 0
+    storage.abort_uploads([found])
+    storage.abort_uploads([found])
+    assert storage.unfinished_uploads("job/") == []
+    assert len(s3.client.list_multipart_uploads(Bucket=bucket)["Uploads"]) == 2
+
+
+def test_without_boto3_it_says_what_to_do(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    storage = open_storage(f"s3://{s3.new_bucket()}", s3.options)
+    with pytest.raises(StorageError, match=r"without boto3: install moorage\[s3\]"):
+        storage.unfinished_uploads("job/")
+
+
+def test_unfinished_files_are_found_and_removed(tmp_path: Path) -> None:
+    storage = DirectoryStorage(tmp_path)
+    storage.write("job/chk-1/_metadata", b"x")
+    (tmp_path / ".tmp" / "job.0123").write_bytes(b"half")
+    (tmp_path / ".tmp" / "job-2.0123").write_bytes(b"half")
+    (found,) = storage.unfinished_uploads("job/")
+    assert abs(found.started_ms - time.time() * 1_000) < 60_000
+    storage.abort_uploads([found])
+    storage.abort_uploads([found])
+    assert [file.name for file in (tmp_path / ".tmp").iterdir()] == ["job-2.0123"]
 
 
 def test_a_place_that_can_not_be_a_directory_is_named(tmp_path: Path) -> None:
@@ -87,7 +212,7 @@ def test_empty_folders_go_with_their_last_file(tmp_path: Path) -> None:
 
 
 def test_what_a_crash_left_behind_goes_after_an_hour(tmp_path: Path) -> None:
-    DirectoryStorage(tmp_path)
+    (tmp_path / ".tmp").mkdir()
     old, young = tmp_path / ".tmp" / "old", tmp_path / ".tmp" / "young"
     for file in (old, young):
         file.write_bytes(b"half")
