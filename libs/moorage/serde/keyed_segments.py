@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 import xxhash
@@ -31,6 +31,7 @@ BASE = 0
 DELTA = 1
 
 _HEAD = struct.Struct("<IQ")
+HEAD_BYTES = _HEAD.size
 
 
 class KeyedSegmentCodec(Generic[K, R]):
@@ -112,12 +113,25 @@ class KeyedSegmentCodec(Generic[K, R]):
         return self._row.decode(self._encoder.encode(known))
 
 
+class SegmentHead(NamedTuple):
+    """What stands before a payload."""
+
+    payload_bytes: int
+    checksum: int
+    """xxh3-64 of the payload."""
+
+
+def read_head(data: bytes, offset: int = 0) -> SegmentHead:
+    """The head at ``offset``, which need not be true; CorruptDataError when ``data`` ends before it does."""
+    if not 0 <= offset <= len(data) - HEAD_BYTES:
+        raise CorruptDataError(f"state segment at {offset} lies outside its file of {len(data)} bytes")
+    return SegmentHead(*_HEAD.unpack_from(data, offset))
+
+
 def read_segment(file: bytes, offset: int) -> bytes:
     """The payload of the segment at ``offset``, verified."""
-    if not 0 <= offset <= len(file) - _HEAD.size:
-        raise CorruptDataError(f"state segment at {offset} lies outside its file of {len(file)} bytes")
-    length, checksum = _HEAD.unpack_from(file, offset)
-    start = offset + _HEAD.size
+    length, checksum = read_head(file, offset)
+    start = offset + HEAD_BYTES
     payload = file[start : start + length]
     if len(payload) != length:
         raise CorruptDataError(f"state segment at {offset} is cut off: {len(payload)} of {length} bytes")
