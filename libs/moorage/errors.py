@@ -83,5 +83,9 @@ class StateError(MoorageError):
     """State can't be restored into the operator that asks for it; names operator, field and what to do."""
 
 
+class StateStoreError(MoorageError):
+    """The local store of keyed state failed: its disk is full, or can't be read or written."""
+
+
 class MetadataError(MoorageError):
     """State can't be written in the version of ``_metadata`` that was asked for; names the state and the version."""

@@ -9,8 +9,10 @@ manager lets them exceed its size by half before it has flushed enough (Flink: R
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from rocksdict import (
     BlockBasedIndexType,
@@ -22,6 +24,7 @@ from rocksdict import (
 )
 
 from moorage.backends.rocksdb_directory import WorkerDirectory
+from moorage.errors import StateStoreError
 
 MIN_MEMORY_BYTES = 16 << 20
 """Less would flush a memtable with every batch."""
@@ -31,11 +34,31 @@ _MEMTABLE_SHARE = 1 / 3
 _BLOCK_BYTES = 4 << 10
 _FILTER_BITS = 10
 _FILE_BYTES = 16 << 20
-"""Files are the unit in which checkpoints upload and share: small ones spread what a compaction rewrites."""
+"""Files are the unit in which checkpoints upload and share: small ones spread what a compaction
+rewrites. Each level has files of twice the size, so that a handle to a large state is not a list of thousands."""
 _LEVEL_BYTES = 4 * _FILE_BYTES
 _MANIFEST_BYTES = 1 << 20
 _LOG_BYTES = 1 << 20
 _BACKGROUND_JOBS = 2
+
+
+class Owner(NamedTuple):
+    """Whose state it is."""
+
+    job: str
+    vertex: str
+    subtask: int
+
+
+class Member(Protocol):
+    """A backend of the worker."""
+
+    @property
+    def owner(self) -> Owner: ...
+
+    def figures(self) -> Mapping[str, int]:
+        """For metrics, called from another thread: values by name, the same names always."""
+        ...
 
 
 class RocksDbEnvironment:
@@ -51,23 +74,30 @@ class RocksDbEnvironment:
         self._write_buffers = WriteBufferManager.new_write_buffer_manager_with_cache(
             self._memtable_bytes, False, self._cache
         )
-        self._users = 0
+        self._members: dict[Member, Path] = {}
 
     # --- for backends ------------------------------------------------------------------------------------------------
 
-    def join(self, name: str) -> Path:
-        """A backend begins: a new folder for everything that it keeps, which does not exist yet."""
-        self._users += 1
-        return self._directory.path / f"{next(self._names)}-{name}"
+    def join(self, member: Member) -> Path:
+        """A backend begins: a new folder for everything that it keeps."""
+        folder = self._directory.path / f"{next(self._names)}"
+        try:
+            folder.mkdir()
+        except OSError as error:
+            raise StateStoreError(f"can't keep local state in {folder}: {error.strerror}") from error
+        self._members[member] = folder
+        return folder
 
-    def leave(self) -> None:
-        """A backend that has joined is closed."""
-        self._users -= 1
+    def leave(self, member: Member) -> None:
+        """A backend is closed: its folder goes. Tolerates one that has left."""
+        folder = self._members.pop(member, None)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def rows_max_bytes(self) -> int:
         """What one backend's decoded rows may take: an equal share."""
-        return self._rows_bytes // max(1, self._users)
+        return self._rows_bytes // max(1, len(self._members))
 
     def options(self) -> Options:
         """How every instance is opened."""
@@ -89,6 +119,7 @@ class RocksDbEnvironment:
         options.set_compression_type(DBCompressionType.lz4())
         options.set_level_compaction_dynamic_level_bytes(True)
         options.set_target_file_size_base(_FILE_BYTES)
+        options.set_target_file_size_multiplier(2)
         options.set_max_bytes_for_level_base(_LEVEL_BYTES)
         options.set_max_background_jobs(_BACKGROUND_JOBS)
         options.set_max_manifest_file_size(_MANIFEST_BYTES)
@@ -104,6 +135,10 @@ class RocksDbEnvironment:
     def memory(self) -> Mapping[str, int]:
         """Bytes in use, by what uses them."""
         return {"block_cache": self._cache.get_usage(), "memtables": self._write_buffers.get_usage()}
+
+    def members(self) -> Sequence[Member]:
+        """The backends that have joined."""
+        return tuple(self._members)
 
     def close(self) -> None:
         """The worker ends: nothing is left in the local folder."""

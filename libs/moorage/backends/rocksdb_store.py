@@ -32,7 +32,7 @@ class RocksDbStore:
         with self._errors("open"):
             self._db: Rdict | None = Rdict(str(folder), options)
             write_options = WriteOptions()
-            write_options.disable_wal = True
+            write_options.disable_wal = True  # type: ignore[assignment, method-assign]  # a property, whatever its stub says
             self._db.set_write_options(write_options)
 
     @property
@@ -46,7 +46,7 @@ class RocksDbStore:
     def get(self, keys: list[bytes]) -> Sequence[bytes | None]:
         """The values, None where there is none."""
         with self._errors("read"):
-            values: Sequence[bytes | None] = self._open.get(keys)  # type: ignore[assignment]
+            values: Sequence[bytes | None] = self._open.get(keys)  # type: ignore[assignment, arg-type]
             return values
 
     def write(self, batch: WriteBatch) -> None:

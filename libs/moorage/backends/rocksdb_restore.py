@@ -1,0 +1,192 @@
+"""From handles to an open RocksDB instance with the key groups of one subtask.
+
+The instance of the former subtask that holds most of ours is opened as it is: its tables stay shared with the
+checkpoint that they came from. What is not ours is taken out of it by range, what other subtasks had of ours is copied
+into it (Flink: RocksDBIncrementalRestoreOperation). Segments, of which the memory backend's checkpoints and canonical
+savepoints are made, are written row by row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+import xxhash
+from rocksdict import WriteBatch
+
+from moorage.backends.rocksdb_codec import RocksDbCodec, group_start
+from moorage.backends.rocksdb_environment import RocksDbEnvironment
+from moorage.backends.rocksdb_snapshot import Contents, Table, decode_contents
+from moorage.backends.rocksdb_store import CURRENT, MANIFEST_PREFIX, TABLE_SUFFIX, RocksDbStore
+from moorage.errors import CorruptDataError, StateError, StateStoreError
+from moorage.serde.keyed_segments import KeyedSegmentCodec
+from moorage.state.handles import (
+    NO_OFFSET,
+    HandleAndLocalPath,
+    IncrementalKeyedHandle,
+    KeyedHandle,
+    KeyGroupsHandle,
+    StreamHandle,
+)
+from moorage.state.key_groups import KeyGroupRange
+
+K = TypeVar("K")
+R = TypeVar("R", bound=msgspec.Struct)
+
+_DOWNLOADS = 4
+"""Files of one subtask that are read at the same time."""
+_BATCH_ROWS = 5_000
+_FILE_NAME = re.compile(rf"[0-9]+{re.escape(TABLE_SUFFIX)}|{MANIFEST_PREFIX}[0-9]+|{CURRENT}")
+
+Read = Callable[[StreamHandle], bytes]
+
+
+class RestoredStore(Generic[K, R], NamedTuple):
+    """Loaded in a thread, adopted by the loop."""
+
+    store: RocksDbStore
+    codec: RocksDbCodec[K, R]
+    tables: Mapping[str, Table]
+    """Tables of the store that the checkpoint has, too."""
+
+
+class RocksDbRestore(Generic[K, R]):
+    """One restore, *blocking*. ``folder`` is the backend's and exists."""
+
+    def __init__(
+        self,
+        *,
+        operator: str,
+        key_groups: KeyGroupRange,
+        key_type: Any,
+        row_type: type[R],
+        environment: RocksDbEnvironment,
+        folder: Path,
+        read: Read,
+    ) -> None:
+        self._operator = operator
+        self._key_groups = key_groups
+        self._key_type = key_type
+        self._row_type = row_type
+        self._environment = environment
+        self._folder = folder
+        self._read = read
+
+    def run(self, handles: Sequence[KeyedHandle]) -> RestoredStore[K, R]:
+        """CorruptDataError, StateError, StateStoreError."""
+        instances: list[IncrementalKeyedHandle] = []
+        chain: list[KeyGroupsHandle] = []
+        for handle in handles:
+            match handle:
+                case IncrementalKeyedHandle():
+                    instances.append(handle)
+                case KeyGroupsHandle():
+                    chain.append(handle)
+                case _:
+                    raise StateError(
+                        f"operator {self._operator!r}: a {type(handle).__name__} is not state that Moorage has written"
+                    )
+        instances.sort(key=lambda handle: -len(handle.key_groups.intersection(self._key_groups)))
+        restored = self._open_base(instances[0]) if instances else self._open_new()
+        for handle in instances[1:]:
+            self._copy(handle, restored)
+        self._apply(chain, restored)
+        return restored
+
+    # --- instances ---------------------------------------------------------------------------------------------------
+
+    def _open_new(self) -> RestoredStore[K, R]:
+        store = RocksDbStore(self._folder / "db", self._environment.options())
+        return RestoredStore(store, RocksDbCodec(self._operator, self._key_type, self._row_type), {})
+
+    def _open_base(self, handle: IncrementalKeyedHandle) -> RestoredStore[K, R]:
+        contents = self._download(handle, self._folder / "db")
+        store = RocksDbStore(self._folder / "db", self._environment.options())
+        ours, theirs = self._key_groups, handle.key_groups
+        foreign = WriteBatch(raw_mode=True)
+        if theirs.start < ours.start:
+            foreign.delete_range(group_start(theirs.start), group_start(ours.start))
+        if theirs.end > ours.end:
+            foreign.delete_range(group_start(ours.end + 1), group_start(theirs.end + 1))
+        if len(foreign):
+            store.write(foreign)
+        tables = {h.local_path: Table(h.stream, contents.files[h.local_path]) for h in handle.shared}
+        codec: RocksDbCodec[K, R] = RocksDbCodec(self._operator, self._key_type, self._row_type, contents.schemas)
+        return RestoredStore(store, codec, tables)
+
+    def _copy(self, handle: IncrementalKeyedHandle, into: RestoredStore[K, R]) -> None:
+        """What the instance has of our key groups."""
+        contents = self._download(handle, self._folder / "other")
+        tags = [bytes([into.codec.number_of(schema)]) for schema in contents.schemas]
+        wanted = handle.key_groups.intersection(self._key_groups)
+        other = RocksDbStore(self._folder / "other", self._environment.options())
+        try:
+            batch = WriteBatch(raw_mode=True)
+            for key, value in other.scan(group_start(wanted.start), group_start(wanted.end + 1)):
+                batch[key] = tags[value[0]] + value[1:]
+                if len(batch) == _BATCH_ROWS:
+                    into.store.write(batch)
+                    batch = WriteBatch(raw_mode=True)
+            into.store.write(batch)
+        except IndexError as error:
+            raise CorruptDataError(f"operator {self._operator!r}: a stored row is of no known schema") from error
+        finally:
+            other.close()
+
+    def _download(self, handle: IncrementalKeyedHandle, folder: Path) -> Contents:
+        """The files of a snapshot, verified."""
+        what = f"operator {self._operator!r}, checkpoint {handle.checkpoint}"
+        contents = decode_contents(self._read(handle.metadata), what)
+        files = (*handle.shared, *handle.private)
+        if sorted(file.local_path for file in files) != sorted(contents.files):
+            raise CorruptDataError(f"{what}: files and table of contents differ")
+        for file in files:
+            if not _FILE_NAME.fullmatch(file.local_path):
+                raise CorruptDataError(f"{what}: {file.local_path!r} is not a file of RocksDB")
+
+        def fetch(file: HandleAndLocalPath) -> None:
+            data = self._read(file.stream)
+            expected = contents.files[file.local_path]
+            if len(data) != expected.size_bytes or xxhash.xxh3_64_intdigest(data) != expected.checksum:
+                raise CorruptDataError(f"{what}: {file.local_path} is not what was written: wrong size or checksum")
+            (folder / file.local_path).write_bytes(data)
+
+        try:
+            folder.mkdir()
+            with ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="restore") as pool:
+                for _ in pool.map(fetch, files):
+                    pass
+        except OSError as error:
+            raise StateStoreError(f"can't write local state in {folder}: {error.strerror}") from error
+        return contents
+
+    # --- segments ----------------------------------------------------------------------------------------------------
+
+    def _apply(self, chain: Sequence[KeyGroupsHandle], into: RestoredStore[K, R]) -> None:
+        """Key group by key group, so that the rows of one are in memory at a time."""
+        segments: KeyedSegmentCodec[K, R] = KeyedSegmentCodec(self._operator, self._key_type, self._row_type)
+        for group in self._key_groups.groups():
+            rows: dict[K, R] = {}
+            for handle in chain:
+                if group not in handle.key_groups:
+                    continue
+                offset = handle.offsets[group - handle.key_groups.start]
+                if offset != NO_OFFSET:
+                    segments.apply(self._read(handle.stream), offset, rows)
+            self._write(group, rows, into)
+
+    def _write(self, group: int, rows: Mapping[K, R], into: RestoredStore[K, R]) -> None:
+        encode = into.codec.encode_row
+        for keys in _batches(list(rows), _BATCH_ROWS):
+            batch = WriteBatch(raw_mode=True)
+            for key, stored in zip(keys, into.codec.encode_keys(group, keys), strict=True):
+                batch[stored] = encode(rows[key])
+            into.store.write(batch)
+
+
+def _batches(keys: Sequence[K], size: int) -> Iterable[Sequence[K]]:
+    return (keys[start : start + size] for start in range(0, len(keys), size))

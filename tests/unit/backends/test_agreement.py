@@ -1,0 +1,267 @@
+"""What every state backend must do, against a plain dict: whatever is snapshotted, aborted, completed, restored and
+rescaled, and in whatever form, rows are equal; and either backend reads the canonical form of the other."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from moorage.backends.keyed import SnapshotForm
+from moorage.backends.rocksdb_environment import RocksDbEnvironment
+from moorage.ids import CheckpointId
+from moorage.state.handles import KeyedHandle, paths_of
+from moorage.state.key_groups import key_group_range
+from tests.unit.backends.backends import (
+    GROUPS,
+    MEMORY_BYTES,
+    Backend,
+    NewBackend,
+    Row,
+    Storage,
+    change,
+    counts,
+    group_of,
+    memory,
+    rocksdb,
+)
+
+KEYS = [f"k{i}" for i in range(40)]
+Model = dict[str, tuple[int, list[str]]]
+
+
+class AgreementMachine(RuleBasedStateMachine):
+    """One job over many checkpoints, several undecided at a time, restored at any parallelism."""
+
+    new: NewBackend
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storage = Storage()
+        self.model: Model = {}
+        self.next_id = 1
+        self.base = 0
+        self.undecided: dict[int, tuple[list[tuple[KeyedHandle, ...]], Model, bool]] = {}
+        self.completed: dict[int, tuple[list[tuple[KeyedHandle, ...]], Model]] = {}
+        self.savepoint: tuple[list[tuple[KeyedHandle, ...]], Model] | None = None
+        self.subtasks: list[Backend] = []
+
+    @initialize(parallelism=st.integers(1, 3))
+    def begin(self, parallelism: int) -> None:
+        self._start(parallelism)
+
+    def _start(self, parallelism: int) -> None:
+        for backend in self.subtasks:
+            backend.close()
+        self.subtasks = [self.new(key_group_range(GROUPS, parallelism, index)) for index in range(parallelism)]
+
+    def _owner(self, key: str) -> Backend:
+        return self.subtasks[group_of(key) * len(self.subtasks) // GROUPS]
+
+    @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=8), tag=st.none() | st.text(max_size=3))
+    def update(self, keys: list[str], tag: str | None) -> None:
+        for group in {group_of(key) for key in keys}:
+            batch = [key for key in keys if group_of(key) == group]
+            backend = self._owner(batch[0])
+            rows = backend.rows_for(group, batch)
+            for key in batch:
+                row = rows.get(key)
+                if row is None:
+                    row = rows[key] = backend.new_row(group, key)
+                row.count += 1
+                if tag is not None:
+                    row.tags = [*row.tags, tag]
+                self.model[key] = (row.count, list(row.tags))
+
+    @rule(key=st.sampled_from(KEYS))
+    def remove(self, key: str) -> None:
+        self._owner(key).rows_for(group_of(key), [key]).pop(key, None)
+        self.model.pop(key, None)
+
+    @rule(form=st.sampled_from([SnapshotForm.INCREMENTAL, SnapshotForm.INCREMENTAL, *SnapshotForm]))
+    def snapshot(self, form: SnapshotForm) -> None:
+        checkpoint = self.next_id
+        self.next_id += 1
+        snapshots = [b.snapshot(CheckpointId(checkpoint), CheckpointId(self.base), form) for b in self.subtasks]
+        model = copy.deepcopy(self.model)
+        if self.model:
+            self.update([min(self.model)], "after the barrier")
+        handles = [self.storage.store(snapshot) for snapshot in snapshots]
+        self.undecided[checkpoint] = (handles, model, form is SnapshotForm.CANONICAL)
+
+    @rule(data=st.data())
+    def complete(self, data: st.DataObject) -> None:
+        if self.undecided:
+            checkpoint = data.draw(st.sampled_from(sorted(self.undecided)))
+            handles, model, canonical = self.undecided.pop(checkpoint)
+            if canonical:  # a savepoint: nothing builds on it
+                self.savepoint = (handles, model)
+                return
+            self.completed[checkpoint] = (handles, model)
+            self.base = max(self.base, checkpoint)
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete what neither the newest checkpoint nor what is undecided refers to, as the cleaner may."""
+        kept = [handles for handles, _, _ in self.undecided.values()]
+        kept += [self.completed[self.base][0], self.savepoint[0] if self.savepoint else []]
+        used = {path for parts in kept for handles in parts for handle in handles for path in paths_of(handle)}
+        self.storage.files = {path: data for path, data in self.storage.files.items() if path in used}
+
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        if self.undecided:
+            checkpoint = data.draw(st.sampled_from(sorted(self.undecided)))
+            del self.undecided[checkpoint]
+            if data.draw(st.booleans()):  # or the word is lost
+                for backend in self.subtasks:
+                    backend.aborted(CheckpointId(checkpoint))
+
+    @rule(parallelism=st.integers(1, 4))
+    def fail_over(self, parallelism: int) -> None:
+        if not self.base:
+            return
+        handles, model = self.completed[self.base]
+        self._start(parallelism)
+        for backend in self.subtasks:
+            backend.adopt(backend.load([h for part in handles for h in part], self.storage.read), CheckpointId(self.base))
+        self.model = copy.deepcopy(model)
+        self.undecided.clear()
+
+    @rule()
+    def rows_are_equal(self) -> None:
+        found: Model = {}
+        for key in KEYS:
+            row = self._owner(key).rows_for(group_of(key), [key]).get(key)
+            if row is not None:
+                found[key] = (row.count, list(row.tags))
+        assert found == self.model
+
+    @rule()
+    def either_backend_reads_the_savepoint(self) -> None:
+        if self.savepoint is None:
+            return
+        handles, model = self.savepoint
+        for new in (memory, self.new):
+            backend: Backend = new()
+            backend.adopt(backend.load([h for part in handles for h in part], self.storage.read), CheckpointId(1))
+            assert counts(backend, KEYS) == {key: count for key, (count, _) in model.items()}
+            backend.close()
+
+    def teardown(self) -> None:
+        for backend in self.subtasks:
+            backend.close()
+
+
+class MemoryMachine(AgreementMachine):
+    new = staticmethod(memory)
+
+
+class RocksDbMachine(AgreementMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.environment = RocksDbEnvironment(Path(self.folder.name), MEMORY_BYTES)
+        self.new = rocksdb(self.environment)
+
+    @invariant()
+    def no_files_of_decided_checkpoints_are_kept(self) -> None:
+        members = len(self.environment.members())
+        links = [path for path in Path(self.folder.name).glob("*/*/chk-*") if path.exists()]
+        assert len(links) <= members * len(self.undecided)
+
+    def teardown(self) -> None:
+        super().teardown()
+        assert self.environment.members() == ()
+        self.environment.close()
+        assert list(Path(self.folder.name).iterdir()) == []
+        self.folder.cleanup()
+
+
+TestMemory = MemoryMachine.TestCase
+TestMemory.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestRocksDb = RocksDbMachine.TestCase
+TestRocksDb.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+
+
+@pytest.fixture(params=["memory", "rocksdb"])
+def new_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewBackend]:
+    if request.param == "memory":
+        yield memory
+        return
+    environment = RocksDbEnvironment(tmp_path, MEMORY_BYTES)
+    yield rocksdb(environment)
+    environment.close()
+
+
+def test_an_increment_is_small(new_backend: NewBackend) -> None:
+    backend, storage = new_backend(), Storage()
+    keys = [f"key-{i}" for i in range(20_000)]
+    change(backend, keys)
+    storage.store(backend.snapshot(CheckpointId(1), CheckpointId(0)))
+    first = storage.last_written_bytes
+    change(backend, keys[:10])
+    handles = storage.store(backend.snapshot(CheckpointId(2), CheckpointId(1)))
+    assert storage.last_written_bytes < first / 10
+    other = new_backend()
+    other.adopt(other.load(handles, storage.read), CheckpointId(2))
+    assert counts(other, keys) == dict.fromkeys(keys, 1) | dict.fromkeys(keys[:10], 2)
+
+
+def test_an_increment_never_builds_on_an_undecided_checkpoint(new_backend: NewBackend) -> None:
+    backend, storage = new_backend(), Storage()
+    change(backend, ["a", "b"])
+    storage.store(backend.snapshot(CheckpointId(1), CheckpointId(0)))
+    storage.files.clear()
+    change(backend, ["b"])
+    handles = storage.store(backend.snapshot(CheckpointId(2), CheckpointId(0)))
+    other = new_backend()
+    other.adopt(other.load(handles, storage.read), CheckpointId(2))
+    assert counts(other, ["a", "b"]) == {"a": 1, "b": 2}
+
+
+def test_a_full_snapshot_refers_to_nothing_older(new_backend: NewBackend) -> None:
+    backend, storage = new_backend(), Storage()
+    change(backend, ["a", "b"])
+    storage.store(backend.snapshot(CheckpointId(1), CheckpointId(0)))
+    storage.files.clear()
+    handles = storage.store(backend.snapshot(CheckpointId(2), CheckpointId(1), SnapshotForm.FULL))
+    other = new_backend()
+    other.adopt(other.load(handles, storage.read), CheckpointId(2))
+    assert counts(other, ["a", "b"]) == {"a": 1, "b": 1}
+
+
+def test_a_base_that_the_subtask_does_not_know_is_not_built_on(new_backend: NewBackend) -> None:
+    backend, storage = new_backend(), Storage()
+    change(backend, ["a"])
+    storage.store(backend.snapshot(CheckpointId(1), CheckpointId(0)))
+    storage.files.clear()
+    handles = storage.store(backend.snapshot(CheckpointId(8), CheckpointId(7)))
+    other = new_backend()
+    other.adopt(other.load(handles, storage.read), CheckpointId(8))
+    assert counts(other, ["a"]) == {"a": 1}
+
+
+def test_fields_may_be_added_and_removed_again_and_again(new_backend: NewBackend) -> None:
+    class Wider(Row):
+        added: str = "new"
+
+    storage = Storage()
+    backend = new_backend()
+    change(backend, ["a", "b"])
+    handles = storage.store(backend.snapshot(CheckpointId(1), CheckpointId(0)))
+    wider = new_backend(row_type=Wider)
+    wider.adopt(wider.load(handles, storage.read), CheckpointId(1))
+    row = wider.rows_for(group_of("a"), ["a"])["a"]
+    assert (row.count, row.added) == (1, "new")
+    row.added = "changed"
+    handles = storage.store(wider.snapshot(CheckpointId(2), CheckpointId(1)))
+    backend = new_backend()
+    backend.adopt(backend.load(handles, storage.read), CheckpointId(2))
+    assert counts(backend, ["a", "b"]) == {"a": 1, "b": 1}
