@@ -25,11 +25,11 @@ from moorage.api.operators import (
 from moorage.backends.keyed import KeyedBackend
 from moorage.exchange.result_partition import ResultPartition
 from moorage.graph.job_graph import JobVertex, OperatorKind
-from moorage.ids import OperatorUid
+from moorage.ids import ExchangeId, OperatorUid
 from moorage.ports import TransactionalWriter
 from moorage.task.batch import Batch
 from moorage.task.process_stage import ProcessStage
-from moorage.task.stage import Stage, blame, call_each
+from moorage.task.stage import InputHead, Stage, blame, call_each
 
 
 class _Fork:
@@ -154,7 +154,8 @@ class _SinkWriterStage:
 
 
 class Chain:
-    """The stages of one subtask. ``head`` takes batches; a keyed vertex has ``process`` at its head instead."""
+    """The stages of one subtask. A source pushes batches into ``head``; a subtask with inputs has one of ``heads`` for
+    each."""
 
     def __init__(
         self,
@@ -166,7 +167,9 @@ class Chain:
     ) -> None:
         """``outputs``: by the uid of the operator whose results they take."""
         self.writers: list[TransactionalWriter] = []
-        self.process: ProcessStage | None = None
+        self.heads: dict[ExchangeId, InputHead] = {}
+        self.backends: dict[OperatorUid, KeyedBackend[Any, KeyedState]] = {}
+        """Keyed state of the operators that have some."""
         self._vertex = vertex
         self._operators = operators
         self._outputs = outputs
@@ -180,7 +183,9 @@ class Chain:
             if not isinstance(operator, ProcessOperator):
                 raise TypeError(f"vertex {vertex.vertex} can't begin with {head.kind}")
             self.head = self._behind(head.uid)
-            self.process = ProcessStage(operator, new_backend(operator), self.head)
+            (exchange,) = vertex.inputs
+            backend = self.backends[head.uid] = new_backend(operator)
+            self.heads[exchange] = ProcessStage(operator, backend, self.head)
 
     def poll(self) -> None:
         """Serve the reports of at-least-once sinks; raises the error of a record that was not stored."""

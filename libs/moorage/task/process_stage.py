@@ -24,7 +24,7 @@ class ProcessStage:
         self._behind = behind
         self.backend = backend
 
-    def push_keyed(self, group: int, columns: Columns[Any, Any]) -> None:
+    def push_columns(self, group: int, columns: Columns[Any, Any]) -> None:
         """Process a frame's records, all of one key group."""
         rows = self.backend.rows_for(group, columns.keys)
         context = self._context

@@ -7,11 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from moorage.errors import RecordError
+from moorage.serde.frames import Columns
 from moorage.task.batch import Batch
 
 
 class Stage(Protocol):
     def push(self, batch: Batch) -> None: ...
+
+
+class InputHead(Protocol):
+    """Takes the records of one input exchange, frame by frame."""
+
+    def push_columns(self, partition: int, columns: Columns[Any, Any], /) -> None: ...
 
 
 def blame(uid: str, values: Sequence[Any], rest: Iterator[Any], error: Exception) -> RecordError:

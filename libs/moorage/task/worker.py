@@ -53,8 +53,8 @@ from moorage.task.chain import Chain
 from moorage.task.committer import CommitterSubtask
 from moorage.task.context import TaskContext, TaskSettings
 from moorage.task.fates import Fates
-from moorage.task.keyed import KeyedSubtask
 from moorage.task.outputs import Outputs
+from moorage.task.reading import ReadingSubtask
 from moorage.task.snapshots import decline
 from moorage.task.source import SourceReader, SourceSubtask
 from moorage.task.subtask import TERMINAL, Subtask, describe
@@ -436,7 +436,7 @@ class WorkerProcess:
             return CommitterSubtask(context)
         if vertex.is_source:
             return SourceSubtask(context, self._source_reader, new_chain)
-        return KeyedSubtask(context, new_chain)
+        return ReadingSubtask(context, new_chain)
 
     def _source_reader(self, context: TaskContext) -> SourceReader:
         uid = context.vertex.operators[0].uid

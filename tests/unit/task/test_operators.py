@@ -134,7 +134,7 @@ def test_clear_forgets_the_row_also_over_a_restart() -> None:
 
 def backends(harness: Harness) -> list[Any]:
     subtasks = [s for worker, _, _ in harness.workers for d in worker._deployments.values() for s in d.subtasks]
-    return [s._process.backend for s in subtasks if s.context.vertex.vertex == "counts"]  # type: ignore[attr-defined]
+    return [s._chain.backends["counts"] for s in subtasks if s.context.vertex.vertex == "counts"]  # type: ignore[attr-defined]
 
 
 class Returning(mo.KeyedState):

@@ -432,7 +432,7 @@ def test_of_an_aborted_checkpoint_nothing_is_said_any_more() -> None:
     harness.run(20)
     assert not [ack for ack in harness.acks(checkpoint) if ack.vertex == "totals"]
     (totals,) = subtasks(harness, "totals")
-    assert totals._process.backend._undecided == []  # type: ignore[attr-defined]
+    assert totals._chain.backends["totals"]._undecided == []  # type: ignore[attr-defined]
 
 
 def test_metrics_of_a_checkpoint_tell_what_it_cost() -> None:
