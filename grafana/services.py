@@ -332,6 +332,12 @@ SERVICES = Dashboard(
                     Query(f"sum(rate(moorage_cleaner_topics_deleted_total{RATE}))", "topics"),
                 ),
                 graph(
+                    "Log trimmed, in bytes",
+                    "The same in bytes before compression, estimated from some of the frames.",
+                    "Bps",
+                    Query(f"sum(rate(moorage_cleaner_log_bytes_trimmed_total{RATE}))", "bytes"),
+                ),
+                graph(
                     "Cleaning a job",
                     "How long one job takes once.",
                     "s",

@@ -333,9 +333,10 @@ COMPLETED_IDS_KEPT = 1_000
 class Registry(Protocol):
     """The commit point of checkpoints, and what a new coordinator starts from. All calls are *blocking*.
 
-    Every call that changes something names the caller's epoch and is one atomic step: FencedError, and nothing is
-    changed, when a newer epoch exists. RegistryUnavailableError leaves the outcome unknown; every call may be repeated
-    safely.
+    Every call of the coordinator that changes something names the caller's epoch and is one atomic step: FencedError,
+    and nothing is changed, when a newer epoch exists. Those of the cleaner, which leads nothing, are atomic steps that
+    name the submission of an ended job instead. RegistryUnavailableError leaves the outcome unknown; every call may be
+    repeated safely.
     """
 
     def acquire_lease(self, holder: str, ttl_ms: int, *, above: Epoch | None = None) -> Lease | None:
@@ -359,8 +360,8 @@ class Registry(Protocol):
         ...
 
     def save_job(self, epoch: Epoch, record: JobRecord) -> None:
-        """Store a job whose attempt is the registry's; StaleAttemptError when the stored attempt is another. A new job
-        is stored whatever its attempt."""
+        """Store a job whose attempt is the registry's; StaleAttemptError when the stored attempt is another, or when
+        an earlier submission of its name is being purged. A new job is stored whatever its attempt."""
         ...
 
     def start_attempt(self, epoch: Epoch, record: JobRecord, latest: CheckpointId) -> None:
@@ -411,8 +412,26 @@ class Registry(Protocol):
         with ``last_checkpoint_id`` the fate of every checkpoint follows."""
         ...
 
-    def purge_job(self, epoch: Epoch, job: JobId) -> None:
-        """Forget the job but for its checkpoint id counter and attempt: a later job of that name goes on from them."""
+    # --- of the cleaner ---
+
+    def claim(self, work: str, holder: str, ttl_ms: int) -> bool:
+        """Take or prolong the claim on a piece of work; False while another holds it. It only keeps two from doing the
+        same thing: nothing is fenced by it."""
+        ...
+
+    def remove_checkpoints(self, job: JobId, submitted_ms: int) -> bool:
+        """Take every checkpoint of an ended job out, savepoints left in. False, and nothing is changed: there is no
+        such submission of the job, or it has not ended."""
+        ...
+
+    def begin_purge(self, job: JobId, submitted_ms: int) -> bool:
+        """From now on ``save_job`` refuses every other submission of the name, until ``purge_job``. False, and nothing
+        is changed: there is no such submission of the job, it has not ended, or it has checkpoints or savepoints."""
+        ...
+
+    def purge_job(self, job: JobId, submitted_ms: int) -> None:
+        """Forget the job of a purge that has begun, but for its checkpoint id counter and attempt: a later job of that
+        name goes on from them. It does nothing to another submission."""
         ...
 
 

@@ -33,6 +33,11 @@ METRICS: Sequence[Metric] = (
     ),
     Metric("moorage_cleaner_bytes_deleted_total", "counter", "Bytes of these files.", ("kind",)),
     Metric("moorage_cleaner_log_offsets_trimmed_total", "counter", "Offsets cut from the beginning of exchange logs."),
+    Metric(
+        "moorage_cleaner_log_bytes_trimmed_total",
+        "counter",
+        "Bytes of these frames before compression, estimated from some of them: Kafka does not tell what it deletes.",
+    ),
     Metric("moorage_cleaner_topics_deleted_total", "counter", "Topics of purged jobs deleted."),
     Metric("moorage_cleaner_backlog_files", "gauge", "Files that were found to go and are still there."),
     Metric("moorage_cleaner_backlog_bytes", "gauge", "Bytes of these files."),
@@ -89,8 +94,9 @@ class CleanerMetrics(CleanerObserver):
         self._count("moorage_cleaner_files_deleted_total", verdict.reason, amount=files)
         self._count("moorage_cleaner_bytes_deleted_total", verdict.reason, amount=size_bytes)
 
-    def log_trimmed(self, offsets: int) -> None:
+    def log_trimmed(self, offsets: int, size_bytes: int) -> None:
         self._count("moorage_cleaner_log_offsets_trimmed_total", amount=offsets)
+        self._count("moorage_cleaner_log_bytes_trimmed_total", amount=size_bytes)
 
     def topics_deleted(self, topics: int) -> None:
         self._count("moorage_cleaner_topics_deleted_total", amount=topics)

@@ -21,6 +21,7 @@ from moorage.testing.memory_registry import MemoryRegistry
 JOB = JobId("orders")
 OTHER_JOB = JobId("other")
 NONE = CheckpointId(0)
+SUBMITTED_MS = 1_700_000_000_123
 Wait = Callable[[int], None]
 
 
@@ -54,7 +55,12 @@ def epoch(registry: Registry) -> Epoch:
     return lease.epoch
 
 
-def job(attempt: int, name: JobId = JOB, status: JobStatus = JobStatus.RUNNING) -> JobRecord:
+def job(
+    attempt: int,
+    name: JobId = JOB,
+    status: JobStatus = JobStatus.RUNNING,
+    submitted_ms: int = SUBMITTED_MS,
+) -> JobRecord:
     operator = OperatorNode(
         uid=OperatorUid("orders"),
         operator_id=OperatorId("0" * 32),
@@ -78,7 +84,7 @@ def job(attempt: int, name: JobId = JOB, status: JobStatus = JobStatus.RUNNING) 
         graph=graph,
         status=status,
         attempt=Attempt(attempt),
-        submitted_ms=1_700_000_000_123,
+        submitted_ms=submitted_ms,
         base_checkpoint_id=NONE,
         slots=(WorkerId("w-1/ab"), WorkerId("w-2/cd")),
         lineage=(LineageSegment(Attempt(attempt), None, {VertexId("orders"): 2}),),
@@ -103,6 +109,12 @@ def record(number: int, *, kind: str = "checkpoint", base: int = 0, attempt: int
 def add(registry: Registry, epoch: Epoch, *numbers: int, retain: int = 100) -> None:
     for number in numbers:
         registry.add_checkpoint(epoch, JOB, Attempt(1), record(number), retain)
+
+
+def purge(registry: Registry) -> None:
+    assert registry.remove_checkpoints(JOB, SUBMITTED_MS)
+    assert registry.begin_purge(JOB, SUBMITTED_MS)
+    registry.purge_job(JOB, SUBMITTED_MS)
 
 
 def retained(registry: Registry) -> list[int]:
@@ -176,9 +188,8 @@ class TestFencing:
             lambda r: r.next_checkpoint_id(Epoch(1), JOB),
             lambda r: r.add_checkpoint(Epoch(1), JOB, Attempt(1), record(2), 1),
             lambda r: r.remove_checkpoint(Epoch(1), JOB, CheckpointId(1)),
-            lambda r: r.purge_job(Epoch(1), JOB),
         ],
-        ids=["save_job", "start_attempt", "next_checkpoint_id", "add_checkpoint", "remove_checkpoint", "purge_job"],
+        ids=["save_job", "start_attempt", "next_checkpoint_id", "add_checkpoint", "remove_checkpoint"],
     )
     def test_an_old_epoch_changes_nothing(self, registry: Registry, change: Callable[[Registry], object]) -> None:
         registry.acquire_lease("a", 60_000)
@@ -252,8 +263,9 @@ class TestJobs:
         registry.start_attempt(epoch, job(4), NONE)
         assert registry.next_checkpoint_id(epoch, JOB) == 1
         registry.add_checkpoint(epoch, JOB, Attempt(4), record(1, attempt=4), 3)
-        registry.purge_job(epoch, JOB)
-        registry.purge_job(epoch, JOB)
+        registry.save_job(epoch, job(4, status=JobStatus.CANCELED))
+        purge(registry)
+        registry.purge_job(JOB, SUBMITTED_MS)
         assert list(registry.jobs()) == [job(0, OTHER_JOB)]
         assert retained(registry) == []
         assert list(registry.completed_ids(JOB)) == []
@@ -367,3 +379,80 @@ class TestCheckpoints:
         assert sorted(subsumed + retained(registry)) == added == list(registry.completed_ids(JOB))
         assert retained(registry) == added[-3:]
         assert added[-1] == 60
+
+
+class TestCleaner:
+    """What the cleaner may change: ended jobs only, and only the submission that it names."""
+
+    def test_a_claim_is_one_holder_s_until_it_expires(self, registry: Registry, wait: Wait) -> None:
+        assert registry.claim("orders", "a", 150)
+        assert registry.claim("orders", "a", 150)
+        assert not registry.claim("orders", "b", 150)
+        assert registry.claim("other", "b", 150)
+        wait(200)
+        assert registry.claim("orders", "b", 60_000)
+        assert not registry.claim("orders", "a", 60_000)
+
+    @pytest.mark.parametrize("status", [status for status in JobStatus if not status.has_ended])
+    def test_a_job_that_has_not_ended_keeps_everything(
+        self, registry: Registry, epoch: Epoch, status: JobStatus
+    ) -> None:
+        registry.save_job(epoch, job(1))
+        add(registry, epoch, 1)
+        registry.save_job(epoch, job(1, status=status))
+        assert not registry.remove_checkpoints(JOB, SUBMITTED_MS)
+        assert not registry.begin_purge(JOB, SUBMITTED_MS)
+        registry.purge_job(JOB, SUBMITTED_MS)
+        assert list(registry.jobs()) == [job(1, status=status)]
+        assert retained(registry) == [1]
+
+    @pytest.mark.parametrize("status", [status for status in JobStatus if status.has_ended])
+    def test_checkpoints_of_an_ended_job_go_and_savepoints_stay(
+        self, registry: Registry, epoch: Epoch, status: JobStatus
+    ) -> None:
+        registry.save_job(epoch, job(1))
+        registry.add_checkpoint(epoch, JOB, Attempt(1), record(1, kind="savepoint"), 3)
+        add(registry, epoch, 2, 3)
+        registry.save_job(epoch, job(1, status=status))
+        assert not registry.remove_checkpoints(JOB, SUBMITTED_MS + 1)
+        assert not registry.remove_checkpoints(OTHER_JOB, SUBMITTED_MS)
+        assert retained(registry) == [1, 2, 3]
+        for _ in range(2):
+            assert registry.remove_checkpoints(JOB, SUBMITTED_MS)
+        assert retained(registry) == [1]
+        assert list(registry.completed_ids(JOB)) == [1, 2, 3]
+
+    def test_a_purge_begins_when_nothing_is_left_to_restore(self, registry: Registry, epoch: Epoch) -> None:
+        registry.save_job(epoch, job(1))
+        registry.add_checkpoint(epoch, JOB, Attempt(1), record(1, kind="savepoint"), 3)
+        registry.save_job(epoch, job(1, status=JobStatus.CANCELED))
+        assert not registry.begin_purge(JOB, SUBMITTED_MS)
+        registry.remove_checkpoint(epoch, JOB, CheckpointId(1))
+        assert not registry.begin_purge(JOB, SUBMITTED_MS + 1)
+        registry.purge_job(JOB, SUBMITTED_MS)
+        assert [known.job for known in registry.jobs()] == [JOB]
+        for _ in range(2):
+            assert registry.begin_purge(JOB, SUBMITTED_MS)
+        registry.purge_job(JOB, SUBMITTED_MS)
+        assert list(registry.jobs()) == []
+
+    def test_a_name_that_is_being_purged_is_not_given_again(self, registry: Registry, epoch: Epoch) -> None:
+        registry.save_job(epoch, job(1, status=JobStatus.CANCELED))
+        assert registry.begin_purge(JOB, SUBMITTED_MS)
+        again = job(1, status=JobStatus.CREATED, submitted_ms=SUBMITTED_MS + 1)
+        with pytest.raises(StaleAttemptError, match="purged"):
+            registry.save_job(epoch, again)
+        registry.save_job(epoch, job(1, status=JobStatus.CANCELED))  # a call whose outcome was unknown
+        registry.save_job(epoch, job(1, OTHER_JOB))
+        registry.purge_job(JOB, SUBMITTED_MS)
+        registry.save_job(epoch, again)
+        assert again in registry.jobs()
+
+    def test_a_late_call_does_nothing_to_the_next_job_of_that_name(self, registry: Registry, epoch: Epoch) -> None:
+        registry.save_job(epoch, job(1, status=JobStatus.CANCELED))
+        again = job(1, status=JobStatus.CANCELED, submitted_ms=SUBMITTED_MS + 1)
+        registry.save_job(epoch, again)
+        assert not registry.begin_purge(JOB, SUBMITTED_MS)
+        assert registry.begin_purge(JOB, SUBMITTED_MS + 1)
+        registry.purge_job(JOB, SUBMITTED_MS)
+        assert list(registry.jobs()) == [again]

@@ -13,7 +13,7 @@ import pytest
 from moorage.backends.memory import MemoryKeyedBackend
 from moorage.barrier.gate import ChannelState, InputGate, Release
 from moorage.cleaner_process import calls
-from moorage.cleaner_process import process as cleaner
+from moorage.cleaner_process import job_cleaning as cleaner
 from moorage.connectors.kafka_source import KafkaSourceReader
 from moorage.exchange.result_partition import ResultPartition
 from moorage.ports import CheckpointStorage, Executor

@@ -39,7 +39,7 @@ from moorage.errors import (
     StaleAttemptError,
 )
 from moorage.ids import Attempt, CheckpointId, Epoch, JobId
-from moorage.messages.registry import CheckpointRecord, JobRecord, Lease
+from moorage.messages.registry import CheckpointRecord, JobRecord, JobStatus, Lease
 from moorage.naming import registry_key
 from moorage.ports import COMPLETED_IDS_KEPT
 
@@ -97,10 +97,12 @@ end
 """
 
 _SAVE_JOB = f"""{_FENCE}{_RAISE}
--- KEYS epoch, jobs, attempts; ARGV epoch, job, attempt, record
+-- KEYS epoch, jobs, attempts, purging; ARGV epoch, job, attempt, record, submitted
 local stored = redis.call('HGET', KEYS[2], ARGV[2])
 local attempt = stored and cjson.decode(stored).attempt
 if attempt and attempt ~= tonumber(ARGV[3]) then return {{'STALE', 'it is at attempt ' .. attempt}} end
+local purging = redis.call('HGET', KEYS[4], ARGV[2])
+if purging and purging ~= ARGV[5] then return {{'STALE', 'an earlier one of that name is being purged'}} end
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
 raise(KEYS[3], ARGV[2], ARGV[3])
 return {{'OK'}}
@@ -167,11 +169,52 @@ redis.call('HDEL', KEYS[2], ARGV[2])
 return {{'OK'}}
 """
 
-_PURGE_JOB = f"""{_FENCE}
--- KEYS epoch, jobs, checkpoints, completed; ARGV epoch, job
-redis.call('HDEL', KEYS[2], ARGV[2])
-redis.call('DEL', KEYS[3], KEYS[4])
-return {{'OK'}}
+# Those of the cleaner: no fence, for they touch nothing but one submission of a job that has ended.
+
+_CLAIM = """
+-- KEYS claim; ARGV holder, ttl
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+_HAS_ENDED = f"""
+local function has_ended(jobs, job, submitted)
+  local stored = redis.call('HGET', jobs, job)
+  if not stored then return false end
+  stored = cjson.decode(stored)
+  if stored.submitted_ms ~= tonumber(submitted) then return false end
+  for _, status in ipairs({{{", ".join(f"'{status.value}'" for status in JobStatus if status.has_ended)}}}) do
+    if stored.status == status then return true end
+  end
+  return false
+end
+"""
+
+_REMOVE_CHECKPOINTS = f"""{_HAS_ENDED}
+-- KEYS jobs, checkpoints; ARGV job, submitted
+if not has_ended(KEYS[1], ARGV[1], ARGV[2]) then return 0 end
+local records = redis.call('HGETALL', KEYS[2])
+for i = 1, #records, 2 do
+  if cjson.decode(records[i + 1]).kind == 'checkpoint' then redis.call('HDEL', KEYS[2], records[i]) end
+end
+return 1
+"""
+
+_BEGIN_PURGE = f"""{_HAS_ENDED}
+-- KEYS jobs, checkpoints, purging; ARGV job, submitted
+if not has_ended(KEYS[1], ARGV[1], ARGV[2]) or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
+return 1
+"""
+
+_PURGE_JOB = """
+-- KEYS jobs, checkpoints, completed, purging; ARGV job, submitted
+if redis.call('HGET', KEYS[4], ARGV[1]) ~= ARGV[2] then return end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('DEL', KEYS[2], KEYS[3])
+redis.call('HDEL', KEYS[4], ARGV[1])
 """
 
 # --- the adapter -----------------------------------------------------------------------------------------------------
@@ -225,6 +268,9 @@ class RedisRegistry:
             "next_checkpoint_id": _NEXT_CHECKPOINT_ID,
             "add_checkpoint": _ADD_CHECKPOINT,
             "remove_checkpoint": _REMOVE_CHECKPOINT,
+            "claim": _CLAIM,
+            "remove_checkpoints": _REMOVE_CHECKPOINTS,
+            "begin_purge": _BEGIN_PURGE,
             "purge_job": _PURGE_JOB,
         }
         self._scripts = {name: self._redis.register_script(text) for name, text in scripts.items()}
@@ -277,8 +323,8 @@ class RedisRegistry:
             return [msgspec.json.decode(record, type=JobRecord) for record in self._redis.hvals(self._key("jobs"))]
 
     def save_job(self, epoch: Epoch, record: JobRecord) -> None:
-        arguments = [record.job, record.attempt, msgspec.json.encode(record)]
-        self._change("save_job", epoch, ["jobs", "attempts"], arguments, f"job {record.job} can't be saved")
+        arguments = [record.job, record.attempt, msgspec.json.encode(record), record.submitted_ms]
+        self._change("save_job", epoch, ["jobs", "attempts", "purging"], arguments, f"job {record.job} can't be saved")
 
     def start_attempt(self, epoch: Epoch, record: JobRecord, latest: CheckpointId) -> None:
         self._change(
@@ -291,10 +337,6 @@ class RedisRegistry:
 
     def last_attempt(self, job: JobId) -> Attempt:
         return Attempt(self._number("attempts", job))
-
-    def purge_job(self, epoch: Epoch, job: JobId) -> None:
-        keys = ["jobs", f"checkpoints:{job}", f"completed:{job}"]
-        self._change("purge_job", epoch, keys, [job], f"job {job} can't be purged")
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -346,6 +388,21 @@ class RedisRegistry:
     def completed_ids(self, job: JobId) -> Sequence[CheckpointId]:
         with self._errors("completed_ids"):
             return [CheckpointId(int(number)) for number in self._redis.zrange(self._key(f"completed:{job}"), 0, -1)]
+
+    # --- of the cleaner ----------------------------------------------------------------------------------------------
+
+    def claim(self, work: str, holder: str, ttl_ms: int) -> bool:
+        return bool(self._run("claim", [f"claim:{work}"], [holder, ttl_ms]))
+
+    def remove_checkpoints(self, job: JobId, submitted_ms: int) -> bool:
+        return bool(self._run("remove_checkpoints", ["jobs", f"checkpoints:{job}"], [job, submitted_ms]))
+
+    def begin_purge(self, job: JobId, submitted_ms: int) -> bool:
+        return bool(self._run("begin_purge", ["jobs", f"checkpoints:{job}", "purging"], [job, submitted_ms]))
+
+    def purge_job(self, job: JobId, submitted_ms: int) -> None:
+        keys = ["jobs", f"checkpoints:{job}", f"completed:{job}", "purging"]
+        self._run("purge_job", keys, [job, submitted_ms])
 
     # -----------------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 ``classify``: every file of a job's prefix gets a verdict with its reason; a plan says what goes, in which order.
 ``trim``: how far each partition of a job's exchanges may be shortened. ``retention``: whether an ended job keeps its
-checkpoints. ``pace``: how fast. What reads the facts and carries the plans out is ``moorage.cleaner_process``.
+checkpoints. ``leftovers``: what a job leaves in Kafka besides. ``pace``: how fast. What reads the facts and carries the
+plans out is ``moorage.cleaner_process``.
 
 Theory of operation
 ===================
@@ -24,6 +25,8 @@ R3  A checkpoint is added only while its ``base`` is retained (or is 0), and onl
     come second.) A savepoint may come late if it writes outside of ``chk-<n>/`` and ``shared/``, where the cleaner
     touches nothing.
 R4  A checkpoint that has left the registry does not come back.
+R5  What the cleaner takes out of the registry (``remove_checkpoints``, ``purge_job``) is of an ended job and of the
+    submission that it names, or nothing. From ``begin_purge`` to ``purge_job`` nothing is submitted under that name.
 
 Of the coordinator:
 
@@ -32,9 +35,8 @@ C1  It says that a checkpoint is aborted (DiscardCheckpoint), or that a job has 
     repeats the call until it is refused or done.
 C2  It restores only from retained checkpoints, and a checkpoint of the new attempt completes only when every subtask
     has restored. A registry that is rebuilt gets a job's checkpoints before the job.
-C3  PurgeJob is sent for ended jobs only, and nothing is submitted or restored under that name until the registry has
-    forgotten the job.
-C4  It takes the checkpoints of an ended job out of the registry where the job's retention says so (``retention``).
+C3  It restores no checkpoint that the retention of an ended job discards (``retention``); that takes no message: both
+    sides compute it from the registry.
 
 Of the workers:
 
@@ -62,6 +64,9 @@ nobody reads f for a restore: that needs a retained checkpoint which refers to i
 Who is not decided is kept as being in progress. The grace age adds nothing to this argument. It is a second line: a
 file that neither the registry calls subsumed nor a message calls aborted stays until it is that old.
 
+Marks come from other jobs, too: from one that was submitted to start from a checkpoint of this job, until it has a
+checkpoint of its own, and beyond that if it has claimed the files.
+
 Fail closed: if one manifest can't be read, the marks are unknown and nothing of the job is deleted. The same if the
 registry remembers no completed checkpoint of a job whose prefix holds a ``_metadata``: it may have lost its data. A job
 that the registry does not know is not looked at; a path that ``naming`` can't take apart is never touched.
@@ -83,12 +88,33 @@ The exchange of an exactly-once sink is read from the sink's commit marker on. M
 was read some time ago is merely too careful. A partition whose marker is missing, or belongs to an earlier life of the
 job name (``checkpoint <= base_checkpoint_id``), is not cut.
 
-Purge
------
-The one time that the cleaner writes to the registry, with the epoch of the present leader: it takes the checkpoints out
-of it, then deletes files, topics and groups, and forgets the job last, when a whole pass found nothing more to delete.
-A crash in between leaves a job that can be purged again. Topics and registry keys return with the next job of that
-name, so this rests on C3, on a look at the registry right before each such call, and for a cleaner that is stopped
-between that look and the call, on the time that the record stays in the registry after the last deletion
-(``purge_hold_ms``). Savepoints survive: as long as the registry holds one, its files and the job's record stay.
+Void topics are those of which nothing is read again: the job has ended and no checkpoint of it is retained; or an
+earlier life of its name had an exchange that neither the present graph names nor a retained checkpoint has positions
+in, and every retained checkpoint is of the present life. They are cut to where they ended at a time t0 before the facts
+were read: a later life of the name had not begun by then, so what lies below is void for it (lineage), whatever it does
+with the topic. The topic itself stays: deleted late, it might be the next life's.
+
+The end of a job
+----------------
+What its sinks have left open is ended by fencing their transactional ids, those of former parallelisms too: an open
+transaction hides everything behind it from read-committed readers, and nobody comes back to end it. A cleaner that does
+so too late stops a sink of the name's next life, which costs that life a restart and nothing else (the sink's markers
+tell what was committed).
+
+Checkpoints that the retention discards leave the registry at once and their files go with the next sweep. A job of
+which nothing is kept, neither checkpoint nor savepoint, is purged when it has been shown for a while; any ended job,
+with its checkpoints, when somebody asks for it (PurgeJob). A purge begins with ``begin_purge``, then deletes files,
+topics and groups, and forgets the job last, when a whole pass found nothing more to delete. A crash in between leaves a
+job that the next cleaner goes on with. Only topics and groups can be deleted too late, after the next life of the name
+has made them anew (R5 covers the rest): by a cleaner that is stopped between its look at the registry, right before the
+call, and the call. Against that stands the time that the job stays in the registry after the last deletion
+(``purge_hold_ms``).
+
+Savepoints are deleted by nobody here: as long as the registry holds one, its files and the job's record stay, and the
+topics with them.
+
+Several cleaners
+----------------
+By all of the above they do no harm to one another. So that they do not do everything twice, a cleaner claims a job in
+the registry before each run and leaves it alone if another one has it; a claim that is not prolonged expires.
 """

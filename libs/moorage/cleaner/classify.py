@@ -57,6 +57,10 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     retained: tuple[CheckpointRecord, ...]
     completed: frozenset[CheckpointId]
     """Ids that the registry remembers as completed, subsumed ones included."""
+    restored: frozenset[str] = frozenset()
+    """``_metadata`` files of this job that any job was submitted to start from."""
+    claimants: tuple[CheckpointRecord, ...] = ()
+    """Retained checkpoints of other jobs, which have claimed one of this job."""
 
     @property
     def newest(self) -> CheckpointId:
@@ -70,7 +74,7 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
             checkpoint <= max(self.newest, self.record.base_checkpoint_id)
             or checkpoint in self.discarded
             or (path.attempt is not None and path.attempt < self.record.attempt)
-            or (self.record.status.is_terminal and checkpoint <= self.last_checkpoint)
+            or (self.record.status.has_ended and checkpoint <= self.last_checkpoint)
         )
 
 
@@ -123,7 +127,7 @@ def plan_sweep(
     grace_age_ms: int,
     purge: bool = False,
 ) -> SweepPlan:
-    """Classify every file of the job's prefix. ``referenced``: every path that a manifest of ``facts.retained`` names.
+    """Classify every file of the job's prefix. ``referenced``: every path that a manifest which ``facts`` name needs.
 
     ``now_ms`` is wall-clock time, as ``ObjectInfo.modified_ms`` is. ``purge``: the user wants the ended job gone, so
     there is no grace, and no doubt about a registry that remembers nothing.

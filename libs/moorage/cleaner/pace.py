@@ -21,10 +21,18 @@ class CleanerOptions(msgspec.Struct, frozen=True, kw_only=True):
     retry_initial_ms: int = 1_000
     """Pause of a job after an error; doubled with each further one."""
     retry_max_ms: int = 60_000
+    ended_job_ttl_ms: int = 3_600_000
+    """A job that has ended and of which nothing is kept is shown for so long, then it is purged (Flink:
+    jobstore.expiration-time)."""
     purge_hold_ms: int = 30_000
     """Between the last deletion of a purge and the moment when the registry forgets the job."""
     dry_run: bool = False
     """Only log what would go."""
+
+    @property
+    def claim_ttl_ms(self) -> int:
+        """So long after its last sign of life the jobs of a cleaner go to another one: who works keeps its own."""
+        return 2 * self.sweep_interval_ms
 
     def retry_pause_ms(self, failures: int) -> int:
         """How long a job is left alone after so many errors in a row."""

@@ -1,14 +1,16 @@
 """What becomes of a job's checkpoints when the job ends. Flink: CheckpointRetentionPolicy, CheckpointProperties.
 
-The coordinator decides, because only it can tell a job that has ended from one that is being submitted again: it takes
-the checkpoints out of the registry. What is out of the registry the cleaner deletes.
+Pure functions of what the registry holds, so coordinator and cleaner agree without a word: what retention discards the
+coordinator never restores, and the cleaner takes it out of the registry, deletes it, and some time later forgets a job
+of which nothing is left.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
-from moorage.messages.registry import CheckpointRecord, JobStatus
+from moorage.messages.registry import CheckpointRecord, JobRecord, JobStatus
 
 
 class CheckpointRetention(Enum):
@@ -31,5 +33,16 @@ _RETAINED = {
 
 def is_discarded(record: CheckpointRecord, status: JobStatus, retention: CheckpointRetention) -> bool:
     """Whether a completed checkpoint goes when its job reaches ``status``; never while the job runs."""
-    has_ended = status.is_terminal or status is JobStatus.SUSPENDED
-    return has_ended and record.kind == "checkpoint" and status not in _RETAINED[retention]
+    return status.has_ended and record.kind == "checkpoint" and status not in _RETAINED[retention]
+
+
+def discarded(job: JobRecord, checkpoints: Iterable[CheckpointRecord]) -> Sequence[CheckpointRecord]:
+    """Which of the completed checkpoints that the registry holds nobody may restore any more."""
+    retention = CheckpointRetention(job.graph.checkpoint.retention)
+    return [record for record in checkpoints if is_discarded(record, job.status, retention)]
+
+
+def is_over(job: JobRecord, checkpoints: Iterable[CheckpointRecord]) -> bool:
+    """The job has ended and nothing of it is kept, neither a checkpoint nor a savepoint: it may be forgotten."""
+    kept = list(checkpoints)
+    return job.status.has_ended and len(discarded(job, kept)) == len(kept)

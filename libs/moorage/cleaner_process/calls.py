@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import xxhash
 
 from moorage.cleaner.classify import JobFacts, SweepPlan, plan_sweep
+from moorage.cleaner.leftovers import source_groups
 from moorage.cleaner.trim import ExchangeStarts, Markers, exchange_starts
-from moorage.errors import CorruptDataError, LogError
-from moorage.graph.job_graph import JobGraph, OperatorKind
-from moorage.ids import CheckpointId, Epoch, JobId, OperatorUid, TopicPartition
-from moorage.messages.registry import CheckpointRecord, JobRecord
-from moorage.naming import CLEANUP_TOPIC, commits_topic, is_job_topic, job_prefix, source_group
+from moorage.errors import CorruptDataError, LogError, ObjectMissingError
+from moorage.graph.job_graph import JobGraph
+from moorage.ids import CheckpointId, JobId, OperatorUid, TopicPartition
+from moorage.messages.registry import CheckpointRecord, JobRecord, RestoreMode
+from moorage.naming import CLEANUP_TOPIC, commits_topic, is_job_topic, job_prefix, parse_storage_path
 from moorage.ports import CheckpointStorage, Log, OffsetSpec, Registry
 from moorage.serde.metadata import decode_metadata
 from moorage.serde.positions import decode_marker, decode_positions
@@ -22,27 +23,67 @@ from moorage.state.operator_state import CheckpointMetadata
 from moorage.state.positions import CommitMarker, InputPositions
 from moorage.topics import control_topics
 
+_FENCING_TIMEOUT_MS = 60_000
+"""Kafka wants a time limit of a transaction from whoever uses an id, even to end one."""
+
 
 def observe(registry: Registry, job: JobId, discarded: frozenset[CheckpointId]) -> JobFacts | None:
     """The facts of a job, in the order that the argument in ``moorage.cleaner`` needs; None: there is no such job."""
     last_checkpoint = registry.last_checkpoint_id(job)
-    record = _find(registry, job)
+    jobs = {record.job: record for record in registry.jobs()}
+    record = jobs.get(job)
     if record is None:
         return None
     retained = tuple(registry.checkpoints(job))
     completed = frozenset(registry.completed_ids(job))
+    restored: set[str] = set()
+    claimants: list[CheckpointRecord] = []
+    for other in jobs.values():
+        if (path := _restored_from(other, job)) is not None:
+            its_own = _own_checkpoints(other, retained if other is record else registry.checkpoints(other.job))
+            if not its_own:
+                restored.add(path)
+            elif _claims(other) and other is not record:
+                claimants += its_own
     return JobFacts(
-        last_checkpoint=last_checkpoint, record=record, discarded=discarded, retained=retained, completed=completed
+        last_checkpoint=last_checkpoint,
+        record=record,
+        discarded=discarded,
+        retained=retained,
+        completed=completed,
+        restored=frozenset(restored),
+        claimants=tuple(claimants),
     )
+
+
+def _own_checkpoints(record: JobRecord, retained: Iterable[CheckpointRecord]) -> Sequence[CheckpointRecord]:
+    """Of this life of the job: with one of these it does not start again from where it was submitted to start."""
+    base = record.base_checkpoint_id
+    return [known for known in retained if known.kind == "checkpoint" and known.checkpoint > base]
+
+
+def _restored_from(record: JobRecord, job: JobId) -> str | None:
+    """The ``_metadata`` of ``job`` that this job was submitted to start from. It may be named by a URL, as files are
+    that lie outside of this storage."""
+    if record.restore is None:
+        return None
+    path = "/".join(record.restore.path.split("/")[-3:])
+    parts = parse_storage_path(path)
+    return path if parts is not None and parts.is_metadata and parts.job == job else None
+
+
+def _claims(record: JobRecord) -> bool:
+    return record.restore is not None and record.restore.mode is RestoreMode.CLAIM
 
 
 # --- manifests -------------------------------------------------------------------------------------------------------
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a completed checkpoint needs besides its ``_metadata``."""
+    """What a completed checkpoint needs."""
 
     paths: frozenset[str]
+    """Its ``_metadata`` included."""
     starts: ExchangeStarts
 
 
@@ -51,8 +92,19 @@ def read_manifest(storage: CheckpointStorage, record: CheckpointRecord) -> Manif
     data = storage.read(record.metadata_path)
     if len(data) != record.metadata_bytes or xxhash.xxh3_64_intdigest(data) != record.metadata_checksum:
         raise CorruptDataError(f"{record.metadata_path} is not the file that checkpoint {record.checkpoint} registered")
-    metadata = decode_metadata(data)
-    return Manifest(frozenset(metadata.paths()), exchange_starts(_position_vectors(metadata)))
+    return _manifest(record.metadata_path, decode_metadata(data))
+
+
+def read_restored(storage: CheckpointStorage, path: str) -> Manifest:
+    """Of a checkpoint that a job was submitted to start from. If it is not there, it needs nothing."""
+    try:
+        return _manifest(path, decode_metadata(storage.read(path)))
+    except ObjectMissingError:
+        return Manifest(frozenset(), {})
+
+
+def _manifest(path: str, metadata: CheckpointMetadata) -> Manifest:
+    return Manifest(frozenset((path, *metadata.paths())), exchange_starts(_position_vectors(metadata)))
 
 
 def _position_vectors(metadata: CheckpointMetadata) -> Iterable[InputPositions]:
@@ -77,7 +129,7 @@ def list_and_plan(
     grace_age_ms: int,
     purge: bool = False,
 ) -> SweepPlan:
-    """Classify every file of the job's prefix; ``manifests`` are those of ``facts.retained``, all of them."""
+    """Classify every file of the job's prefix; ``manifests``: all that the facts name."""
     referenced = {path for manifest in manifests for path in manifest.paths}
     listing = storage.list(job_prefix(facts.record.job))
     return plan_sweep(facts, referenced, listing, now_ms=now_ms, grace_age_ms=grace_age_ms, purge=purge)
@@ -111,70 +163,69 @@ def read_markers(log: Log, job: JobId, graph: JobGraph) -> Markers:
     return markers
 
 
-def trim(registry: Registry, log: Log, record: JobRecord, needed: Mapping[TopicPartition, int]) -> int:
-    """Delete what lies before the needed offsets; how many offsets went. LogError when a log was not cut."""
+def job_topics(log: Log, job: JobId) -> Mapping[str, int]:
+    """The topics of a job, whichever of its graphs they come from, and how many partitions they have."""
+    return {topic: partitions for topic, partitions in log.topics().items() if is_job_topic(job, topic)}
+
+
+def ends(log: Log, topics: Mapping[str, int]) -> Mapping[TopicPartition, int]:
+    """Behind everything that these topics hold now."""
+    partitions = [TopicPartition(topic, number) for topic, count in topics.items() for number in range(count)]
+    return log.offsets(partitions, OffsetSpec.END)
+
+
+def cuts(log: Log, needed: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, tuple[int, int]]:
+    """Which partitions hold what is not needed: where each starts, and where it would start."""
     starts = log.offsets(needed, OffsetSpec.EARLIEST)
-    before = {partition: offset for partition, offset in needed.items() if offset > starts[partition]}
-    if not before or not _is_same_life(registry, record):
+    return {
+        partition: (starts[partition], offset) for partition, offset in needed.items() if offset > starts[partition]
+    }
+
+
+def trim(registry: Registry, log: Log, record: JobRecord, wanted: Mapping[TopicPartition, tuple[int, int]]) -> int:
+    """Make the ``cuts``; how many offsets went. LogError when a log was not cut."""
+    if not _is_same_life(registry, record):
         return 0
-    cut = log.delete_records(before)
-    for partition, offset in before.items():
+    cut = log.delete_records({partition: offset for partition, (_, offset) in wanted.items()})
+    for partition, (_, offset) in wanted.items():
         if cut.get(partition, -1) < offset:
             raise LogError(
                 f"Kafka did not delete what lies before offset {offset} of {partition.topic}/{partition.partition}"
             )
-    return sum(cut[partition] - starts[partition] for partition in before)
+    return sum(cut[partition] - start for partition, (start, _) in wanted.items())
 
 
-# --- purge -----------------------------------------------------------------------------------------------------------
+# --- the end of a job ------------------------------------------------------------------------------------------------
 
 
-def present_epoch(registry: Registry, requested: Epoch) -> Epoch:
-    """The epoch to write to the registry with: the present leader's, at least that of the request."""
-    lease = registry.lease()
-    return requested if lease is None else max(requested, lease.epoch)
-
-
-def remove_checkpoints(registry: Registry, epoch: Epoch, facts: JobFacts) -> None:
-    """Take the checkpoints of an ended job out of the registry, savepoints left in."""
-    for record in facts.retained:
-        if record.kind == "checkpoint":
-            registry.remove_checkpoint(epoch, facts.record.job, record.checkpoint)
+def fence(registry: Registry, log: Log, record: JobRecord, transactional_id: str) -> None:
+    """Abort what an ended job has left open under this id: it would hide every later record from read-committed
+    readers. Should the name have begun its next life right now, a sink is stopped and its job starts again."""
+    if _is_same_life(registry, record):
+        writer = log.transactional_writer(transactional_id, transaction_timeout_ms=_FENCING_TIMEOUT_MS)
+        try:
+            writer.init()
+        finally:
+            writer.close()
 
 
 def delete_topics(registry: Registry, log: Log, record: JobRecord) -> int:
     """Delete the topics of an ended job and the groups of its sources; how many topics there were."""
-    topics = sorted(topic for topic in log.topics() if is_job_topic(record.job, topic))
+    topics = sorted(job_topics(log, record.job))
     if not _is_same_life(registry, record):
         return 0
     if topics:
         log.delete_topics(topics)
-    groups = [
-        source_group(record.job, operator.uid)
-        for vertex in record.graph.vertices
-        for operator in vertex.operators
-        if operator.kind is OperatorKind.SOURCE
-    ]
+    groups = source_groups(record)
     if groups:
         log.delete_groups(groups)
     return len(topics)
-
-
-def forget_job(registry: Registry, epoch: Epoch, record: JobRecord) -> None:
-    """The last act of a purge."""
-    if _is_same_life(registry, record):
-        registry.purge_job(epoch, record.job)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def _is_same_life(registry: Registry, record: JobRecord) -> bool:
-    """Topics and the registry's keys come back with the next job of that name, so this is asked right before each call
-    that deletes them."""
-    present = _find(registry, record.job)
-    return present is not None and present.submitted_ms == record.submitted_ms
-
-
-def _find(registry: Registry, job: JobId) -> JobRecord | None:
-    return next((record for record in registry.jobs() if record.job == job), None)
+    """Topics and transactional ids come back with the next job of that name, so this is asked right before each call
+    that ends them."""
+    return any(present.job == record.job and present.submitted_ms == record.submitted_ms for present in registry.jobs())

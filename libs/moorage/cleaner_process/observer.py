@@ -12,8 +12,8 @@ class CleanerObserver:
     def files_deleted(self, verdict: Verdict, files: int, size_bytes: int) -> None:
         """One delete call is done."""
 
-    def log_trimmed(self, offsets: int) -> None:
-        """So many offsets of a job's exchange logs went."""
+    def log_trimmed(self, offsets: int, size_bytes: int) -> None:
+        """So many offsets of a job's exchange logs went, of about this size."""
 
     def topics_deleted(self, topics: int) -> None:
         """Of a purged job."""

@@ -36,6 +36,11 @@ class JobStatus(Enum):
     def is_terminal(self) -> bool:
         return self in (JobStatus.FINISHED, JobStatus.CANCELED, JobStatus.FAILED)
 
+    @property
+    def has_ended(self) -> bool:
+        """Terminal, or suspended: it completes no more checkpoints."""
+        return self.is_terminal or self is JobStatus.SUSPENDED
+
 
 class LineageSegment(msgspec.Struct, frozen=True, array_like=True):
     """What an attempt contributed to the history that counts (design, section 6).

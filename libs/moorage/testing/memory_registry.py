@@ -34,6 +34,8 @@ class MemoryRegistry:
         self._jobs: dict[JobId, JobRecord] = {}
         self._checkpoints: dict[JobId, dict[CheckpointId, CheckpointRecord]] = {}
         self._completed: dict[JobId, set[CheckpointId]] = {}
+        self._purging: dict[JobId, int] = {}
+        self._claims: dict[str, tuple[str, int]] = {}
         # These two outlive a purge.
         self._last_checkpoint_id: dict[JobId, CheckpointId] = {}
         self._last_attempt: dict[JobId, Attempt] = {}
@@ -79,6 +81,8 @@ class MemoryRegistry:
             stored = self._jobs.get(record.job)
             if stored is not None and stored.attempt != record.attempt:
                 raise StaleAttemptError(f"job {record.job} is at attempt {stored.attempt}, not {record.attempt}")
+            if self._purging.get(record.job, record.submitted_ms) != record.submitted_ms:
+                raise StaleAttemptError(f"job {record.job} is refused: an earlier one of that name is being purged")
             self._store(record)
 
     def start_attempt(self, epoch: Epoch, record: JobRecord, latest: CheckpointId) -> None:
@@ -97,12 +101,6 @@ class MemoryRegistry:
     def last_attempt(self, job: JobId) -> Attempt:
         with self._call("last_attempt"):
             return self._last_attempt.get(job, Attempt(0))
-
-    def purge_job(self, epoch: Epoch, job: JobId) -> None:
-        with self._call("purge_job", epoch):
-            self._jobs.pop(job, None)
-            self._checkpoints.pop(job, None)
-            self._completed.pop(job, None)
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -166,6 +164,38 @@ class MemoryRegistry:
         with self._call("completed_ids"):
             return sorted(self._completed.get(job, ()))
 
+    # --- of the cleaner ----------------------------------------------------------------------------------------------
+
+    def claim(self, work: str, holder: str, ttl_ms: int) -> bool:
+        with self._call("claim"):
+            now_ms = self._clock.monotonic_ms()
+            present, expires_ms = self._claims.get(work, (holder, 0))
+            if present != holder and now_ms < expires_ms:
+                return False
+            self._claims[work] = (holder, now_ms + ttl_ms)
+            return True
+
+    def remove_checkpoints(self, job: JobId, submitted_ms: int) -> bool:
+        with self._call("remove_checkpoints"):
+            if not self._has_ended(job, submitted_ms):
+                return False
+            retained = self._checkpoints.get(job, {})
+            self._checkpoints[job] = {n: known for n, known in retained.items() if known.kind == "savepoint"}
+            return True
+
+    def begin_purge(self, job: JobId, submitted_ms: int) -> bool:
+        with self._call("begin_purge"):
+            if not self._has_ended(job, submitted_ms) or self._checkpoints.get(job):
+                return False
+            self._purging[job] = submitted_ms
+            return True
+
+    def purge_job(self, job: JobId, submitted_ms: int) -> None:
+        with self._call("purge_job"):
+            if self._purging.get(job) == submitted_ms:
+                for kept in (self._jobs, self._checkpoints, self._completed, self._purging):
+                    kept.pop(job, None)
+
     # -----------------------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -180,6 +210,10 @@ class MemoryRegistry:
                     raise FencedError(f"{operation} with epoch {epoch} is refused: the epoch is {self._epoch}")
                 self._epoch = epoch
             yield
+
+    def _has_ended(self, job: JobId, submitted_ms: int) -> bool:
+        stored = self._jobs.get(job)
+        return stored is not None and stored.submitted_ms == submitted_ms and stored.status.has_ended
 
     def _holder_now(self) -> str | None:
         return self._holder if self._clock.monotonic_ms() < self._expires_ms else None

@@ -393,7 +393,7 @@ class Tolerant(MemoryLog):
 def test_a_log_that_was_not_cut_is_an_error_which_is_tried_again(world: World) -> None:
     world.append(KEYED_LOG[0], 10)
     with pytest.raises(LogError, match="before offset 5"):
-        calls.trim(world.registry, Tolerant(world.cluster), world.record, {KEYED_LOG[0]: 5})
+        calls.trim(world.registry, Tolerant(world.cluster), world.record, {KEYED_LOG[0]: (0, 5)})
 
 
 # --- when something fails --------------------------------------------------------------------------------------------

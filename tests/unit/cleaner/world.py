@@ -43,6 +43,7 @@ class Recorder(CleanerObserver):
     def __init__(self) -> None:
         self.deleted: list[tuple[Verdict, int, int]] = []
         self.trimmed = 0
+        self.trimmed_bytes = 0
         self.topics = 0
         self.backlogs: list[tuple[int, int, int | None]] = []
         self.cleaned = 0
@@ -53,8 +54,9 @@ class Recorder(CleanerObserver):
     def files_deleted(self, verdict: Verdict, files: int, size_bytes: int) -> None:
         self.deleted.append((verdict, files, size_bytes))
 
-    def log_trimmed(self, offsets: int) -> None:
+    def log_trimmed(self, offsets: int, size_bytes: int) -> None:
         self.trimmed += offsets
+        self.trimmed_bytes += size_bytes
 
     def topics_deleted(self, topics: int) -> None:
         self.topics += topics

@@ -50,12 +50,13 @@ def test_deletions_and_cuts_are_counted(exported: Exported) -> None:
     exported.metrics.files_deleted(Verdict.DELETE_SUBSUMED, 3, 300)
     exported.metrics.files_deleted(Verdict.DELETE_SUBSUMED, 2, 50)
     exported.metrics.files_deleted(Verdict.DELETE_ORPHAN, 1, 7)
-    exported.metrics.log_trimmed(40)
+    exported.metrics.log_trimmed(40, 4_000)
     exported.metrics.topics_deleted(2)
     assert exported.value("moorage_cleaner_files_deleted_total", kind="subsumed") == 5
     assert exported.value("moorage_cleaner_bytes_deleted_total", kind="subsumed") == 350
     assert exported.value("moorage_cleaner_files_deleted_total", kind="orphan") == 1
     assert exported.value("moorage_cleaner_log_offsets_trimmed_total") == 40
+    assert exported.value("moorage_cleaner_log_bytes_trimmed_total") == 4_000
     assert exported.value("moorage_cleaner_topics_deleted_total") == 2
 
 
