@@ -38,8 +38,6 @@ from moorage.state.key_groups import KeyGroupRange
 K = TypeVar("K")
 R = TypeVar("R", bound=msgspec.Struct)
 
-_DIRTY_ROWS_MAX = 4_096
-"""Writing as many takes about 5 ms: what a snapshot's synchronous phase waits for at most besides the flush."""
 _ROW_OVERHEAD_BYTES = 300
 _ROW_FACTOR = 3
 """A decoded row with its key and its place in a dict takes about ``_ROW_OVERHEAD_BYTES + _ROW_FACTOR * encoded``."""
@@ -101,7 +99,7 @@ class RocksDbKeyedBackend(Generic[K, R]):
 
     def rows_for(self, group: int, keys: Sequence[K]) -> MutableMapping[K, R]:
         cache = self.cache
-        if cache.dirty_rows >= _DIRTY_ROWS_MAX:
+        if cache.dirty_rows >= self._environment.dirty_rows_max:
             self._write_dirty()
         if 2 * cache.young_rows * self._row_bytes > self._environment.rows_max_bytes:
             self._write_dirty()

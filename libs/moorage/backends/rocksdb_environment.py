@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -29,7 +30,6 @@ from moorage.errors import StateStoreError
 MIN_MEMORY_BYTES = 16 << 20
 """Less would flush a memtable with every batch."""
 
-_ROCKSDB_SHARE = 0.5
 _MEMTABLE_SHARE = 1 / 3
 _BLOCK_BYTES = 4 << 10
 _FILTER_BITS = 10
@@ -40,6 +40,22 @@ _LEVEL_BYTES = 4 * _FILE_BYTES
 _MANIFEST_BYTES = 1 << 20
 _LOG_BYTES = 1 << 20
 _BACKGROUND_JOBS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RocksDbMemory:
+    """How the budget of a worker is divided."""
+
+    rocksdb_bytes: int
+    rows_bytes: int
+    """For decoded rows, of all backends together."""
+    dirty_rows_max: int = 4_096
+    """Changed rows that a backend gathers before it writes them. Writing as many takes about 5 ms, which is what the
+    synchronous phase of a snapshot waits for at most besides the flush."""
+
+    @classmethod
+    def within(cls, budget_bytes: int) -> RocksDbMemory:
+        return cls(rocksdb_bytes=budget_bytes // 2, rows_bytes=budget_bytes // 2)
 
 
 class Owner(NamedTuple):
@@ -64,13 +80,12 @@ class Member(Protocol):
 class RocksDbEnvironment:
     """One for each worker process; its backends open their stores in it. SettingError when the folder can't be used."""
 
-    def __init__(self, state_dir: Path, memory_bytes: int) -> None:
+    def __init__(self, state_dir: Path, memory: RocksDbMemory) -> None:
         self._directory = WorkerDirectory(state_dir)
         self._names = itertools.count(1)
-        rocksdb_bytes = int(memory_bytes * _ROCKSDB_SHARE)
-        self._rows_bytes = memory_bytes - rocksdb_bytes
-        self._memtable_bytes = int(rocksdb_bytes * _MEMTABLE_SHARE)
-        self._cache = Cache(rocksdb_bytes)
+        self._memory = memory
+        self._memtable_bytes = int(memory.rocksdb_bytes * _MEMTABLE_SHARE)
+        self._cache = Cache(memory.rocksdb_bytes)
         self._write_buffers = WriteBufferManager.new_write_buffer_manager_with_cache(
             self._memtable_bytes, False, self._cache
         )
@@ -97,7 +112,11 @@ class RocksDbEnvironment:
     @property
     def rows_max_bytes(self) -> int:
         """What one backend's decoded rows may take: an equal share."""
-        return self._rows_bytes // max(1, len(self._members))
+        return self._memory.rows_bytes // max(1, len(self._members))
+
+    @property
+    def dirty_rows_max(self) -> int:
+        return self._memory.dirty_rows_max
 
     def options(self) -> Options:
         """How every instance is opened."""

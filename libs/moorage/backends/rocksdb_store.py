@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rocksdict import Checkpoint, DbClosedError, Options, Rdict, RdictIter, WriteBatch, WriteOptions
@@ -20,6 +21,8 @@ CURRENT = "CURRENT"
 MANIFEST_PREFIX = "MANIFEST-"
 _NO_SUCH_KEY = b"\xff" * 4
 """Behind every key: keys begin with a key group, of which there are at most 32,768."""
+
+Scan = Callable[[bytes, bytes | None], Iterator[tuple[bytes, bytes]]]
 
 
 class RocksDbStore:
@@ -60,12 +63,13 @@ class RocksDbStore:
         with self._errors("read"):
             return self._walk(self._open.iter(), start, end)
 
-    def frozen(self) -> Callable[[bytes, bytes | None], Iterator[tuple[bytes, bytes]]]:
-        """``scan`` as everything is now, whenever it is called and in whatever thread. It holds disk space until it is
-        forgotten, and the store open."""
+    def frozen(self) -> Scan:
+        """``scan`` of what is there now, whenever it is called; one call at a time, in whatever thread. It holds disk
+        space until it is forgotten, and the store open."""
         with self._errors("read"):
-            snapshot = self._open.snapshot()
-        return lambda start, end: self._walk(snapshot.iter(), start, end)
+            # Not ``snapshot()``: its iterators see what was written later, in rocksdict 0.3.29. Any iterator is frozen.
+            entries = self._open.iter()
+        return partial(self._walk, entries)
 
     def _walk(self, entries: RdictIter, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         # Not ``items()``: it takes an unreadable block for the end.

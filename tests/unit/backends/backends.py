@@ -11,13 +11,14 @@ from moorage.api.keyed_state import KeyedState
 from moorage.backends.keyed import KeyedBackend, KeyedSnapshot
 from moorage.backends.memory import MemoryKeyedBackend
 from moorage.backends.rocksdb import RocksDbKeyedBackend
-from moorage.backends.rocksdb_environment import Owner, RocksDbEnvironment
+from moorage.backends.rocksdb_environment import Owner, RocksDbEnvironment, RocksDbMemory
 from moorage.state.handles import FileHandle, KeyedHandle, StreamHandle
 from moorage.state.key_groups import KeyGroupRange
 
 GROUPS = 8
 ALL = KeyGroupRange(0, GROUPS - 1)
-MEMORY_BYTES = 16 << 20
+SMALL = RocksDbMemory(rocksdb_bytes=8 << 20, rows_bytes=20_000, dirty_rows_max=5)
+"""Rows are written and forgotten all the time."""
 
 
 class Row(KeyedState):
