@@ -22,7 +22,7 @@ from moorage.errors import CorruptDataError, MetadataError, StateError, UnknownS
 from moorage.ids import Attempt, CheckpointId, ExchangeId, JobId, OperatorUid
 from moorage.serde.control import FAMILIES, decode, encode
 from moorage.serde.frames import ColumnCodec, Columns, FrameKind, decode_frame, encode_frame
-from moorage.serde.keyed_segments import KeyedSegmentCodec
+from moorage.serde.keyed_segments import HEAD_BYTES, KeyedSegmentCodec
 from moorage.serde.metadata import decode_metadata, encode_metadata, metadata_version
 from moorage.serde.positions import decode_marker, decode_positions, encode_marker, encode_positions
 from moorage.state.operator_state import CheckpointMetadata, CheckpointOrigin, MasterState
@@ -207,7 +207,7 @@ SEGMENT_CODECS: tuple[KeyedSegmentCodec[Any, Any], ...] = (
 
 
 def _sealed_segment(payload: bytes) -> bytes:
-    return len(payload).to_bytes(4, "little") + xxhash.xxh3_64_intdigest(payload).to_bytes(8, "little") + payload
+    return len(payload).to_bytes(8, "little") + xxhash.xxh3_64_intdigest(payload).to_bytes(8, "little") + payload
 
 
 def keyed_segment(data: bytes) -> None:
@@ -224,7 +224,7 @@ def _keyed_segments() -> Iterator[bytes]:
         SEGMENT_CODECS[0].encode_delta(rows, ["ann", "eve"]),
         SEGMENT_CODECS[1].encode_base({(1, "a"): Total()}),
     ):
-        yield from (segment, segment[12:])
+        yield from (segment, segment[HEAD_BYTES:])
 
 
 TARGETS: Mapping[str, Target] = {

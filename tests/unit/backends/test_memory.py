@@ -196,7 +196,7 @@ def test_a_field_of_another_type_is_refused_by_name() -> None:
         tags: list[str] = []  # noqa: RUF012 - msgspec copies it
 
     backend: MemoryKeyedBackend[str, Other] = MemoryKeyedBackend("totals", KeyGroupRange(0, 0), str, Other)
-    with pytest.raises(StateError, match=r"operator 'totals': stored rows don't fit Other: Expected `str`, got `int`"):
+    with pytest.raises(StateError, match=r"operator 'totals': field 'count' of Other was int and is str now"):
         backend.load([_stored(Row, Row(count=3))], _inline)
 
 

@@ -1,0 +1,142 @@
+"""The bytes of a segment of keyed state: length, checksum, schema, blocks. What is in a block is not known here.
+
+::
+
+    segment  = length u64 | xxh3-64 u64 | payload                    (little endian)
+    payload  = kind u8 | length u32 | schema | block*                schema: msgpack of ``row_schema.RowSchema``
+    kind     = 0 base: all there is of the key group; 1 delta: what changed since the segment before
+    block    = table u8 | op u8 | compression u8 | 0 | raw length u32 | stored length u32 | content
+    table    = 0 rows; n the n-th state of the schema
+    op       = 0 put; 1 remove; 2 reset: all entries of a key in that state are gone
+    compression = 0 none; 1 zstd
+
+A block is compressed by itself and is small (``keyed_segments.BLOCK_ROWS`` rows), so a reader needs memory for one at a
+time. A block that says that it is much larger than what is stored of it is refused before it is decompressed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+import xxhash
+import zstandard
+
+from moorage.errors import CorruptDataError
+
+BASE = 0
+DELTA = 1
+
+_HEAD = struct.Struct("<QQ")
+_PAYLOAD = struct.Struct("<BI")
+_BLOCK = struct.Struct("<BBBxII")
+HEAD_BYTES = _HEAD.size
+
+_PLAIN = 0
+_ZSTD = 1
+_COMPRESS_FROM_BYTES = 256
+"""Smaller blocks gain nothing."""
+_EXPANSION_MAX = 250
+"""A block that zstd makes smaller than this is stored as it is: no reader need believe in more."""
+_LEVEL = 1
+
+
+class Op(IntEnum):
+    PUT = 0
+    REMOVE = 1
+    RESET = 2
+
+
+class Block(NamedTuple):
+    """Some changes of one table."""
+
+    table: int
+    op: Op
+    content: bytes
+
+
+class SegmentHead(NamedTuple):
+    """What stands before a payload."""
+
+    payload_bytes: int
+    checksum: int
+    """xxh3-64 of the payload."""
+
+
+class Payload(NamedTuple):
+    kind: int
+    schema: bytes
+    blocks: Iterator[Block]
+    """Decompressed one by one. CorruptDataError."""
+
+
+def encode_segment(kind: int, schema: bytes, blocks: Sequence[Block]) -> bytes:
+    """*Blocking* in that it compresses; zstd lets other threads run meanwhile."""
+    compress = zstandard.ZstdCompressor(level=_LEVEL).compress
+    parts = [_PAYLOAD.pack(kind, len(schema)), schema]
+    for table, op, content in blocks:
+        stored, compression = content, _PLAIN
+        if len(content) >= _COMPRESS_FROM_BYTES:
+            compressed = compress(content)
+            if len(content) // _EXPANSION_MAX < len(compressed) < len(content):
+                stored, compression = compressed, _ZSTD
+        parts += (_BLOCK.pack(table, op, compression, len(content), len(stored)), stored)
+    payload = b"".join(parts)
+    return _HEAD.pack(len(payload), xxhash.xxh3_64_intdigest(payload)) + payload
+
+
+def read_head(data: bytes, offset: int = 0) -> SegmentHead:
+    """The head at ``offset``, which need not be true; CorruptDataError when ``data`` ends before it does."""
+    if not 0 <= offset <= len(data) - HEAD_BYTES:
+        raise CorruptDataError(f"state segment at {offset} lies outside its file of {len(data)} bytes")
+    return SegmentHead(*_HEAD.unpack_from(data, offset))
+
+
+def read_segment(file: bytes, offset: int) -> bytes:
+    """The payload of the segment at ``offset``, verified."""
+    length, checksum = read_head(file, offset)
+    start = offset + HEAD_BYTES
+    payload = file[start : start + length]
+    if len(payload) != length:
+        raise CorruptDataError(f"state segment at {offset} is cut off: {len(payload)} of {length} bytes")
+    if xxhash.xxh3_64_intdigest(payload) != checksum:
+        raise CorruptDataError(f"state segment at {offset}: wrong checksum")
+    return payload
+
+
+def decode_payload(payload: bytes) -> Payload:
+    """Take a verified payload apart. CorruptDataError."""
+    if len(payload) < _PAYLOAD.size:
+        raise CorruptDataError("state segment: it ends before its schema")
+    kind, schema_bytes = _PAYLOAD.unpack_from(payload)
+    start = _PAYLOAD.size + schema_bytes
+    if kind not in (BASE, DELTA):
+        raise CorruptDataError(f"state segment: unknown kind {kind}")
+    if start > len(payload):
+        raise CorruptDataError("state segment: it ends before its schema does")
+    return Payload(kind, payload[_PAYLOAD.size : start], _blocks(payload, start))
+
+
+def _blocks(payload: bytes, start: int) -> Iterator[Block]:
+    decompress = zstandard.ZstdDecompressor().decompress
+    while start < len(payload):
+        if start + _BLOCK.size > len(payload):
+            raise CorruptDataError("state segment: it ends within the head of a block")
+        table, op, compression, raw_bytes, stored_bytes = _BLOCK.unpack_from(payload, start)
+        start += _BLOCK.size
+        stored = payload[start : start + stored_bytes]
+        start += stored_bytes
+        if len(stored) != stored_bytes or op not in iter(Op):
+            raise CorruptDataError(f"state segment: a block of table {table} is cut off or of unknown kind {op}")
+        if compression == _ZSTD and raw_bytes <= _EXPANSION_MAX * (stored_bytes + 1):
+            try:
+                # The frame's own size is not believed: at most ``raw_bytes`` are made of it.
+                if zstandard.frame_content_size(stored) == raw_bytes:
+                    stored = decompress(stored, max_output_size=raw_bytes)
+            except zstandard.ZstdError as error:
+                raise CorruptDataError(f"state segment: a block of table {table}: {error}") from error
+        if len(stored) != raw_bytes or compression not in (_PLAIN, _ZSTD):
+            raise CorruptDataError(f"state segment: a block of table {table} is not as large as it says")
+        yield Block(table, Op(op), stored)
