@@ -32,6 +32,7 @@ from moorage.api.traces import user_trace
 from moorage.config import CommandLineSettings, KafkaSettings, load
 from moorage.errors import MoorageError, PipelineError, SettingError, UserCodeError
 from moorage_cli.client import CoordinatorClient
+from moorage_cli.inspect import inspect
 from moorage_cli.screen import Screen, checkpoints_table, jobs_table, troubles
 
 USER_ERROR = 2
@@ -336,6 +337,9 @@ def checkpoints(job: Job, rest: Rest = None, as_json: AsJson = False) -> None:
         _print_json(statistics)
     else:
         _out.print(checkpoints_table(statistics))
+
+
+app.command()(inspect)
 
 
 def _load(ref: str) -> CompiledPipeline:

@@ -1,0 +1,71 @@
+"""`moorage inspect` as a program."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.unit.cli.test_app import run
+from tests.unit.inspect.checkpoints import USERS, orders_checkpoint
+
+GOLDEN = Path(__file__).parents[2] / "compatibility" / "flink" / "golden"
+
+
+def test_shows_a_checkpoint_of_ours(tmp_path: Path) -> None:
+    folder = orders_checkpoint(tmp_path)
+    result = run("inspect", str(folder), "--verify")
+    assert (result.returncode, result.stderr) == (0, "")
+    for words in (
+        "Checkpoint 2 of orders",
+        "written by    Moorage, attempt 1, triggered 2025-11-22 08:26:40+00:00",
+        f"{folder}/_metadata (version 6, ",
+        "orders   orders   bc4197a480c92c793190a9f8c0afc54c   2             8            2 subtasks",
+        "managed keyed: key groups, ",
+        "key groups 4 to 7",
+        "next offsets: orders[",
+        "exchange orders--totals: 8 channels of 4 partitions, 0 in flight",
+        "whole: ",
+    ):
+        assert words in result.stdout
+    assert "producer 1 of attempt 1" not in result.stdout
+    assert "producer 1 of attempt 1" in run("inspect", str(folder), "--full").stdout
+
+
+def test_shows_a_checkpoint_of_flink() -> None:
+    result = run("inspect", str(GOLDEN / "job-heap-master-hook"))
+    assert (result.returncode, result.stderr) == (0, "")
+    for words in ("Checkpoint 2\n", "written by    Flink", "hook (version 7, 11 B)", "'union' (union, 1 elements)"):
+        assert words in result.stdout
+
+
+def test_prints_json_for_programs(tmp_path: Path) -> None:
+    result = run("inspect", str(orders_checkpoint(tmp_path)), "--json", "--verify")
+    document = json.loads(result.stdout)
+    assert document["origin"] == {"job": "orders", "attempt": 1, "triggered_ms": 1_763_800_000_000}
+    offsets = [split["offset"] for task in document["operators"][0]["subtasks"] for split in task["source_offsets"]]
+    assert sum(offsets) == 2 * USERS
+    assert {check["state"] for check in document["verification"]["files"]} == {"whole"}
+
+
+def test_says_with_its_exit_code_that_files_are_damaged(tmp_path: Path) -> None:
+    folder = orders_checkpoint(tmp_path)
+    for file in (tmp_path / "orders" / "shared").glob("2-*-0-*"):
+        file.unlink()
+    result = run("inspect", str(folder), "--verify")
+    assert result.returncode == 1
+    assert "missing: orders/shared/2-totals-0-a1-totals" in result.stdout
+    assert result.stderr == f"moorage: {folder}/_metadata: 1 of its files are not whole\n"
+    document = json.loads(run("inspect", str(folder), "--verify", "--json").stdout)
+    assert {check["state"] for check in document["verification"]["files"]} == {"whole", "missing"}
+
+
+def test_names_what_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "_metadata").write_bytes(b"PAR1")
+    for location, code, words in (
+        (str(tmp_path), 1, "it does not start with the magic number of Flink's metadata"),
+        (str(tmp_path / "nothing"), 1, "nothing does not exist"),
+        ("gopher://x/chk-1", 2, "gopher://x/chk-1 can't be read"),
+    ):
+        result = run("inspect", location)
+        assert (result.returncode, result.stdout, result.stderr.count("\n")) == (code, "", 1)
+        assert words in result.stderr
