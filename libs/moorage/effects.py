@@ -111,14 +111,55 @@ class WriteMetadata(Operation[WrittenMetadata], frozen=True, kw_only=True):
     origin: CheckpointOrigin
 
 
+class DiscardSavepoint(Operation[None], frozen=True, kw_only=True):
+    """Delete every file of a savepoint that was not completed; tolerates what is gone."""
+
+    folder: str
+    """As a URL or relative to the checkpoint storage."""
+
+
 class VerifyMetadata(Operation[None], frozen=True, kw_only=True):
     """Read a ``_metadata`` file and hold it against its record: CORRUPT when it is missing or not what was written."""
 
     record: CheckpointRecord
 
 
+class FoundSavepoint(msgspec.Struct, frozen=True, kw_only=True):
+    path: str
+    """Its ``_metadata``."""
+    checksum: int
+    metadata: CheckpointMetadata
+
+
+class ReadSavepoint(Operation[FoundSavepoint], frozen=True, kw_only=True):
+    """Read the ``_metadata`` of a savepoint or retained checkpoint, of whatever job: CORRUPT when it is none."""
+
+    path: str
+    """Its folder or the file itself, as a URL or relative to the checkpoint storage."""
+
+
+class DeleteSavepoint(Operation[None], frozen=True, kw_only=True):
+    """Delete a savepoint's folder, its ``_metadata`` first. CORRUPT when there is none, REFUSED when it is no
+    savepoint."""
+
+    path: str
+    """Its ``_metadata``."""
+
+
+class RemoveCheckpoint(Operation[None], frozen=True, kw_only=True):
+    """The registry forgets it."""
+
+    epoch: Epoch
+    job: JobId
+    checkpoint: CheckpointId
+
+
 class CreateTopics(Operation[None], frozen=True, kw_only=True):
+    """Create the topics of a job. ``fresh``: the registry knows no earlier job of that name, so REFUSED when one of
+    them holds anything: its frames could be taken for the new job's."""
+
     specs: tuple[TopicSpec, ...]
+    fresh: bool = False
 
 
 class CallFailure(Enum):

@@ -7,16 +7,19 @@ them, so a file that these functions can't name is never deleted.
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import NamedTuple
 
 from moorage.errors import PipelineError, StorageError
-from moorage.ids import Attempt, CheckpointId, ExchangeId, JobId, OperatorUid, VertexId
+from moorage.ids import Attempt, CheckpointId, ExchangeId, JobId, OperatorUid, VertexId, WorkerId
 
 COMMANDS_TOPIC = "moorage.control.commands"
 EVENTS_TOPIC = "moorage.control.events"
 PROGRESS_TOPIC = "moorage.control.progress"
 CLEANUP_TOPIC = "moorage.control.cleanup"
 CONTROL_TOPICS = (COMMANDS_TOPIC, EVENTS_TOPIC, PROGRESS_TOPIC, CLEANUP_TOPIC)
+
+_NOT_IN_PATHS = re.compile(r"[^A-Za-z0-9_.-]")
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?")
 
@@ -75,12 +78,20 @@ def job_prefix(job: JobId) -> str:
     return f"{job}/"
 
 
+METADATA_FILE = "_metadata"
+
+
 def checkpoint_prefix(job: JobId, checkpoint: CheckpointId) -> str:
     return f"{job}/chk-{checkpoint}/"
 
 
 def metadata_path(job: JobId, checkpoint: CheckpointId) -> str:
-    return f"{job}/chk-{checkpoint}/_metadata"
+    return f"{job}/chk-{checkpoint}/{METADATA_FILE}"
+
+
+def metadata_of(path: str) -> str:
+    """The ``_metadata`` of a checkpoint or savepoint that is named by its folder or by that file."""
+    return path if path.endswith(f"/{METADATA_FILE}") else f"{path.rstrip('/')}/{METADATA_FILE}"
 
 
 def exclusive_state_path(
@@ -97,6 +108,67 @@ def shared_state_path(
     return f"{job}/shared/{checkpoint}-{vertex}-{subtask}-a{attempt}-{name}"
 
 
+def savepoint_folder(location: str | None, job: JobId, checkpoint: CheckpointId, triggered_ms: int) -> str:
+    """The folder of one savepoint below ``location`` (a URL, or relative to the storage; None: the job's own place).
+
+    It is named as in Flink: the beginning of the job's id, then hex digits that no other savepoint has.
+    """
+    unique = sha256(f"{job} {checkpoint} {triggered_ms}".encode()).hexdigest()[:12]
+    parent = f"{job}/savepoints" if location is None else location.rstrip("/")
+    return f"{parent}/savepoint-{job[:6]}-{unique}"
+
+
+def merged_state_path(
+    job: JobId,
+    checkpoint: CheckpointId,
+    attempt: Attempt,
+    worker: WorkerId,
+    number: int,
+    checksum: int,
+    *,
+    shared: bool,
+) -> str:
+    """A file with state of many subtasks of a worker; ``number`` tells it from the worker's other ones."""
+    name = with_checksum(f"merged-{_NOT_IN_PATHS.sub('+', worker)}-{number}-a{attempt}-state", checksum)
+    return f"{job}/shared/{checkpoint}-{name}" if shared else f"{job}/chk-{checkpoint}/{name}"
+
+
+def savepoint_folder(job: JobId, token: str) -> str:
+    """Name of the folder of a savepoint; ``token`` makes it unique."""
+    return f"savepoint-{job}-{token}"
+
+
+def savepoint_state_path(attempt: Attempt, vertex: VertexId, subtask: int, name: str) -> str:
+    """A file of a savepoint, relative to its folder."""
+    return f"{vertex}-{subtask}-a{attempt}-{name}"
+
+
+def with_checksum(name: str, checksum: int) -> str:
+    """The name of a state file whose content has this xxh3-64."""
+    return f"{name}.{checksum:016x}"
+
+
+_CHECKED = re.compile(r"(?:.*/)?[^/]+-[0-9]+-a[0-9]+-[^/]+\.([0-9a-f]{16})")
+
+
+def checksum_of(path: str) -> int | None:
+    """The checksum that the name of a state file tells; None for any other file."""
+    match = _CHECKED.fullmatch(path)
+    return None if match is None else int(match[1], 16)
+
+
+_CHECKPOINT_FOLDER = re.compile(r"(.+?)/+([a-z0-9_-]+/chk-[0-9]+|[^/]+)/*")
+
+
+def split_checkpoint_location(folder: str) -> tuple[str, str]:
+    """The URL of the folder of a checkpoint or savepoint, taken apart: the root of the storage that the files of a
+    checkpoint are relative to, and the folder in it; for any other folder, the one above it and its name."""
+    match = _CHECKPOINT_FOLDER.fullmatch(folder)
+    if match is None or match[1].endswith(":/"):
+        raise StorageError(f"{folder} is not the folder of a checkpoint or savepoint")
+    return match[1], check_storage_path(match[2])
+
+
 class StoragePath(NamedTuple):
     """A path of the checkpoint storage, taken apart."""
 
@@ -110,7 +182,7 @@ class StoragePath(NamedTuple):
 
     @property
     def is_metadata(self) -> bool:
-        return not self.shared and self.name == "_metadata"
+        return not self.shared and self.name == METADATA_FILE
 
 
 _NUMBER = "(0|[1-9][0-9]*)"

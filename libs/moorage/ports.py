@@ -397,7 +397,7 @@ class Registry(Protocol):
         StaleAttemptError when the job's attempt is another. BaseSubsumedError when ``record.base`` is not 0 and not
         retained any more, or when a checkpoint with a higher id is completed (savepoints apart): the files may be gone.
         Adding an id again changes nothing and returns what it returned first or less. Savepoints are neither counted
-        nor subsumed.
+        nor subsumed, and ``completed_ids`` does not name those that are no part of the job's history.
         """
         ...
 

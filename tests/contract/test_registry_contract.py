@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from moorage.adapters.redis_registry import RedisRegistry
@@ -352,6 +353,22 @@ class TestCheckpoints:
         assert list(registry.add_checkpoint(epoch, JOB, Attempt(1), record(3), 1)) == [record(2)]
         assert list(registry.checkpoints(JOB)) == [savepoint, record(3)]
 
+    def test_a_savepoint_is_part_of_the_history_only_if_the_job_is_stopped_with_it(
+        self, registry: Registry, epoch: Epoch
+    ) -> None:
+        registry.add_checkpoint(epoch, JOB, Attempt(1), record(1, kind="savepoint"), 3)
+        add(registry, epoch, 2)
+        stop = msgspec.structs.replace(record(3, kind="savepoint"), ends_as=JobStatus.CANCELED)
+        registry.add_checkpoint(epoch, JOB, Attempt(1), stop, 3)
+        assert list(registry.completed_ids(JOB)) == [2, 3]
+        assert retained(registry) == [1, 2, 3]
+
+    def test_a_savepoint_that_is_added_again_changes_nothing(self, registry: Registry, epoch: Epoch) -> None:
+        savepoint = record(1, kind="savepoint")
+        for _ in range(2):
+            assert list(registry.add_checkpoint(epoch, JOB, Attempt(1), savepoint, 1)) == []
+        assert list(registry.checkpoints(JOB)) == [savepoint]
+
     def test_a_removed_one_stays_completed(self, registry: Registry, epoch: Epoch) -> None:
         add(registry, epoch, 1, 2)
         registry.remove_checkpoint(epoch, JOB, CheckpointId(2))
@@ -420,7 +437,7 @@ class TestCleaner:
         for _ in range(2):
             assert registry.remove_checkpoints(JOB, SUBMITTED_MS)
         assert retained(registry) == [1]
-        assert list(registry.completed_ids(JOB)) == [1, 2, 3]
+        assert list(registry.completed_ids(JOB)) == [2, 3]
 
     def test_a_purge_begins_when_nothing_is_left_to_restore(self, registry: Registry, epoch: Epoch) -> None:
         registry.save_job(epoch, job(1))

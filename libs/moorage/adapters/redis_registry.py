@@ -128,13 +128,14 @@ return {{'OK', redis.call('HINCRBY', KEYS[2], ARGV[2], 1)}}
 
 _ADD_CHECKPOINT = f"""{_FENCE}{_RAISE}
 -- KEYS epoch, jobs, checkpoint-ids, checkpoints, completed
--- ARGV epoch, job, attempt, checkpoint, record, retain, keep_from, base, how many completed ids to keep
+-- ARGV epoch, job, attempt, checkpoint, record, retain, keep_from, base, how many completed ids to keep,
+--   whether this is one of them
 local stored = redis.call('HGET', KEYS[2], ARGV[2])
 local attempt = stored and cjson.decode(stored).attempt
 if attempt ~= tonumber(ARGV[3]) then
   return {{'STALE', attempt and 'it is at attempt ' .. attempt or 'it is unknown'}}
 end
-if redis.call('ZSCORE', KEYS[5], ARGV[4]) then return {{'OK'}} end
+if redis.call('ZSCORE', KEYS[5], ARGV[4]) or redis.call('HEXISTS', KEYS[4], ARGV[4]) == 1 then return {{'OK'}} end
 if ARGV[8] ~= '0' and redis.call('HEXISTS', KEYS[4], ARGV[8]) == 0 then return {{'BASE'}} end
 if cjson.decode(ARGV[5]).kind == 'checkpoint' then
   for _, stored_record in ipairs(redis.call('HVALS', KEYS[4])) do
@@ -143,7 +144,7 @@ if cjson.decode(ARGV[5]).kind == 'checkpoint' then
   end
 end
 redis.call('HSET', KEYS[4], ARGV[4], ARGV[5])
-redis.call('ZADD', KEYS[5], ARGV[4], ARGV[4])
+if ARGV[10] == '1' then redis.call('ZADD', KEYS[5], ARGV[4], ARGV[4]) end
 redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -tonumber(ARGV[9]) - 1)
 raise(KEYS[3], ARGV[2], ARGV[4])
 local counted, records = {{}}, redis.call('HGETALL', KEYS[4])
@@ -370,6 +371,7 @@ class RedisRegistry:
                 _ABOVE_ALL_IDS if keep_from is None else keep_from,
                 record.base,
                 COMPLETED_IDS_KEPT,
+                int(record.is_part_of_history),
             ],
             f"checkpoint {record.checkpoint} of attempt {attempt} of job {job} can't be completed",
         )

@@ -48,6 +48,12 @@ class CompletedCheckpoints:
         excluded = frozenset(unreadable)
         return next((record for record in self._newest_first() if record.checkpoint not in excluded), None)
 
+    @property
+    def stop(self) -> CheckpointRecord | None:
+        """The savepoint that this job was stopped with; None: it was not."""
+        newest = self.latest
+        return newest if newest is not None and newest.ends_as is not None else None
+
     def retained(self) -> Sequence[CheckpointRecord]:
         """Oldest first."""
         return list(self._records.values())
@@ -56,7 +62,13 @@ class CompletedCheckpoints:
         return checkpoint in self._records
 
     def _newest_first(self) -> Iterator[CheckpointRecord]:
-        return (record for record in reversed(self._records.values()) if record.checkpoint > self._base)
+        """What this job restarts from: no savepoint, as its owner may delete it at any time, but the one that the job
+        was stopped with."""
+        return (
+            record
+            for record in reversed(self._records.values())
+            if record.checkpoint > self._base and (record.kind == "checkpoint" or record.ends_as is not None)
+        )
 
     def validate(self) -> None:
         assert list(self._records) == sorted(self._records)

@@ -26,7 +26,9 @@ from moorage.checkpoint.notices import (
     CheckpointDone,
     CheckpointFailed,
     CheckpointTriggered,
+    SavepointNotDeleted,
 )
+from moorage.checkpoint.options import snapshot_options
 from moorage.checkpoint.pending import AcknowledgeOutcome, PendingCheckpoint, PendingState, paths_written_for
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
 from moorage.checkpoint.reasons import reason_of_decline, reason_of_registration
@@ -36,6 +38,7 @@ from moorage.checkpoint.stats_tracker import CheckpointStatsTracker
 from moorage.effects import (
     AddCheckpoint,
     CallError,
+    DiscardSavepoint,
     Effects,
     JobHistory,
     NextCheckpointId,
@@ -55,9 +58,11 @@ from moorage.messages.commands import (
     TriggerCheckpoint,
 )
 from moorage.messages.events import AcknowledgeCheckpoint, DeclineCheckpoint, SinkCommitted
-from moorage.messages.registry import CheckpointRecord
-from moorage.naming import metadata_path
+from moorage.messages.registry import CheckpointRecord, RestoreMode
+from moorage.naming import metadata_of, metadata_path, savepoint_folder
 from moorage.state.operator_state import CheckpointOrigin
+
+FAILED_SAVEPOINTS_KEPT = 16
 
 _ABORTABLE = (PendingState.ACKNOWLEDGING, PendingState.WRITING)
 
@@ -69,7 +74,8 @@ _OUTCOME_OF_DECIDED = {
 
 
 class CheckpointCoordinator:
-    """See the module. ``fail_job`` is called with the cause when too many checkpoints have failed."""
+    """See the module. ``fail_job`` is called with the cause when too many checkpoints have failed; ``random`` gives a
+    number between -1 and 1 at each call."""
 
     def __init__(
         self,
@@ -78,11 +84,13 @@ class CheckpointCoordinator:
         base: CheckpointId,
         history: JobHistory,
         fail_job: Callable[[str], None],
+        random: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.stats = CheckpointStatsTracker(history, base)
         self.completed = CompletedCheckpoints(history.checkpoints, base)
         self.sink_commits = SinkCommits(graph)
         self._effects = effects
+        self._random = random
         self._graph = graph
         self._job = graph.job
         self._config = graph.checkpoint
@@ -95,6 +103,14 @@ class CheckpointCoordinator:
         self._plan: CheckpointPlan | None = None
         self._base = CheckpointId(0)
         """What increments build on: the newest completed checkpoint in the running attempt's own history."""
+        restore = None if history.record is None else history.record.restore
+        self._is_unclaimed = restore is not None and restore.mode is RestoreMode.NO_CLAIM
+        self._must_be_full = False
+        """The next checkpoint may refer to no file of an earlier one: the job runs on files that are not its own."""
+        self._stop: CheckpointRequest | None = None
+        """The request to stop with a savepoint that is not decided."""
+        self._failed_savepoints: dict[CheckpointId, str] = {}
+        """Folders of the newest ones: acknowledgements that come late tell of files there."""
         self._triggering: CheckpointRequest | None = None
         """Waits for its id."""
         self._pending: dict[CheckpointId, PendingCheckpoint] = {}
@@ -104,10 +120,13 @@ class CheckpointCoordinator:
     def start(self, execution: Execution, restored: CheckpointId | None) -> None:
         """An attempt runs, that started from ``restored``: checkpoints are taken as soon as its subtasks run."""
         self._execution = execution
+        self._graph = execution.graph
         self._plan = checkpoint_plan(execution)
-        own = [record.checkpoint for record in self.completed.retained() if record.attempt == execution.attempt]
-        self._base = max(own, default=restored or CheckpointId(0))
-        self._decider.start(self._effects.now_ms)
+        self._base = self._base_of(execution.attempt, restored)
+        self._must_be_full = self._is_unclaimed and self._base == 0
+        delay_ms = round(abs(self._random()) * self._config.initial_delay_max_ms)
+        self._decider.start(self._effects.now_ms, delay_ms)
+        self._decider.stopping(self.completed.stop is not None)
         self._failures.reset()
         self.sink_commits.restarted()
 
@@ -120,6 +139,20 @@ class CheckpointCoordinator:
             if pending.state in _ABORTABLE:
                 self._abort(pending, reason)
 
+    def _base_of(self, attempt: Attempt, restored: CheckpointId | None) -> CheckpointId:
+        """A savepoint's files are not the job's: increments build on none."""
+        usable = [
+            record.checkpoint
+            for record in self.completed.retained()
+            if record.kind == "checkpoint" and (record.attempt == attempt or record.checkpoint == restored)
+        ]
+        return max(usable, default=CheckpointId(0))
+
+    @property
+    def is_stopping(self) -> bool:
+        """The job is being stopped with a savepoint, or was: nothing else is triggered."""
+        return self._stop is not None or self.completed.stop is not None
+
     @property
     def has_unknown_outcome(self) -> bool:
         """The registry was asked to add a checkpoint and has not answered."""
@@ -131,16 +164,20 @@ class CheckpointCoordinator:
 
     # --- trigger -----------------------------------------------------------------------------------------------------
 
-    def request(self, client: int) -> None:
-        """A checkpoint by hand; ``client`` gets CheckpointDone or CheckpointFailed in the end."""
-        request = CheckpointRequest(client)
-        if self._execution is None or self._plan is None:
+    def request(self, request: CheckpointRequest) -> None:
+        """A checkpoint or savepoint by hand; whoever the request names hears of CheckpointDone or CheckpointFailed."""
+        if self.is_stopping:
+            self._refuse(request, Reason.STOPPING, "")
+        elif self._execution is None or self._plan is None:
             self._refuse(request, Reason.JOB_NOT_RUNNING, "")
         elif blocker := find_not_running(self._execution, self._plan):
             self._refuse(request, Reason.NOT_ALL_REQUIRED_TASKS_RUNNING, str(blocker))
         elif not self._decider.request(request):
             self._refuse(request, Reason.TOO_MANY_REQUESTS, "")
         else:
+            if request.kind.stops:
+                self._stop = request
+                self._decider.stopping(True)
             self._trigger_next()
 
     def tick(self) -> None:
@@ -187,19 +224,26 @@ class CheckpointCoordinator:
         if blocker := find_not_running(self._execution, self._plan):
             self._refuse(request, Reason.NOT_ALL_REQUIRED_TASKS_RUNNING, str(blocker))
             return
+        folder = (
+            savepoint_folder(request.location, self._job, checkpoint, effects.wall_ms)
+            if request.kind.is_savepoint
+            else None
+        )
+        options = snapshot_options(self._config, request, folder, must_be_full=self._must_be_full)
         pending = PendingCheckpoint(
             checkpoint,
             attempt,
             self._plan,
             self._graph.max_parallelism,
-            base=self._base,
+            base=CheckpointId(0) if options.is_full else self._base,
             triggered_ms=effects.wall_ms,
             deadline_ms=effects.now_ms + self._config.timeout_ms,
-            client=request.client,
+            request=request,
+            options=options,
         )
         self._pending[checkpoint] = pending
         self._fates.triggered(checkpoint)
-        self.stats.triggered(checkpoint, pending.triggered_ms, self._plan)
+        self.stats.triggered(checkpoint, pending.triggered_ms, self._plan, options)
         effects.broadcast(
             TriggerCheckpoint(
                 epoch=effects.epoch,
@@ -208,6 +252,7 @@ class CheckpointCoordinator:
                 checkpoint=checkpoint,
                 triggered_ms=pending.triggered_ms,
                 base=pending.base,
+                options=options,
             )
         )
         effects.report(CheckpointTriggered(job=self._job, attempt=attempt, checkpoint=checkpoint))
@@ -216,7 +261,7 @@ class CheckpointCoordinator:
 
     def acknowledge(self, message: AcknowledgeCheckpoint) -> AcknowledgeOutcome:
         pending = self._pending.get(message.checkpoint)
-        outcome = pending.acknowledge(message) if pending else _OUTCOME_OF_DECIDED[self._fates.fate(message.checkpoint)]
+        outcome = pending.acknowledge(message) if pending else self._outcome_of_decided(message.checkpoint)
         match outcome:
             case AcknowledgeOutcome.SUCCESS:
                 assert pending is not None
@@ -228,6 +273,11 @@ class CheckpointCoordinator:
             case AcknowledgeOutcome.DUPLICATE:
                 pass  # The same files as before: they are part of the checkpoint.
         return outcome
+
+    def _outcome_of_decided(self, checkpoint: CheckpointId) -> AcknowledgeOutcome:
+        if checkpoint in self.completed:
+            return AcknowledgeOutcome.DUPLICATE  # A savepoint that is in the fate of nothing, too.
+        return _OUTCOME_OF_DECIDED[self._fates.fate(checkpoint)]
 
     def decline(self, message: DeclineCheckpoint) -> bool:
         """False: nobody waits for it."""
@@ -244,6 +294,9 @@ class CheckpointCoordinator:
             self._effects.cleanup(TrimExchange(epoch=self._effects.epoch, job=self._job))
 
     def _discard_state(self, message: AcknowledgeCheckpoint) -> None:
+        if folder := self._failed_savepoints.get(message.checkpoint):
+            self._discard_savepoint(folder)
+            return
         if self._fates.fate(message.checkpoint) is CheckpointFate.UNKNOWN:
             return  # It may still be completed by others, or was long ago: the cleaner's sweep knows better.
         if paths := paths_written_for(message):
@@ -257,7 +310,7 @@ class CheckpointCoordinator:
         pending.go(PendingState.WRITING)
         self._effects.call(
             WriteMetadata(
-                path=metadata_path(self._job, pending.checkpoint),
+                path=self._metadata_path(pending),
                 metadata=pending.metadata(),
                 origin=CheckpointOrigin(job=self._job, attempt=pending.attempt, triggered_ms=pending.triggered_ms),
             ),
@@ -265,25 +318,30 @@ class CheckpointCoordinator:
             partial(self._not_written, pending),
         )
 
+    def _metadata_path(self, pending: PendingCheckpoint) -> str:
+        folder = pending.options.location
+        return metadata_path(self._job, pending.checkpoint) if folder is None else metadata_of(folder)
+
     def _not_written(self, pending: PendingCheckpoint, error: CallError) -> None:
         if pending.state is PendingState.WRITING:
             self._abort(pending, Reason.METADATA_NOT_WRITTEN, error.detail)
 
     def _written(self, pending: PendingCheckpoint, written: WrittenMetadata) -> None:
         if pending.state is not PendingState.WRITING:
-            self._discard_checkpoint(pending.checkpoint)  # Aborted meanwhile: the file came after the first discard.
+            self._discard(pending)  # Aborted meanwhile: the file came after the first discard.
             return
         pending.record = CheckpointRecord(
             checkpoint=pending.checkpoint,
             attempt=pending.attempt,
-            kind="checkpoint",
-            metadata_path=metadata_path(self._job, pending.checkpoint),
+            kind="savepoint" if pending.is_savepoint else "checkpoint",
+            metadata_path=self._metadata_path(pending),
             metadata_bytes=written.size_bytes,
             metadata_checksum=written.checksum,
             base=pending.base,
             triggered_ms=pending.triggered_ms,
             completed_ms=self._effects.wall_ms,
             state_bytes=pending.state_bytes,
+            ends_as=pending.request.ends_as,
         )
         self._register_next()
 
@@ -321,23 +379,18 @@ class CheckpointCoordinator:
         checkpoint = pending.checkpoint
         pending.go(PendingState.COMPLETED)
         del self._pending[checkpoint]
-        self._fates.completed(checkpoint)
-        if self._execution is not None and self._execution.attempt == pending.attempt:
-            self._base = checkpoint
         gone = self.completed.add(record, subsumed)
         stats = self.stats.completed(record)
         self.stats.discarded([old.checkpoint for old in gone])
-        self._failures.completed(checkpoint)
         self._decider.completed(effects.now_ms)
-        effects.broadcast(
-            NotifyCheckpointComplete(epoch=effects.epoch, job=self._job, attempt=pending.attempt, checkpoint=checkpoint)
-        )
+        if pending.is_part_of_history:
+            self._join_history(pending)
+        else:
+            self._fates.aborted(checkpoint)  # Nothing is committed with it and nothing restarts from it.
         for old in gone:
             self._discard_checkpoint(old.checkpoint)
         if gone:
             effects.cleanup(TrimExchange(epoch=effects.epoch, job=self._job))
-        if pending.client is not None:
-            effects.reply(pending.client, CheckpointDone(checkpoint, record.metadata_path))
         effects.report(
             CheckpointCompleted(
                 job=self._job,
@@ -347,9 +400,23 @@ class CheckpointCoordinator:
                 stats=stats,
             )
         )
-        for older in [p for p in self._pending.values() if p.checkpoint < checkpoint]:
-            self._abort(older, Reason.SUBSUMED)
+        self._answer(pending.request, CheckpointDone(checkpoint, pending.options.location or record.metadata_path))
         self._register_next()
+
+    def _join_history(self, pending: PendingCheckpoint) -> None:
+        """The job can restart from it: sinks commit, and what is older is not needed any more."""
+        effects = self._effects
+        checkpoint = pending.checkpoint
+        self._fates.completed(checkpoint)
+        self._failures.completed(checkpoint)
+        if not pending.is_savepoint and self._execution is not None and self._execution.attempt == pending.attempt:
+            self._base = checkpoint
+            self._must_be_full = False
+        effects.broadcast(
+            NotifyCheckpointComplete(epoch=effects.epoch, job=self._job, attempt=pending.attempt, checkpoint=checkpoint)
+        )
+        for older in [p for p in self._pending.values() if p.checkpoint < checkpoint and p.is_part_of_history]:
+            self._abort(older, Reason.SUBSUMED)
 
     # --- failure -----------------------------------------------------------------------------------------------------
 
@@ -364,17 +431,17 @@ class CheckpointCoordinator:
                 epoch=effects.epoch, job=self._job, attempt=pending.attempt, checkpoint=pending.checkpoint
             )
         )
-        self._discard_checkpoint(pending.checkpoint)
-        self._failed(pending.client, pending.attempt, pending.checkpoint, reason, detail, stats)
+        self._discard(pending)
+        self._failed(pending.request, pending.attempt, pending.checkpoint, reason, detail, stats)
 
     def _refuse(self, request: CheckpointRequest, reason: Reason, detail: str) -> None:
         self.stats.failed_to_trigger()
         attempt = Attempt(0) if self._execution is None else self._execution.attempt
-        self._failed(request.client, attempt, None, reason, detail)
+        self._failed(request, attempt, None, reason, detail)
 
     def _failed(
         self,
-        client: int | None,
+        request: CheckpointRequest,
         attempt: Attempt,
         checkpoint: CheckpointId | None,
         reason: Reason,
@@ -382,16 +449,42 @@ class CheckpointCoordinator:
         stats: CheckpointStats | None = None,
     ) -> None:
         failed = CheckpointFailed(checkpoint, reason, detail)
-        if client is not None:
-            self._effects.reply(client, failed)
         self._effects.report(
             CheckpointAborted(
                 job=self._job, attempt=attempt, checkpoint=checkpoint, reason=reason, detail=detail, stats=stats
             )
         )
-        if self._failures.failed(checkpoint, reason):
+        self._answer(request, failed)
+        if not request.kind.is_savepoint and self._failures.failed(checkpoint, reason):
             tolerable = self._config.tolerable_failures
             self._fail_job(f"more than {tolerable} checkpoints failed in a row, the last one because {failed.message}")
+
+    def _answer(self, request: CheckpointRequest, outcome: CheckpointDone | CheckpointFailed) -> None:
+        """Last of all: the listener may end the attempt."""
+        if request is self._stop:
+            self._stop = None
+            self._decider.stopping(self.completed.stop is not None)
+        if request.client is not None:
+            self._effects.reply(request.client, outcome)
+        if request.on_done is not None:
+            request.on_done(outcome)
+
+    def _discard(self, pending: PendingCheckpoint) -> None:
+        """The files of an aborted checkpoint. What a subtask writes after that is found by the cleaner's sweep, of a
+        savepoint by the acknowledgement that tells of it."""
+        if pending.options.location is None:
+            self._discard_checkpoint(pending.checkpoint)
+        else:
+            self._failed_savepoints[pending.checkpoint] = pending.options.location
+            if len(self._failed_savepoints) > FAILED_SAVEPOINTS_KEPT:
+                del self._failed_savepoints[min(self._failed_savepoints)]
+            self._discard_savepoint(pending.options.location)
+
+    def _discard_savepoint(self, folder: str) -> None:
+        self._effects.call(DiscardSavepoint(folder=folder), lambda _: None, partial(self._not_deleted, folder))
+
+    def _not_deleted(self, folder: str, error: CallError) -> None:
+        self._effects.report(SavepointNotDeleted(job=self._job, folder=folder, detail=error.detail))
 
     def _discard_checkpoint(self, checkpoint: CheckpointId) -> None:
         self._effects.cleanup(DiscardCheckpoint(epoch=self._effects.epoch, job=self._job, checkpoint=checkpoint))

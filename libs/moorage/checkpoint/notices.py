@@ -36,11 +36,20 @@ class CheckpointAborted(Notice, frozen=True, kw_only=True):
     stats: CheckpointStats | None = None
 
 
+class SavepointNotDeleted(Notice, frozen=True, kw_only=True):
+    """Files of a savepoint that failed are left, because the storage did not answer; nobody else deletes them."""
+
+    job: JobId
+    folder: str
+    detail: str
+
+
 class CheckpointDone(msgspec.Struct, frozen=True):
     """Reply to a request by hand."""
 
     checkpoint: CheckpointId
     path: str
+    """Of a checkpoint its ``_metadata``, of a savepoint its folder."""
 
 
 class CheckpointFailed(msgspec.Struct, frozen=True):

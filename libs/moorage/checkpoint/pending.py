@@ -18,13 +18,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from typing import assert_never
 
+import msgspec
+
+from moorage.checkpoint.decider import CheckpointRequest
 from moorage.graph.checkpoint_plan import CheckpointPlan
 from moorage.ids import Attempt, CheckpointId, OperatorId, SubtaskId, VertexId
+from moorage.messages.barriers import SnapshotKind, SnapshotOptions
 from moorage.messages.events import AcknowledgeCheckpoint
 from moorage.messages.registry import CheckpointRecord
 from moorage.naming import parse_storage_path
-from moorage.state.operator_state import CheckpointMetadata, OperatorState, OperatorSubtaskState
+from moorage.state.operator_state import (
+    CANONICAL_SAVEPOINT,
+    RETAINED_CHECKPOINT,
+    CheckpointMetadata,
+    CheckpointProperties,
+    OperatorState,
+    OperatorSubtaskState,
+    SnapshotType,
+)
 
 
 class PendingState(Enum):
@@ -67,14 +80,16 @@ class PendingCheckpoint:
         base: CheckpointId,
         triggered_ms: int,
         deadline_ms: int,
-        client: int | None,
+        request: CheckpointRequest,
+        options: SnapshotOptions,
     ) -> None:
         self.checkpoint = checkpoint
         self.attempt = attempt
         self.base = base
         self.triggered_ms = triggered_ms
         self.deadline_ms = deadline_ms
-        self.client = client
+        self.request = request
+        self.options = options
         self.state = PendingState.ACKNOWLEDGING
         self.state_bytes = 0
         self.record: CheckpointRecord | None = None
@@ -104,6 +119,16 @@ class PendingCheckpoint:
         return AcknowledgeOutcome.SUCCESS
 
     @property
+    def is_savepoint(self) -> bool:
+        return self.options.kind.is_savepoint
+
+    @property
+    def is_part_of_history(self) -> bool:
+        """Once complete, the job restarts from it and sinks commit with it; a savepoint counts only if it ends the
+        job, as its owner may delete it at any time."""
+        return not self.is_savepoint or self.options.kind.stops
+
+    @property
     def is_fully_acknowledged(self) -> bool:
         return not self._missing
 
@@ -127,6 +152,8 @@ class PendingCheckpoint:
         """What ``_metadata`` will hold: every operator of the plan, also those without state."""
         return CheckpointMetadata(
             checkpoint=self.checkpoint,
+            savepoint=self.is_savepoint,
+            properties=_properties(self.options),
             operators=tuple(
                 OperatorState(
                     operator=operator.operator_id,
@@ -148,6 +175,27 @@ class PendingCheckpoint:
         if self.state is PendingState.REGISTERING:
             assert self.record is not None
         assert self.base < self.checkpoint
+
+
+def _properties(options: SnapshotOptions) -> CheckpointProperties:
+    match options.kind:
+        case SnapshotKind.CHECKPOINT:
+            return RETAINED_CHECKPOINT
+        case SnapshotKind.FULL_CHECKPOINT:
+            return msgspec.structs.replace(RETAINED_CHECKPOINT, snapshot_type=SnapshotType.FULL_CHECKPOINT)
+        case SnapshotKind.SAVEPOINT:
+            kind = SnapshotType.NATIVE_SAVEPOINT if options.native else SnapshotType.CANONICAL_SAVEPOINT
+        case SnapshotKind.SUSPEND:
+            kind = SnapshotType.NATIVE_SUSPEND_SAVEPOINT if options.native else SnapshotType.CANONICAL_SUSPEND_SAVEPOINT
+        case SnapshotKind.TERMINATE:
+            kind = (
+                SnapshotType.NATIVE_TERMINATE_SAVEPOINT
+                if options.native
+                else SnapshotType.CANONICAL_TERMINATE_SAVEPOINT
+            )
+        case _ as never:
+            assert_never(never)
+    return msgspec.structs.replace(CANONICAL_SAVEPOINT, snapshot_type=kind)
 
 
 def paths_written_for(message: AcknowledgeCheckpoint) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ class CheckpointFailureReason(Enum):
     TOO_MANY_REQUESTS = auto()
     ID_NOT_AVAILABLE = auto()
     JOB_NOT_RUNNING = auto()
+    STOPPING = auto()
 
     # Triggered and aborted.
     EXPIRED = auto()
@@ -38,6 +39,11 @@ class CheckpointFailureReason(Enum):
     def counts_as_failure(self) -> bool:
         """Does it go against the tolerable number of failures in a row? What a failover can't help does not."""
         return self in _COUNTED
+
+    @property
+    def ends_attempt(self) -> bool:
+        """The attempt that the checkpoint belonged to has ended."""
+        return self in (_R.JOB_FAILOVER, _R.JOB_STOPPED, _R.STALE_ATTEMPT)
 
     @property
     def label(self) -> str:
@@ -71,6 +77,8 @@ def describe(reason: CheckpointFailureReason) -> str:
             return "the registry gave no checkpoint id"
         case _R.JOB_NOT_RUNNING:
             return "the job is not running"
+        case _R.STOPPING:
+            return "the job is being stopped with a savepoint"
         case _R.EXPIRED:
             return "the checkpoint was not complete within its timeout"
         case _R.DECLINED_TASK_NOT_RUNNING:

@@ -13,13 +13,18 @@ from moorage.effects import (
     CallError,
     CallFailure,
     CreateTopics,
+    DeleteSavepoint,
+    DiscardSavepoint,
     FollowEvents,
+    FoundSavepoint,
     JobHistory,
     NextCheckpointId,
     Operation,
     ReadJob,
     ReadRegistry,
+    ReadSavepoint,
     ReleaseLease,
+    RemoveCheckpoint,
     RenewLease,
     SaveJob,
     StartAttempt,
@@ -41,7 +46,7 @@ from moorage.errors import (
 )
 from moorage.ids import Epoch, JobId, TopicPartition
 from moorage.messages.registry import CheckpointRecord, JobRecord, Lease
-from moorage.naming import EVENTS_TOPIC
+from moorage.naming import EVENTS_TOPIC, METADATA_FILE, metadata_of
 from moorage.ports import CheckpointStorage, Log, OffsetSpec, Registry
 from moorage.serde.metadata import decode_metadata, encode_metadata
 from moorage.topics import control_topics
@@ -81,8 +86,16 @@ def run_call(operation: Operation[Any], *, registry: Registry, storage: Checkpoi
             return _write_metadata(storage, operation)
         case VerifyMetadata(record=checkpoint):
             _verify_metadata(storage, checkpoint)
-        case CreateTopics(specs=specs):
-            log.create_topics(specs)
+        case ReadSavepoint(path=path):
+            return _read_savepoint(storage, path)
+        case DeleteSavepoint(path=path):
+            _delete_savepoint(storage, path)
+        case DiscardSavepoint(folder=folder):
+            storage.delete([found.path for found in storage.list(f"{folder}/")])
+        case RemoveCheckpoint(epoch=epoch, job=job, checkpoint=number):
+            registry.remove_checkpoint(epoch, job, number)
+        case CreateTopics():
+            _create_topics(log, operation)
         case FollowEvents():
             log.create_topics(control_topics())
             return log.offsets([EVENTS], OffsetSpec.LATEST)[EVENTS]
@@ -143,3 +156,33 @@ def _verify_metadata(storage: CheckpointStorage, record: CheckpointRecord) -> No
             f" {record.metadata_bytes} were written, or its checksum differs"
         )
     decode_metadata(data)
+
+
+def _delete_savepoint(storage: CheckpointStorage, path: str) -> None:
+    """``_metadata`` goes first: what is left after a crash is no savepoint that somebody could try to restore."""
+    if not decode_metadata(storage.read(path)).savepoint:
+        raise MoorageError(f"{path} is a checkpoint, not a savepoint: the cleaner deletes it when nothing needs it")
+    storage.delete([path])
+    storage.delete([found.path for found in storage.list(path.removesuffix(METADATA_FILE))])
+
+
+def _read_savepoint(storage: CheckpointStorage, path: str) -> FoundSavepoint:
+    found = metadata_of(path)
+    data = storage.read(found)
+    return FoundSavepoint(path=found, checksum=xxhash.xxh3_64_intdigest(data), metadata=decode_metadata(data))
+
+
+def _create_topics(log: Log, operation: CreateTopics) -> None:
+    if operation.fresh:
+        present = log.topics()
+        partitions = [
+            TopicPartition(spec.name, number) for spec in operation.specs for number in range(present.get(spec.name, 0))
+        ]
+        used = sorted({tp.topic for tp, end in log.offsets(partitions, OffsetSpec.END).items() if end > 0})
+        if used:
+            raise MoorageError(
+                f"the registry knows no job of this name, but its topics are there and hold data ({', '.join(used)}):"
+                " if the registry has lost its data, `moorage registry rebuild` brings the job back; else delete these"
+                " topics first"
+            )
+    log.create_topics(operation.specs)

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from moorage.graph.job_graph import JobGraph
-from moorage.ids import Attempt, CheckpointId, Epoch, JobId, VertexId, WorkerId
+from moorage.ids import Attempt, CheckpointId, Epoch, JobId, SubtaskId, VertexId, WorkerId
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,12 +75,15 @@ class RestoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     mode: RestoreMode = RestoreMode.NO_CLAIM
 
 
-class StopIntent(msgspec.Struct, frozen=True, kw_only=True):
-    """The job was stopped with a savepoint that is complete: it only has to commit and to end."""
+class JobFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a job's history of failures. ``subtask`` and ``worker`` None: not the fault of one."""
 
-    savepoint: CheckpointId
-    status: JobStatus
-    """FINISHED, or CANCELED when it was cancelled with a savepoint."""
+    failed_ms: int
+    attempt: Attempt
+    cause: str
+    trace: str | None
+    subtask: SubtaskId | None
+    worker: WorkerId | None
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +108,12 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What the job starts from while it has no completed checkpoint of its own."""
     former_parallelism: dict[VertexId, tuple[int, ...]] = {}
     """Every parallelism that each vertex had in this life of the job."""
-    stopping: StopIntent | None = None
+    failures: tuple[JobFailure, ...] = ()
+    """Newest first."""
+    failure_times_ms: tuple[int, ...] = ()
+    """Wall clock of the failures that the restart strategy was asked about, oldest first."""
+    automatic_parallelism: bool = False
+    """The job takes as many slots as there are."""
 
 
 class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,3 +131,11 @@ class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     triggered_ms: int
     completed_ms: int
     state_bytes: int
+    ends_as: JobStatus | None = None
+    """Savepoints: the job is stopped with it, so it only has to commit and to end, in this status."""
+
+    @property
+    def is_part_of_history(self) -> bool:
+        """The job restarts from it and sinks commit with it; a savepoint counts only if the job is stopped with it, as
+        its owner may delete it at any time."""
+        return self.kind == "checkpoint" or self.ends_as is not None

@@ -131,9 +131,9 @@ class MemoryRegistry:
                     f" the job is {'unknown' if stored is None else f'at attempt {stored.attempt}'}"
                 )
             completed = self._completed.setdefault(job, set())
-            if record.checkpoint in completed:
-                return []
             checkpoints = self._checkpoints.setdefault(job, {})
+            if record.checkpoint in completed or record.checkpoint in checkpoints:
+                return []
             if record.base != 0 and record.base not in checkpoints:
                 raise BaseSubsumedError(
                     f"checkpoint {record.checkpoint} of job {job} builds on {record.base}, which is gone"
@@ -143,7 +143,8 @@ class MemoryRegistry:
                 raise BaseSubsumedError(
                     f"checkpoint {record.checkpoint} of job {job} comes after {max(newer)}, which is completed"
                 )
-            completed.add(record.checkpoint)
+            if record.is_part_of_history:
+                completed.add(record.checkpoint)
             if len(completed) > COMPLETED_IDS_KEPT:
                 completed.remove(min(completed))
             self._last_checkpoint_id[job] = max(record.checkpoint, self._last_checkpoint_id.get(job, CheckpointId(0)))

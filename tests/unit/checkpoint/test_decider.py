@@ -41,27 +41,32 @@ def test_what_was_missed_is_not_caught_up() -> None:
 def test_interval_0_means_by_hand_only() -> None:
     decides = decider(interval_ms=0)
     assert choose(decides, 1_000_000) is None
-    decides.request(CheckpointRequest(7))
-    assert choose(decides, 1_000_000) == CheckpointRequest(7)
+    decides.request(CheckpointRequest(client=7))
+    assert choose(decides, 1_000_000) == CheckpointRequest(client=7)
 
 
 def test_requests_by_hand_go_ahead_of_periodic_ones_in_their_order() -> None:
     decides = decider()
-    decides.request(CheckpointRequest(1))
-    decides.request(CheckpointRequest(2))
-    assert [choose(decides, 1_000) for _ in range(4)] == [CheckpointRequest(1), CheckpointRequest(2), PERIODIC, None]
+    decides.request(CheckpointRequest(client=1))
+    decides.request(CheckpointRequest(client=2))
+    assert [choose(decides, 1_000) for _ in range(4)] == [
+        CheckpointRequest(client=1),
+        CheckpointRequest(client=2),
+        PERIODIC,
+        None,
+    ]
 
 
 def test_never_more_than_max_concurrent() -> None:
     decides = decider(max_concurrent=2)
-    decides.request(CheckpointRequest(1))
+    decides.request(CheckpointRequest(client=1))
     assert choose(decides, 1_000, in_progress=2) is None
-    assert choose(decides, 1_000, in_progress=1) == CheckpointRequest(1)
+    assert choose(decides, 1_000, in_progress=1) == CheckpointRequest(client=1)
 
 
 def test_one_trigger_at_a_time() -> None:
     decides = decider(max_concurrent=5)
-    decides.request(CheckpointRequest(1))
+    decides.request(CheckpointRequest(client=1))
     assert choose(decides, 1_000, triggering=True) is None
 
 
@@ -77,20 +82,20 @@ def test_the_pause_lies_between_a_completion_and_the_next_periodic_one() -> None
 def test_requests_by_hand_do_not_wait_for_the_pause() -> None:
     decides = decider(min_pause_ms=5_000)
     decides.completed(10)
-    decides.request(CheckpointRequest(1))
-    assert choose(decides, 11) == CheckpointRequest(1)
+    decides.request(CheckpointRequest(client=1))
+    assert choose(decides, 11) == CheckpointRequest(client=1)
 
 
 def test_too_many_requests_are_refused() -> None:
     decides = decider()
-    assert all(decides.request(CheckpointRequest(n)) for n in range(MAX_WAITING_REQUESTS))
-    assert not decides.request(CheckpointRequest(-1))
+    assert all(decides.request(CheckpointRequest(client=n)) for n in range(MAX_WAITING_REQUESTS))
+    assert not decides.request(CheckpointRequest(client=-1))
 
 
 def test_a_stop_ends_everything_and_hands_back_who_waits() -> None:
     decides = decider()
-    decides.request(CheckpointRequest(1))
-    assert decides.stop() == [CheckpointRequest(1)]
+    decides.request(CheckpointRequest(client=1))
+    assert decides.stop() == [CheckpointRequest(client=1)]
     assert choose(decides, 100_000) is None
     decides.start(100_000)
     assert choose(decides, 101_000) == PERIODIC

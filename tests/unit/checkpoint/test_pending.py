@@ -5,6 +5,7 @@ import pytest
 from tests.unit.cluster.graphs import JOB, SINK, SOURCE, TOTALS, orders_graph, subtasks
 from tests.unit.cluster.world import acknowledgement
 
+from moorage.checkpoint.decider import PERIODIC
 from moorage.checkpoint.pending import (
     TRANSITIONS,
     AcknowledgeOutcome,
@@ -15,6 +16,7 @@ from moorage.checkpoint.pending import (
 from moorage.graph.checkpoint_plan import checkpoint_plan
 from moorage.graph.execution import Execution
 from moorage.ids import Attempt, CheckpointId, SubtaskId, WorkerId
+from moorage.messages.barriers import CHECKPOINT
 from moorage.messages.events import AcknowledgeCheckpoint, OperatorSnapshot
 from moorage.naming import exclusive_state_path, shared_state_path
 from moorage.state.handles import FileHandle, KeyGroupsHandle
@@ -30,7 +32,15 @@ SEVEN = CheckpointId(7)
 def pending() -> PendingCheckpoint:
     plan = checkpoint_plan(Execution(GRAPH, Attempt(2), (WORKER, WORKER)))
     return PendingCheckpoint(
-        SEVEN, Attempt(2), plan, 8, base=CheckpointId(5), triggered_ms=1, deadline_ms=2, client=None
+        SEVEN,
+        Attempt(2),
+        plan,
+        8,
+        base=CheckpointId(5),
+        triggered_ms=1,
+        deadline_ms=2,
+        request=PERIODIC,
+        options=CHECKPOINT,
     )
 
 
