@@ -18,6 +18,8 @@ from moorage.config import ServiceSettings
 from moorage.errors import MoorageError, SettingError
 from moorage_service.logs import configure_logging
 
+SETTINGS_EXIT_CODE = 2
+"""A setting is not allowed: starting again does not help."""
 _IDLE_MIN_S = 0.0005
 _IDLE_MAX_S = 0.005
 
@@ -44,7 +46,7 @@ def run(name: str, body: Callable[[Mapping[str, str], StopFlag], int]) -> int:
         return body(os.environ, stop)
     except SettingError as error:
         print(f"moorage {name}: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
-        return 2
+        return SETTINGS_EXIT_CODE
     except MoorageError as error:
         logging.getLogger(name).critical("%s", error)
         return 1

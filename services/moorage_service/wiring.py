@@ -14,15 +14,20 @@ _CONNECT_TIMEOUT_MS = 30_000
 
 def kafka_log(settings: KafkaSettings, client_id: str) -> KafkaLog:
     """*Blocking.* Connected and checked: LogUnavailableError names the brokers that do not answer."""
-    log = KafkaLog(
+    log = connected_log(settings, client_id)
+    log.check(_CONNECT_TIMEOUT_MS)
+    return log
+
+
+def connected_log(settings: KafkaSettings, client_id: str) -> KafkaLog:
+    """Not checked: it connects in the background."""
+    return KafkaLog(
         settings.bootstrap_servers,
         client_id=client_id,
         common=dict(settings.options),
         consumer=dict(settings.consumer_options),
         producer=dict(settings.producer_options),
     )
-    log.check(_CONNECT_TIMEOUT_MS)
-    return log
 
 
 def open_checkpoint_storage(settings: StorageSettings) -> ObjectStorage:

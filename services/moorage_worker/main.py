@@ -1,14 +1,14 @@
-"""`moorage worker`: one process, one loop."""
+"""`moorage worker`: a supervisor, and under it one process with one loop."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import os
-import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from moorage.adapters.clock import SystemClock
 from moorage.adapters.executor import ThreadExecutor
@@ -24,6 +24,7 @@ from moorage_service.metrics import serve_metrics
 from moorage_service.runtime import LoopTime, StopFlag, failpoint, loop, run, start_logging
 from moorage_service.wiring import kafka_log, open_checkpoint_storage
 from moorage_worker.metrics import WorkerCollector
+from moorage_worker.supervisor import die_with, supervise
 
 _GOODBYE_S = 2.0
 _GC_THRESHOLDS = (200_000, 50, 1_000)
@@ -31,16 +32,21 @@ _GC_THRESHOLDS = (200_000, 50, 1_000)
 all every 700 allocations would cost a multiple of the work itself."""
 
 
-def main() -> int:
-    return run("worker", _worker)
+def main(arguments: Sequence[str] = ()) -> int:
+    """Without arguments the supervisor, which starts this again with ``process WORKER_ID SUPERVISOR_PID``."""
+    match arguments:
+        case ("process", worker, parent):
+            return run("worker", partial(_worker, WorkerId(worker), int(parent)))
+        case _:
+            return run("worker", lambda environ, _: supervise(environ))
 
 
-def _worker(environ: Mapping[str, str], stop: StopFlag) -> int:
+def _worker(worker_id: WorkerId, supervisor: int, environ: Mapping[str, str], stop: StopFlag) -> int:
+    die_with(supervisor)
     settings = load(WorkerSettings, environ)
     kafka = load(KafkaSettings, environ)
     logger = start_logging("worker", settings)
     sys.path[:0] = [path for path in settings.pipeline_path if path not in sys.path]
-    worker_id = WorkerId(f"{settings.name}/{secrets.token_hex(4)}")
     storage = open_checkpoint_storage(load(StorageSettings, environ))
     log = kafka_log(kafka, f"moorage-worker-{settings.name}")
     executor = ThreadExecutor("worker", settings.upload_threads + 2 * settings.slots)

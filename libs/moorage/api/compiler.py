@@ -56,7 +56,8 @@ def compile_pipeline(pipeline: Pipeline, ref: str) -> CompiledPipeline:
     if not pipeline.sources:
         raise PipelineError(f"pipeline {pipeline.name!r} has no source")
     vertices, exchanges = tuple(compiler.vertices), tuple(compiler.exchanges)
-    shape = msgspec.json.encode((pipeline.name, pipeline.max_parallelism, vertices, exchanges))
+    unscaled = [msgspec.structs.replace(vertex, parallelism=1) for vertex in vertices]
+    shape = msgspec.json.encode((pipeline.name, pipeline.max_parallelism, unscaled, exchanges))
     graph = JobGraph(
         job=pipeline.name,
         pipeline_ref=ref,

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
+from moorage.checkpoint.decider import CheckpointRequest
+from moorage.cluster.disposal import Disposal
 from moorage.cluster.job import Job
 from moorage.cluster.leader import Leader
 from moorage.cluster.protocol import (
@@ -22,6 +24,7 @@ from moorage.cluster.protocol import (
     ClientRequest,
     ClusterConfig,
     CoreEvent,
+    DisposeSavepointRequested,
     DropReason,
     EventsLost,
     LeaderState,
@@ -32,7 +35,10 @@ from moorage.cluster.protocol import (
     Received,
     Refusal,
     Refused,
+    RescaleRequested,
+    SavepointRequested,
     Stop,
+    StopWithSavepointRequested,
     SubmitJob,
     Tick,
     WorkerGone,
@@ -55,6 +61,7 @@ from moorage.effects import (
 from moorage.errors import PipelineError
 from moorage.graph.check import check_graph
 from moorage.ids import Attempt, Epoch, JobId
+from moorage.messages.barriers import SnapshotKind
 from moorage.messages.commands import CancelJob, CoordinatorHeartbeat, ReportStatus
 from moorage.messages.events import (
     AcknowledgeCheckpoint,
@@ -100,7 +107,7 @@ class CoordinatorCore:
                 self._leader.lose(f"events were lost: {detail}")
             case Stop():
                 self._leader.stop()
-            case SubmitJob() | CancelRequested() | CheckpointRequested() | OverviewRequested():
+            case _:
                 self._unanswered.add(event.request)
                 self._client_request(event)
         if self._effects.step_down_reason is not None:
@@ -294,7 +301,26 @@ class CoordinatorCore:
                     job.cancel(request.request)
             case CheckpointRequested():
                 if job := self._find_running(request.request, request.job):
-                    job.checkpoints.request(request.request)
+                    job.checkpoints.request(CheckpointRequest(client=request.request))
+            case SavepointRequested():
+                if job := self._find_running(request.request, request.job):
+                    job.checkpoints.request(
+                        CheckpointRequest(
+                            client=request.request,
+                            kind=SnapshotKind.SAVEPOINT,
+                            location=request.location,
+                            native=request.native,
+                        )
+                    )
+            case StopWithSavepointRequested():
+                if job := self._find_running(request.request, request.job):
+                    job.stop_with_savepoint(request)
+            case DisposeSavepointRequested():
+                jobs = [(job.record, job.checkpoints.completed.retained()) for job in self._jobs.values()]
+                Disposal(self._effects, request, jobs)
+            case RescaleRequested():
+                if job := self._find_running(request.request, request.job):
+                    job.rescale(request)
             case OverviewRequested():
                 self._effects.reply(request.request, self._view())
 

@@ -22,7 +22,6 @@ DeployJob is repeated while subtasks are silent: a worker runs an attempt of a j
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -32,6 +31,7 @@ from moorage.barrier.lineage import next_lineage
 from moorage.checkpoint.coordinator import CheckpointCoordinator
 from moorage.checkpoint.pending import AcknowledgeOutcome
 from moorage.checkpoint.reasons import CheckpointFailureReason
+from moorage.cluster.failures import Failures
 from moorage.cluster.protocol import (
     AttemptFailed,
     AttemptRunning,
@@ -41,13 +41,17 @@ from moorage.cluster.protocol import (
     JobAccepted,
     JobStatusChanged,
     JobWaiting,
+    RescaleRequested,
     SinksCommitted,
+    StopWithSavepointRequested,
 )
+from moorage.cluster.rescale import Scaling, with_former
 from moorage.cluster.restore import RestoreChoice, RestoreState
 from moorage.cluster.scheduler import SlotPool
-from moorage.cluster.views import FailureView, JobCounts, JobView, SubtaskView
+from moorage.cluster.stopping import Stopping
+from moorage.cluster.views import JobCounts, JobView, SubtaskView
 from moorage.effects import CallError, Effects, JobHistory, SaveJob, StartAttempt
-from moorage.failover.strategies import GiveUp, RestartAfter, restart_strategy
+from moorage.failover.strategies import GiveUp, RestartAfter
 from moorage.graph.execution import Execution, ExecutionState, UpdateOutcome
 from moorage.ids import Attempt, CheckpointId, JobId, SubtaskId, WorkerId, worker_name
 from moorage.messages.commands import CancelJob, DeployJob
@@ -60,9 +64,7 @@ from moorage.messages.events import (
     SubtaskStateChanged,
     WorkerHeartbeat,
 )
-from moorage.messages.registry import CheckpointRecord, JobRecord, JobStatus
-
-FAILURES_KEPT = 32
+from moorage.messages.registry import CheckpointRecord, JobFailure, JobRecord, JobStatus
 
 TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.CREATED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLING, JobStatus.FAILING}),
@@ -96,17 +98,17 @@ class Job:
         self._effects = effects
         self._config = config
         self._pool = pool
-        self._jitter = jitter
-        self._strategy = restart_strategy(self.record.graph.restart)
+        self._failures = Failures(effects, self.record, jitter)
         self._execution: Execution | None = None
         self._restored: CheckpointRecord | None = None
         """What the running attempt started from."""
         self._status_since_ms = {JobStatus.CREATED: self.record.submitted_ms}
-        self._failures: deque[FailureView] = deque(maxlen=FAILURES_KEPT)
         self._failure = self.record.failure
         # What a new attempt waits for.
         self._restart_at_ms = 0
         self._restore = RestoreChoice(effects, self.record.job, self.checkpoints.completed, self.advance)
+        self._scaling = Scaling(effects, pool, self.job, self.checkpoints, self._restart)
+        self._stopping = Stopping(effects, self.job, self.checkpoints)
         self._has_reported_waiting = False
         self._is_storing = False
         """The registry was asked to change the record: one such call at a time."""
@@ -250,45 +252,61 @@ class Job:
             self.checkpoints.suspend(CheckpointFailureReason.JOB_STOPPED)
             self.advance()
 
+    def rescale(self, request: RescaleRequested) -> None:
+        """Answers once an attempt with the new parallelism is stored."""
+        self._scaling.request(request, self.record.graph, self.status)
+        self.advance()
+
+    def stop_with_savepoint(self, request: StopWithSavepointRequested) -> None:
+        """Answers once the job has ended."""
+        self._stopping.request(request, self.status)
+
     def fail(
         self,
         cause: str,
         subtask: SubtaskId | None = None,
         worker: WorkerId | None = None,
         trace: str | None = None,
+        *,
+        permanent: bool = False,
     ) -> None:
-        """The running attempt has failed; its first failure is the root cause, what follows from it is ignored."""
+        """The running attempt has failed; its first failure is the root cause, what follows from it is ignored.
+
+        ``permanent``: every other attempt would fail alike, so there is none.
+        """
         if self.status is not JobStatus.RUNNING or self._is_storing:
             return
         effects = self._effects
         self._failure = cause
-        self._failures.appendleft(
-            FailureView(
-                failed_ms=effects.wall_ms,
-                attempt=self.attempt,
-                cause=cause,
-                trace=trace,
-                subtask=subtask,
-                worker=worker,
-            )
+        failure = JobFailure(
+            failed_ms=effects.wall_ms,
+            attempt=self.attempt,
+            cause=cause,
+            trace=trace,
+            subtask=subtask,
+            worker=worker,
         )
         effects.report(
             AttemptFailed(job=self.job, attempt=self.attempt, cause=cause, trace=trace, subtask=subtask, worker=worker)
         )
         if self._failed_at_ms is None:
             self._failed_at_ms = effects.now_ms
-        match self._strategy.failed(effects.now_ms, self._jitter()):
+        match self._failures.failed(failure, permanent=permanent):
             case RestartAfter(delay_ms):
-                self._restart_at_ms = effects.now_ms + delay_ms
-                self._restore.reset()
-                self._has_reported_waiting = False
-                self._set_status(JobStatus.RESTARTING, f"restarts in {delay_ms} ms: {cause}")
-                self.checkpoints.suspend(CheckpointFailureReason.JOB_FAILOVER)
-                self._stop_subtasks()
-                self._execution = None
-                self._pool.release(self.job)
+                self._restart(delay_ms, f"restarts in {delay_ms} ms: {cause}")
             case GiveUp(reason):
                 self._give_up(f"{cause} (not restarted: {reason})")
+
+    def _restart(self, delay_ms: int, reason: str) -> None:
+        self._restart_at_ms = self._effects.now_ms + delay_ms
+        self._restore.reset()
+        self._has_reported_waiting = False
+        self._set_status(JobStatus.RESTARTING, reason)
+        self.checkpoints.suspend(CheckpointFailureReason.JOB_FAILOVER)
+        self._stop_subtasks()
+        self._execution = None
+        self._pool.release(self.job)
+        self._store(self._failures.stored_with(msgspec.structs.replace(self.record, status=self.status)), self.advance)
 
     # --- start -------------------------------------------------------------------------------------------------------
 
@@ -306,14 +324,16 @@ class Job:
             case RestoreState.READY:
                 pass
         restored = self._restore.checkpoint
-        graph = self.record.graph
+        graph = self._scaling.next_graph(self.record.graph)
         slots = self._pool.offer(graph.slots, self.record.slots, self._effects.now_ms)
         if slots is None:
             self._report_waiting()
+            self._scaling.tick(self.record, self.status)
             return
         attempt = Attempt(self.attempt + 1)
         record = msgspec.structs.replace(
             self.record,
+            graph=graph,
             status=JobStatus.RUNNING,
             attempt=attempt,
             slots=slots,
@@ -326,6 +346,8 @@ class Job:
             ),
             restored_checkpoint=None if restored is None else restored.checkpoint,
             failure=self._failure,
+            former_parallelism=with_former(self.record.former_parallelism, graph.parallelism()),
+            automatic_parallelism=self._scaling.is_automatic(self.record.automatic_parallelism),
         )
         self._pool.hold(self.job, slots)
         self._is_storing = True
@@ -351,6 +373,7 @@ class Job:
             self.advance()
             return
         effects = self._effects
+        self._scaling.started()
         self._set_status(JobStatus.RUNNING, "deployed")
         self._is_adopted = False
         self._execution = self._new_execution(ExecutionState.DEPLOYING)
@@ -367,6 +390,14 @@ class Job:
 
     def _deploy(self) -> None:
         record, restored = self.record, self._restored
+        foreign = record.restore if restored is None else None
+        path, checksum = (
+            (restored.metadata_path, restored.metadata_checksum)
+            if restored is not None
+            else (foreign.path, foreign.checksum)
+            if foreign is not None
+            else (None, None)
+        )
         self._effects.broadcast(
             DeployJob(
                 epoch=self._effects.epoch,
@@ -376,9 +407,13 @@ class Job:
                 slots=record.slots,
                 lineage=record.lineage,
                 restore_checkpoint=None if restored is None else restored.checkpoint,
-                restore_path=None if restored is None else restored.metadata_path,
-                restore_checksum=None if restored is None else restored.metadata_checksum,
+                restore_path=path,
+                restore_checksum=checksum,
                 base_checkpoint_id=record.base_checkpoint_id,
+                allow_non_restored=record.restore is not None and record.restore.allow_non_restored,
+                finishing=restored is not None and restored.ends_as is not None,
+                former_parallelism=record.former_parallelism,
+                allow_duplicates=record.graph.checkpoint.allow_duplicates_on_fallback,
             )
         )
         self._repeat_at_ms = self._effects.now_ms + self._config.repeat_interval_ms
@@ -399,7 +434,14 @@ class Job:
 
     def _advance_running(self) -> None:
         execution = self._execution
-        if execution is None or not execution.has_unreported:
+        if execution is None or self._is_storing:
+            return
+        if execution.all_finished:
+            if not self.checkpoints.has_unknown_outcome:
+                self._end(self._stopping.ends_as)
+            return
+        self._scaling.tick(self.record, self.status)
+        if not execution.has_unreported:
             return
         now_ms = self._effects.now_ms
         if now_ms >= self._deadline_ms:
@@ -421,13 +463,19 @@ class Job:
         match message.state:
             case SubtaskState.FAILED:
                 cause = message.failure or "no cause was reported"
-                self.fail(f"{subtask} on {message.worker} failed: {cause}", subtask, message.worker, message.trace)
+                self.fail(
+                    f"{subtask} on {message.worker} failed: {cause}",
+                    subtask,
+                    message.worker,
+                    message.trace,
+                    permanent=message.permanent,
+                )
             case SubtaskState.CANCELED:
                 self.fail(f"{subtask} was stopped by {message.worker}", subtask, message.worker)
             case SubtaskState.RUNNING if execution.all_running:
                 self._all_running()
             case SubtaskState.FINISHED if execution.all_finished:
-                self._end(JobStatus.FINISHED)
+                self.advance()
             case SubtaskState.INITIALIZING | SubtaskState.RUNNING | SubtaskState.FINISHED:
                 pass
 
@@ -496,14 +544,15 @@ class Job:
     def _end(self, status: JobStatus) -> None:
         self.checkpoints.suspend(CheckpointFailureReason.JOB_STOPPED)
         failure = self._failure if status is JobStatus.FAILED else None
-        self._store(
-            msgspec.structs.replace(self.record, status=status, slots=(), failure=failure), partial(self._ended, status)
-        )
+        record = msgspec.structs.replace(self.record, status=status, slots=(), failure=failure)
+        self._store(self._failures.stored_with(record), partial(self._ended, status))
 
     def _ended(self, status: JobStatus) -> None:
         self._execution = None
         self._pool.release(self.job)
         self._set_status(status, self.record.failure or "")
+        self._scaling.ended(status)
+        self._stopping.ended(status)
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -575,7 +624,7 @@ class Job:
             waiting_for=self.waiting_for(),
             failure=self._failure,
             subtasks=subtasks,
-            failures=tuple(self._failures),
+            failures=self._failures.history,
             checkpoints=self.checkpoints.stats.snapshot(),
             retained=tuple(self.checkpoints.completed.retained()),
             unreadable=tuple(self._restore.unreadable),

@@ -8,9 +8,9 @@ import msgspec
 
 from moorage.effects import CallError, Notice
 from moorage.graph.job_graph import JobGraph
-from moorage.ids import Attempt, CheckpointId, Epoch, JobId, SubtaskId, WorkerId
+from moorage.ids import Attempt, CheckpointId, Epoch, JobId, SubtaskId, VertexId, WorkerId
 from moorage.messages.events import Event
-from moorage.messages.registry import JobStatus
+from moorage.messages.registry import JobStatus, RestoreMode
 
 
 class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,11 +70,23 @@ class Stop(msgspec.Struct, frozen=True):
     """End this coordinator in an orderly way: release the lease. Jobs go on."""
 
 
+class RestoreFrom(msgspec.Struct, frozen=True, kw_only=True):
+    """The savepoint or retained checkpoint that a job starts from."""
+
+    path: str
+    """Its folder or its ``_metadata``, as a URL or relative to the checkpoint storage."""
+    allow_non_restored: bool = False
+    """State of operators that the job does not have is left behind instead of refused."""
+    mode: RestoreMode = RestoreMode.NO_CLAIM
+
+
 class SubmitJob(msgspec.Struct, frozen=True):
-    """Answered by JobAccepted once the job is stored, or by Refused."""
+    """Answered by JobAccepted once the job is stored, or by Refused. The configuration in ``graph`` is what counts:
+    whoever overrides the pipeline's own at submit changes it there."""
 
     request: int
     graph: JobGraph
+    restore: RestoreFrom | None = None
 
 
 class CancelRequested(msgspec.Struct, frozen=True):
@@ -91,13 +103,68 @@ class CheckpointRequested(msgspec.Struct, frozen=True):
     job: JobId
 
 
+class SavepointRequested(msgspec.Struct, frozen=True, kw_only=True):
+    """Answered by CheckpointDone or CheckpointFailed when it is decided, or by Refused."""
+
+    request: int
+    job: JobId
+    location: str | None = None
+    """Folder in which the savepoint's own folder is made: a URL, or relative to the checkpoint storage; None: the
+    job's ``savepoints`` there."""
+    native: bool = False
+
+
+class StopWithSavepointRequested(msgspec.Struct, frozen=True, kw_only=True):
+    """Answered by CheckpointDone once the job has ended, by CheckpointFailed when the savepoint fails and the job goes
+    on, or by Refused."""
+
+    request: int
+    job: JobId
+    location: str | None = None
+    native: bool = False
+    drain: bool = False
+    """Sources end their data first, as if the input had ended for good."""
+    cancel: bool = False
+    """The job ends CANCELED, not FINISHED."""
+
+
+class DisposeSavepointRequested(msgspec.Struct, frozen=True, kw_only=True):
+    """Delete a savepoint with its files. Answered by SavepointDisposed, or by Refused: no savepoint, or one that a job
+    still needs."""
+
+    request: int
+    path: str
+
+
+class RescaleRequested(msgspec.Struct, frozen=True, kw_only=True):
+    """Take a checkpoint, then go on from it with another parallelism. Answered by JobAccepted once the new attempt is
+    stored, by CheckpointFailed when there is no checkpoint to go on from, or by Refused."""
+
+    request: int
+    job: JobId
+    parallelism: int | None = None
+    """Of every vertex that ``vertices`` does not name; None: they keep theirs."""
+    vertices: dict[VertexId, int] = {}
+    automatic: bool = False
+    """As many as the free slots allow, now and whenever workers join."""
+
+
 class OverviewRequested(msgspec.Struct, frozen=True):
     """Answered by ``views.ClusterView``, or by Refused."""
 
     request: int
 
 
-ClientRequest = SubmitJob | CancelRequested | CheckpointRequested | OverviewRequested
+ClientRequest = (
+    SubmitJob
+    | CancelRequested
+    | CheckpointRequested
+    | SavepointRequested
+    | StopWithSavepointRequested
+    | DisposeSavepointRequested
+    | RescaleRequested
+    | OverviewRequested
+)
 CoreEvent = Tick | Received | CallFinished | LogSilence | EventsLost | Stop | ClientRequest
 
 
@@ -106,6 +173,10 @@ CoreEvent = Tick | Received | CallFinished | LogSilence | EventsLost | Stop | Cl
 
 class JobAccepted(msgspec.Struct, frozen=True):
     job: JobId
+
+
+class SavepointDisposed(msgspec.Struct, frozen=True):
+    path: str
 
 
 class Refusal(Enum):

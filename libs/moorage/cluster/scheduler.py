@@ -50,11 +50,12 @@ class SlotPool:
     def offer(self, needed: int, previous: Sequence[WorkerId], now_ms: int) -> tuple[WorkerId, ...] | None:
         """Slots for a job that ran on ``previous`` before (empty: it never ran); None: not now."""
         slots = assign_slots(needed, self.free(), previous)
-        if slots is None or (self._is_settling(now_ms) and _spread(slots) < (_spread(previous) or needed)):
+        if slots is None or (self.is_settling(now_ms) and _spread(slots) < (_spread(previous) or needed)):
             return None
         return slots
 
-    def _is_settling(self, now_ms: int) -> bool:
+    def is_settling(self, now_ms: int) -> bool:
+        """Workers are joining."""
         joined_ms = self._workers.last_joined_ms
         return joined_ms is not None and now_ms - joined_ms < self._settle_ms
 
@@ -63,6 +64,11 @@ class SlotPool:
 
     def release(self, job: JobId) -> None:
         self._held.pop(job, None)
+
+    def reachable(self, job: JobId) -> int:
+        """Slots that the job holds or could have."""
+        live = [worker for worker in self._held.get(job, ()) if worker in self._workers]
+        return len(live) + sum(self.free().values())
 
     def holds(self, job: JobId) -> bool:
         return job in self._held

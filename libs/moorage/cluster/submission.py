@@ -8,10 +8,22 @@ from functools import partial
 import msgspec
 
 from moorage.cluster.protocol import JobAccepted, Refusal, Refused, SubmitJob
-from moorage.effects import CallError, CallFailure, CreateTopics, Effects, JobHistory, ReadJob, SaveJob
+from moorage.effects import (
+    CallError,
+    CallFailure,
+    CreateTopics,
+    Effects,
+    FoundSavepoint,
+    JobHistory,
+    ReadJob,
+    ReadSavepoint,
+    SaveJob,
+)
+from moorage.errors import StateError
 from moorage.graph.job_graph import JobGraph
+from moorage.graph.restorable import check_restorable
 from moorage.ids import JobId
-from moorage.messages.registry import JobRecord, JobStatus
+from moorage.messages.registry import JobRecord, JobStatus, RestoreSettings
 from moorage.naming import commits_topic, exchange_topic
 from moorage.ports import TopicSpec
 
@@ -54,12 +66,36 @@ class Submission:
         self._effects = effects
         self._request = request.request
         self._graph = request.graph
+        self._from = request.restore
+        self._restore: RestoreSettings | None = None
         self._stored = stored
         self._ended = ended
-        effects.call(ReadJob(job=request.graph.job), self._create_topics, self._refuse)
+        effects.call(ReadJob(job=request.graph.job), self._read_savepoint, self._refuse)
+
+    def _read_savepoint(self, earlier: JobHistory) -> None:
+        if self._from is None:
+            self._create_topics(earlier)
+        else:
+            self._effects.call(ReadSavepoint(path=self._from.path), partial(self._check, earlier), self._refuse)
+
+    def _check(self, earlier: JobHistory, found: FoundSavepoint) -> None:
+        assert self._from is not None
+        try:
+            check_restorable(found.metadata, self._graph, allow_non_restored=self._from.allow_non_restored)
+        except StateError as error:
+            self._refuse(CallError(CallFailure.REFUSED, f"{found.path} can't be restored: {error}"))
+            return
+        self._restore = RestoreSettings(
+            path=found.path,
+            checksum=found.checksum,
+            allow_non_restored=self._from.allow_non_restored,
+            mode=self._from.mode,
+        )
+        self._create_topics(earlier)
 
     def _create_topics(self, earlier: JobHistory) -> None:
-        self._effects.call(CreateTopics(specs=topics_of(self._graph)), partial(self._save, earlier), self._refuse)
+        topics = CreateTopics(specs=topics_of(self._graph), fresh=earlier.last_attempt == 0)
+        self._effects.call(topics, partial(self._save, earlier), self._refuse)
 
     def _save(self, earlier: JobHistory, _: None) -> None:
         record = JobRecord(
@@ -69,6 +105,7 @@ class Submission:
             attempt=earlier.last_attempt,
             submitted_ms=self._effects.wall_ms,
             base_checkpoint_id=earlier.last_checkpoint_id,
+            restore=self._restore,
         )
         history = msgspec.structs.replace(earlier, record=record)
         self._effects.call(

@@ -11,24 +11,13 @@ from moorage.checkpoint.stats import CheckpointStatsSnapshot, RestoredStats
 from moorage.graph.execution import ExecutionState
 from moorage.graph.job_graph import JobGraph
 from moorage.ids import Attempt, CheckpointId, Epoch, JobId, SubtaskId, WorkerId
-from moorage.messages.registry import CheckpointRecord, JobStatus
+from moorage.messages.registry import CheckpointRecord, JobFailure, JobStatus
 
 
 class SubtaskView(msgspec.Struct, frozen=True, kw_only=True):
     subtask: SubtaskId
     state: ExecutionState
     worker: WorkerId
-
-
-class FailureView(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of a job's history of failures. ``subtask`` and ``worker`` None: not the fault of one."""
-
-    failed_ms: int
-    attempt: Attempt
-    cause: str
-    trace: str | None
-    subtask: SubtaskId | None
-    worker: WorkerId | None
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +33,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     failure: str | None
     subtasks: tuple[SubtaskView, ...]
     """Of the running attempt."""
-    failures: tuple[FailureView, ...]
+    failures: tuple[JobFailure, ...]
     """Newest first."""
     checkpoints: CheckpointStatsSnapshot
     retained: tuple[CheckpointRecord, ...]

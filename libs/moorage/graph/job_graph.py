@@ -7,6 +7,7 @@ differ. Flink: JobGraph, JobVertex, IntermediateDataSet.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Literal
 
@@ -153,7 +154,8 @@ class JobGraph(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: CheckpointConfig
     restart: RestartConfig
     fingerprint: str
-    """Hash of everything above but configuration: a worker that compiles another one must not run the job."""
+    """Hash of the operators and exchanges, whatever their parallelism and configuration: a worker that compiles another
+    one must not run the job."""
 
     @property
     def slots(self) -> int:
@@ -168,3 +170,10 @@ class JobGraph(msgspec.Struct, frozen=True, kw_only=True):
 
     def parallelism(self) -> dict[VertexId, int]:
         return {v.vertex: v.parallelism for v in self.vertices}
+
+    def with_parallelism(self, parallelism: Mapping[VertexId, int]) -> JobGraph:
+        """The same job with other numbers of subtasks; what is not named keeps its own."""
+        vertices = tuple(
+            msgspec.structs.replace(v, parallelism=parallelism.get(v.vertex, v.parallelism)) for v in self.vertices
+        )
+        return msgspec.structs.replace(self, vertices=vertices)

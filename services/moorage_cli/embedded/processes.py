@@ -43,6 +43,8 @@ class ProcessSpec:
     max_backoff_s: float = 5.0
     healthy_after_s: float = 10.0
     """A run of this length sets the back-off back."""
+    supervises: bool = False
+    """It only watches over a child of its own that does the work: signals are meant for that one."""
 
 
 class ProcessExit(NamedTuple):
@@ -111,10 +113,15 @@ class ManagedProcess:
         first.result()
 
     def signal(self, number: int) -> int:
-        """Send a signal to the child and everything in its group; returns the pid that got it."""
+        """Send a signal to the child and everything in its group, or to the one that it supervises where that can be
+        told; returns the pid that got it."""
         pid = self.pid
         if pid is None:
             raise StackError(f"{self.name} does not run")
+        supervised = _only_child(pid) if self.spec.supervises else None
+        if supervised is not None:
+            os.kill(supervised, number)
+            return supervised
         os.killpg(pid, number)
         return pid
 
@@ -183,6 +190,15 @@ class ManagedProcess:
                 stderr=subprocess.STDOUT,
                 process_group=0,
             )
+
+
+def _only_child(pid: int) -> int | None:
+    """None: it has none (at this moment), or this system does not tell."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return None
+    return int(children[0]) if len(children) == 1 else None
 
 
 def _kill_group(group: int, number: int) -> None:

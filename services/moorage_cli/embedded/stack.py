@@ -24,9 +24,9 @@ from moorage_cli.embedded.kafka import EmbeddedKafka
 from moorage_cli.embedded.processes import ManagedProcess, ProcessExit, ProcessSpec
 from moorage_cli.embedded.redis import EmbeddedRedis
 from moorage_cli.kafka import connect
+from moorage_service.runtime import SETTINGS_EXIT_CODE
 
 SERVICES_TIMEOUT_S = 60.0
-SETTINGS_EXIT_CODE = 2
 MAX_START_DEATHS = 3
 
 
@@ -197,6 +197,7 @@ class Stack:
                 self.logs_dir / f"{name}.log",
                 env=self._service_env(name),
                 restart=True,
+                supervises=module == "moorage_worker",
             )
             self._services[name] = ManagedProcess(spec, self._exited)
         self._cleanup.callback(self._stop_services)
