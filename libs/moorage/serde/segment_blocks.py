@@ -33,6 +33,8 @@ _HEAD = struct.Struct("<QQ")
 _PAYLOAD = struct.Struct("<BI")
 _BLOCK = struct.Struct("<BBBxII")
 HEAD_BYTES = _HEAD.size
+SCHEMA_HEAD_BYTES = _PAYLOAD.size
+"""What stands before the schema, at the begin of a payload."""
 
 _PLAIN = 0
 _ZSTD = 1
@@ -104,6 +106,14 @@ def read_segment(file: bytes, offset: int) -> bytes:
     if xxhash.xxh3_64_intdigest(payload) != checksum:
         raise CorruptDataError(f"state segment at {offset}: wrong checksum")
     return payload
+
+
+def schema_bytes(payload: bytes) -> int:
+    """How long the schema is, by the first SCHEMA_HEAD_BYTES of a payload. CorruptDataError."""
+    if len(payload) < SCHEMA_HEAD_BYTES:
+        raise CorruptDataError("state segment: it ends before its schema")
+    size: int = _PAYLOAD.unpack_from(payload)[1]
+    return size
 
 
 def decode_payload(payload: bytes) -> Payload:
