@@ -299,6 +299,17 @@ CHECKPOINTS = Dashboard(
                     width=12,
                 ),
                 graph(
+                    "Savepoints left behind",
+                    "Savepoints that failed and whose files could not be deleted. Normal: 0. Otherwise delete the"
+                    " folders that the coordinator's log names.",
+                    "none",
+                    Query(
+                        f"sum by (job_name) (increase(moorage_checkpoint_savepoints_left_total{{{JOB}}}[$__range]))",
+                        "{{job_name}}",
+                    ),
+                    width=12,
+                ),
+                graph(
                     "Restored from",
                     "Id of the checkpoint that a job was last restored from, against the newest completed one.",
                     "none",

@@ -9,7 +9,7 @@ from enum import Enum
 
 import msgspec
 
-from moorage.checkpoint.notices import CheckpointAborted
+from moorage.checkpoint.notices import CheckpointAborted, SavepointNotDeleted
 from moorage.checkpoint.stats import CheckpointStats
 from moorage.cluster.protocol import (
     AttemptFailed,
@@ -32,6 +32,7 @@ _LEVELS: dict[type[Notice], int] = {
     MessageLost: logging.ERROR,
     CallRepeated: logging.WARNING,
     CheckpointAborted: logging.WARNING,
+    SavepointNotDeleted: logging.WARNING,
     LogReachability: logging.WARNING,
     JobWaiting: logging.WARNING,
     WorkerGone: logging.WARNING,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from moorage.checkpoint.notices import CheckpointAborted, CheckpointCompleted, CheckpointTriggered
+from moorage.checkpoint.notices import CheckpointAborted, CheckpointCompleted, CheckpointTriggered, SavepointNotDeleted
 from moorage.checkpoint.reasons import CheckpointFailureReason
 from moorage.cluster.coordinator import CoordinatorCore
 from moorage.cluster.protocol import (
@@ -102,6 +102,12 @@ METRICS: Sequence[Metric] = (
         "moorage_checkpoints_unreadable_total",
         "counter",
         "Retained checkpoints that could not be read at a restart: an older one was taken, or the job failed.",
+        ("job_name",),
+    ),
+    Metric(
+        "moorage_checkpoint_savepoints_left_total",
+        "counter",
+        "Savepoints that failed and whose files could not be deleted: nobody else deletes them.",
         ("job_name",),
     ),
     Metric(
@@ -265,6 +271,8 @@ class CoordinatorMetrics:
                 self._count("moorage_coordinator_job_waits_total", job)
             case CheckpointUnreadable(job=job):
                 self._count("moorage_checkpoints_unreadable_total", job)
+            case SavepointNotDeleted(job=job):
+                self._count("moorage_checkpoint_savepoints_left_total", job)
             case SinksCommitted(job=job, committed_ms=committed_ms):
                 self._set("moorage_sink_commits_heard_timestamp_seconds", committed_ms / 1e3, job)
             case LeadershipChanged(state=state):

@@ -1,76 +1,22 @@
-"""The REST API over a coordinator on the twins; the answers are held against those of a real Flink."""
+"""What the REST API answers and does, over a coordinator on the twins; for the shapes see test_flink_shapes."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from typing import Any
 
-import httpx
 import msgspec
 import pytest
 from tests.unit.cluster.graphs import JOB, TOTALS, orders_graph
-from tests.unit.cluster.world import TestCoordinator, World, running_world
+from tests.unit.cluster.world import running_world
+from tests.unit.coordinator_service.live import Live
 
-from moorage.coordinator_process.process import CoordinatorProcess
 from moorage.errors import SettingError
 from moorage.graph.job_graph import CheckpointConfig, JobGraph
 from moorage.ids import Attempt, SubtaskId
 from moorage.messages.events import SubtaskState
-from moorage_coordinator.desk import RequestDesk
-from moorage_coordinator.rest import RestServer, create_app
+from moorage_coordinator.rest import RestServer
 
 GRAPH = orders_graph(2, checkpoint=CheckpointConfig(interval_ms=100))
-
-
-class Live:
-    """A world whose virtual time runs in a thread while clients ask."""
-
-    def __init__(self, world: World, coordinator: TestCoordinator, token: str | None = None) -> None:
-        self.world = world
-        self.coordinator = coordinator
-        self._desk = RequestDesk()
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._process: CoordinatorProcess = coordinator.process
-        coordinator.on_reply = self._desk.answer
-        self._server = RestServer("127.0.0.1", 0)
-        self._server.start(create_app(self._desk, token=token, storage_url="file:///checkpoints"))
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self._server.port}", timeout=10)
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.001):
-            with self._lock:
-                for request in self._desk.take():
-                    self._process.request(request)
-                self.world.step()
-
-    def __enter__(self) -> Live:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.client.close()
-        self._server.close()
-
-    def get(self, path: str, status: int = 200) -> Any:
-        answer = self.client.get(path)
-        assert answer.status_code == status, answer.text
-        return answer.json()
-
-    def until(self, path: str, condition: Any) -> Any:
-        for _ in range(2_000):
-            answer = self.get(path)
-            if condition(answer):
-                return answer
-        raise AssertionError(f"{path} never became so: {answer}")
-
-    def change(self, do: Any) -> None:
-        with self._lock:
-            do()
 
 
 @pytest.fixture
@@ -78,15 +24,6 @@ def live() -> Iterator[Live]:
     world = running_world(GRAPH)
     with Live(world, world.coordinators[0]) as running:
         yield running
-
-
-def fields(shape: Any) -> Any:
-    """The keys of a JSON value, all the way down; of a list, of its first element."""
-    if isinstance(shape, dict):
-        return {key: fields(value) for key, value in shape.items()}
-    if isinstance(shape, list):
-        return [fields(shape[0])] if shape else []
-    return None
 
 
 def submission(graph: JobGraph) -> bytes:
@@ -126,11 +63,9 @@ def test_one_job(live: Live) -> None:
     ]
     assert job["status-counts"]["RUNNING"] == 6
     assert job["timestamps"]["RUNNING"] >= job["timestamps"]["CREATED"] > 0
-    assert [node["inputs"] and node["inputs"][0]["ship_strategy"] for node in job["plan"]["nodes"]] == [
-        [],
-        "HASH",
-        "FORWARD",
-    ]
+    plan = job["plan"]["nodes"]
+    assert "inputs" not in plan[0]
+    assert [node["inputs"][0]["ship_strategy"] for node in plan[1:]] == ["HASH", "FORWARD"]
 
 
 def test_checkpoints(live: Live) -> None:
@@ -140,7 +75,7 @@ def test_checkpoints(live: Live) -> None:
     assert (latest["num_subtasks"], latest["num_acknowledged_subtasks"]) == (4, 4)
     assert (latest["checkpointed_size"], latest["state_size"]) == (400, 1_200)
     assert latest["external_path"] == f"file:///checkpoints/orders/chk-{latest['id']}"
-    assert set(latest["tasks"]) == {"orders", "totals"}
+    assert latest["tasks"] == {}
     assert stats["summary"]["state_size"]["p99"] == 1_200.0
     completed = [entry for entry in stats["history"] if entry["status"] == "COMPLETED"]
     assert [entry["discarded"] for entry in completed[:3]] == [False] * 3
@@ -220,12 +155,34 @@ def test_a_checkpoint_by_hand_that_fails_says_why(live: Live) -> None:
         ("GET", "/jobs/other/checkpoints", None, 404, "there is no job other"),
         ("GET", "/jobs/other/exceptions", None, 404, "there is no job other"),
         ("POST", "/jobs/other/checkpoints", None, 404, "there is no job other"),
-        ("GET", "/jobs/orders/checkpoints/0123", None, 404, "no checkpoint request 0123"),
+        ("GET", "/jobs/orders/checkpoints/0123", None, 404, "there is no request 0123 of /jobs/orders/checkpoints"),
         ("PATCH", "/jobs/other", None, 404, "there is no job other"),
         ("PATCH", "/jobs/orders?mode=explode", None, 400, "mode 'explode' is not known"),
-        ("POST", "/jobs", b"{", 400, "the body is not a submission"),
+        ("GET", "/jobs/other/config", None, 404, "there is no job other"),
+        ("GET", "/jobs/orders/exceptions?maxExceptions=few", None, 400, "maxExceptions must be a whole number"),
+        ("GET", "/jobs/orders/checkpoints/details/first", None, 400, "checkpoint_id must be a whole number"),
+        ("GET", "/jobs/orders/checkpoints/details/999999", None, 404, "checkpoint 999999 is not in the history"),
+        ("GET", "/jobs/orders/checkpoints/details/-1", None, 400, "checkpoint_id must be a whole number"),
+        ("GET", "/taskmanagers/w9/1", None, 404, "there is no worker w9/1"),
+        ("POST", "/jobs/orders/checkpoints", b'{"checkpointType": "PARTIAL"}', 400, "Invalid enum value"),
+        ("POST", "/jobs/orders/checkpoints", b'{"triggerId": "mine"}', 400, "triggerId"),
+        ("POST", "/jobs/orders/savepoints", b'{"unknown": 1}', 400, "unknown field `unknown`"),
+        ("POST", "/jobs/other/savepoints", None, 404, "there is no job other"),
+        ("POST", "/jobs/other/stop", None, 404, "there is no job other"),
+        ("GET", "/jobs/orders/savepoints/0123", None, 404, "there is no request 0123 of /jobs/orders/savepoints"),
+        ("POST", "/savepoint-disposal", None, 400, "the body is not as it should be"),
+        ("GET", "/savepoint-disposal/0123", None, 404, "there is no request 0123"),
+        ("PUT", "/jobs/orders/resource-requirements", b"[]", 400, "the body is not as it should be"),
+        (
+            "PUT",
+            "/jobs/orders/resource-requirements",
+            b'{"totals": {"parallelism": {"lowerBound": 3, "upperBound": 2}}}',
+            400,
+            "1 <= lowerBound <= upperBound",
+        ),
+        ("POST", "/jobs", b"{", 400, "the body is not as it should be"),
         ("POST", "/jobs", b'{"graph": {}}', 400, "missing required field"),
-        ("POST", "/jobs", b"[" * 100_000, 400, "the body is not a submission"),
+        ("POST", "/jobs", b"[" * 100_000, 400, "the body is not as it should be"),
         ("POST", "/jobs", submission(msgspec.structs.replace(GRAPH, vertices=())), 400, "it has no vertices"),
         ("POST", "/jobs", b" " * (17 << 20), 413, "has more than"),
     ],
@@ -257,6 +214,7 @@ def test_with_a_token_nobody_gets_in_without_it() -> None:
             for path in ("/overview", "/openapi.json", "/nowhere"):
                 answer = live.client.get(path, headers=headers)
                 assert (answer.status_code, list(answer.json())) == (401, ["errors"])
+                assert answer.headers["www-authenticate"] == "Bearer"
         for scheme in ("Bearer", "bearer"):
             assert live.client.get("/overview", headers={"authorization": f"{scheme} s3cret"}).status_code == 200
 
@@ -268,154 +226,100 @@ def test_a_port_in_use_is_told_with_the_setting(live: Live) -> None:
         RestServer("127.0.0.1", port)
 
 
-def test_there_is_an_openapi_document(live: Live) -> None:
-    paths = live.get("/openapi.json")["paths"]
-    assert {"/overview", "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/checkpoints"} <= set(paths)
-    assert set(paths["/jobs/{job_id}/checkpoints"]) == {"get", "post"}
+def test_another_method_is_told_which_ones_there_are(live: Live) -> None:
+    answer = live.client.delete("/jobs")
+    assert answer.status_code == 405
+    assert {method.strip() for method in answer.headers["allow"].split(",")} == {"GET", "HEAD", "POST"}
 
 
-def test_the_shapes_are_flinks(live: Live) -> None:
-    """Field names of Flink 2.2, taken from answers of a real one."""
+def test_a_slash_too_many_is_another_path(live: Live) -> None:
+    assert live.client.get("/jobs/").status_code == 404
+
+
+def test_details_of_a_checkpoint_with_its_subtasks(live: Live) -> None:
     live.until("/jobs/orders/checkpoints", lambda s: s["counts"]["completed"] >= 1)
-    for path, shape in FLINK_FIELDS.items():
-        ours = fields(live.get(path))
-        missing = _missing(shape, ours)
-        assert missing == [], path
+    live.freeze()
+    number = live.get("/jobs/orders/checkpoints")["latest"]["completed"]["id"]
+    details = live.get(f"/jobs/orders/checkpoints/details/{number}")
+    assert {vertex: task["num_acknowledged_subtasks"] for vertex, task in details["tasks"].items()} == {
+        "orders": 2,
+        "totals": 2,
+    }
+    task = live.get(f"/jobs/orders/checkpoints/details/{number}/subtasks/totals")
+    assert (task["id"], task["checkpointed_size"], task["state_size"]) == (number, 200, 600)
+    assert [(s["index"], s["status"], s["state_size"], s["alignment"]["duration"]) for s in task["subtasks"]] == [
+        (0, "completed", 300, 7),
+        (1, "completed", 300, 7),
+    ]
+    assert task["summary"]["state_size"] == {
+        **dict.fromkeys(("min", "max", "avg"), 300),
+        **dict.fromkeys(("p50", "p90", "p95", "p99", "p999"), 300.0),
+    }
+    assert "results" not in details["tasks"], "an exactly-once sink takes no part"
+    live.get(f"/jobs/orders/checkpoints/details/{number}/subtasks/results", 404)
 
 
-def _missing(expected: Any, ours: Any, path: str = "") -> list[str]:
-    if isinstance(expected, dict):
-        if not isinstance(ours, dict):
-            return [path]
-        return [
-            name for key in expected for name in (_missing(expected[key], ours.get(key, KeyError), f"{path}/{key}"))
-        ]
-    if isinstance(expected, list):
-        return _missing(expected[0], ours[0], f"{path}[]") if expected and ours else []
-    return [path] if ours is KeyError else []
-
-
-_SUMMARY = dict.fromkeys(("min", "max", "avg", "p50", "p90", "p95", "p99", "p999"))
-_CHECKPOINT = dict.fromkeys(
-    (
-        "className",
-        "id",
-        "status",
-        "is_savepoint",
-        "savepointFormat",
-        "trigger_timestamp",
-        "latest_ack_timestamp",
-        "checkpointed_size",
-        "state_size",
-        "end_to_end_duration",
-        "alignment_buffered",
-        "processed_data",
-        "persisted_data",
-        "num_subtasks",
-        "num_acknowledged_subtasks",
-        "checkpoint_type",
-        "tasks",
-        "external_path",
-        "discarded",
+def test_subtasks_that_have_not_acknowledged(live: Live) -> None:
+    live.change(lambda: setattr(live.world.workers[0], "acknowledges", False))
+    stats = live.until(
+        "/jobs/orders/checkpoints",
+        lambda s: s["counts"]["in_progress"] == 1 and s["history"][0]["num_acknowledged_subtasks"] == 2,
     )
-)
-_JOB_STATES = (
-    "CANCELLING",
-    "RECONCILING",
-    "CANCELED",
-    "RUNNING",
-    "FAILING",
-    "RESTARTING",
-    "FAILED",
-    "INITIALIZING",
-    "SUSPENDED",
-    "CREATED",
-    "FINISHED",
-)
-_TASK_STATES = (
-    "DEPLOYING",
-    "SCHEDULED",
-    "CANCELED",
-    "INITIALIZING",
-    "FINISHED",
-    "RECONCILING",
-    "CANCELING",
-    "CREATED",
-    "FAILED",
-    "RUNNING",
-)
-_RESOURCE = dict.fromkeys(
-    ("cpuCores", "taskHeapMemory", "taskOffHeapMemory", "managedMemory", "networkMemory", "extendedResources")
-)
-FLINK_FIELDS: dict[str, Any] = {
-    "/overview": dict.fromkeys(
-        (
-            "taskmanagers",
-            "slots-total",
-            "slots-available",
-            "jobs-running",
-            "jobs-finished",
-            "jobs-cancelled",
-            "jobs-failed",
-            "flink-version",
-            "flink-commit",
+    (pending,) = [entry for entry in stats["history"] if entry["status"] == "IN_PROGRESS"]
+    assert pending["className"] == "in_progress"
+    task = live.get(f"/jobs/orders/checkpoints/details/{pending['id']}/subtasks/totals")
+    assert [subtask["status"] for subtask in task["subtasks"]] == ["pending_or_failed", "completed"]
+
+
+def test_how_checkpoints_are_taken(live: Live) -> None:
+    config = live.get("/jobs/orders/checkpoints/config")
+    assert (config["mode"], config["interval"], config["timeout"]) == ("exactly_once", 100, 600_000)
+    assert config["externalization"] == {"enabled": True, "delete_on_cancellation": False}
+    assert config["checkpoint_storage"] == "file:///checkpoints"
+
+
+def test_a_worker_and_its_slots(live: Live) -> None:
+    worker = live.get("/taskmanagers/w1/1")
+    assert worker["slotsNumber"] == 2
+    assert [(slot["jobId"], slot["assignedTasks"]) for slot in worker["allocatedSlots"]] == [("orders", 3)]
+
+
+def test_the_configuration_of_a_job(live: Live) -> None:
+    config = live.get("/jobs/orders/config")["execution-config"]
+    assert config["job-parallelism"] == 2
+    assert config["restart-strategy"].startswith("Restart with exponential delay (100 to 30000 ms, factor 1.5")
+
+
+def test_failures_are_shown_up_to_a_number(live: Live) -> None:
+    def fail() -> None:
+        live.world.workers[0].report(
+            JOB, Attempt(1), SubtaskId(TOTALS, 0), SubtaskState.FAILED, "ValueError: no amount"
         )
-    ),
-    "/config": {
-        **dict.fromkeys(("refresh-interval", "timezone-name", "timezone-offset", "flink-version", "flink-revision")),
-        "features": dict.fromkeys(("web-submit", "web-cancel", "web-rescale", "web-history")),
-    },
-    "/jobs": {"jobs": [dict.fromkeys(("id", "status"))]},
-    "/jobs/overview": {
-        "jobs": [
-            {
-                **dict.fromkeys(("jid", "name", "start-time", "end-time", "duration", "state")),
-                **dict.fromkeys(("last-modification", "pending-operators")),
-                "tasks": dict.fromkeys(("total", *(state.lower() for state in _TASK_STATES))),
-            }
-        ]
-    },
-    "/jobs/orders": {
-        **dict.fromkeys(("jid", "name", "isStoppable", "state", "job-type", "start-time", "end-time", "duration")),
-        **dict.fromkeys(("maxParallelism", "now", "pending-operators")),
-        "timestamps": dict.fromkeys(_JOB_STATES),
-        "status-counts": dict.fromkeys(_TASK_STATES),
-        "vertices": [
-            {
-                **dict.fromkeys(("id", "slotSharingGroupId", "name", "maxParallelism", "parallelism", "status")),
-                **dict.fromkeys(("start-time", "end-time", "duration", "metrics")),
-                "tasks": dict.fromkeys(_TASK_STATES),
-            }
-        ],
-        "plan": {
-            **dict.fromkeys(("jid", "name", "type")),
-            "nodes": [dict.fromkeys(("id", "operator", "parallelism", "operator_strategy", "description"))],
-        },
-    },
-    "/jobs/orders/exceptions": {"exceptionHistory": {"entries": [], "truncated": None}},
-    "/jobs/orders/checkpoints": {
-        "counts": dict.fromkeys(("restored", "total", "in_progress", "completed", "failed")),
-        "summary": dict.fromkeys(
-            (
-                "checkpointed_size",
-                "state_size",
-                "end_to_end_duration",
-                "alignment_buffered",
-                "processed_data",
-                "persisted_data",
-            ),
-            _SUMMARY,
-        ),
-        "latest": {**dict.fromkeys(("savepoint", "failed", "restored")), "completed": _CHECKPOINT},
-    },
-    "/taskmanagers": {
-        "taskmanagers": [
-            {
-                **dict.fromkeys(("id", "path", "dataPort", "jmxPort", "timeSinceLastHeartbeat", "slotsNumber")),
-                **dict.fromkeys(("freeSlots", "hardware", "memoryConfiguration")),
-                "totalResource": _RESOURCE,
-                "freeResource": _RESOURCE,
-            }
-        ]
-    },
-}
+
+    live.change(fail)
+    path = "/jobs/orders/exceptions"
+    history = live.until(path, lambda e: e["exceptionHistory"]["entries"])["exceptionHistory"]
+    assert not history["truncated"]
+    assert live.get(f"{path}?maxExceptions=0")["exceptionHistory"] == {"entries": [], "truncated": True}
+
+
+def test_a_request_with_an_id_of_its_own_happens_once(live: Live) -> None:
+    live.change(lambda: setattr(live.world.workers[0], "acknowledges", False))
+    mine = "0123456789abcdef" * 2
+    for _ in range(3):
+        assert live.post("/jobs/orders/checkpoints", {"triggerId": mine}) == {"request-id": mine}
+    stats = live.until("/jobs/orders/checkpoints", lambda s: s["counts"]["in_progress"] == 1)
+    assert stats["counts"]["in_progress"] == 1
+    assert live.get(f"/jobs/orders/checkpoints/{mine}")["status"]["id"] == "IN_PROGRESS"
+
+
+def test_a_job_that_has_ended_takes_no_requests(live: Live) -> None:
+    live.client.patch("/jobs/orders")
+    live.until("/jobs/orders", lambda job: job["state"] == "CANCELED")
+    for path in ("checkpoints", "savepoints", "stop"):
+        assert "job orders has ended: it is CANCELED" in live.post(f"/jobs/orders/{path}", status=409)["errors"][0]
+
+
+def test_the_parallelism_of_a_job(live: Live) -> None:
+    bounds = {"parallelism": {"lowerBound": 1, "upperBound": 2}}
+    assert live.get("/jobs/orders/resource-requirements") == {"orders": bounds, "totals": bounds, "results": bounds}

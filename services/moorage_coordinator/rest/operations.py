@@ -1,0 +1,57 @@
+"""Requests that go on after the answer: an id for each, under which their outcome is asked for (Flink: trigger ids)."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from moorage.checkpoint.notices import CheckpointFailed
+from moorage.cluster.protocol import ClientRequest, Refused
+from moorage_coordinator.flink.operations import COMPLETED, IN_PROGRESS, FailureCause, OperationResult, failure_cause
+from moorage_coordinator.rest.endpoints import RestError
+from moorage_coordinator.rest.questions import Questions
+
+OPERATIONS_KEPT = 1_000
+"""The oldest are forgotten; what they asked for happens all the same."""
+
+T = TypeVar("T")
+
+
+class Operations:
+    """``of``: what the operation belongs to; an id is known there only."""
+
+    def __init__(self, questions: Questions) -> None:
+        self._questions = questions
+        self._started: OrderedDict[tuple[str, str], Future[object]] = OrderedDict()
+
+    def start(self, of: str, trigger_id: str | None, make: Callable[[int], ClientRequest]) -> str:
+        """The id. A client that gives one may ask again when it got no answer: it happens once."""
+        trigger_id = trigger_id or secrets.token_hex(16)
+        if (of, trigger_id) not in self._started:
+            self._started[of, trigger_id] = self._questions.start(make)
+            if len(self._started) > OPERATIONS_KEPT:
+                self._started.popitem(last=False)
+        return trigger_id
+
+    def result(self, of: str, trigger_id: str, describe: Callable[[object], T]) -> OperationResult[T]:
+        """``describe``: makes what is told of the loop's answer."""
+        answer = self._started.get((of, trigger_id))
+        if answer is None:
+            raise RestError(404, f"there is no request {trigger_id} of {of}")
+        if not answer.done():
+            return OperationResult(status=IN_PROGRESS, operation=None)
+        return OperationResult(status=COMPLETED, operation=describe(answer.result()))
+
+
+def cause_of(result: object) -> FailureCause | None:
+    """None: it did not fail."""
+    match result:
+        case CheckpointFailed():
+            return failure_cause("org.apache.flink.runtime.checkpoint.CheckpointException", result.message)
+        case Refused(message=message):
+            return failure_cause("org.apache.flink.util.FlinkException", message)
+        case _:
+            return None
