@@ -101,6 +101,9 @@ class CheckpointCoordinator:
         self._execution: Execution | None = None
         """The running attempt; None: no checkpoints now."""
         self._plan: CheckpointPlan | None = None
+        self._planned_version = 0
+        """Of the execution."""
+        self._input_has_ended = False
         self._base = CheckpointId(0)
         """What increments build on: the newest completed checkpoint in the running attempt's own history."""
         restore = None if history.record is None else history.record.restore
@@ -121,18 +124,19 @@ class CheckpointCoordinator:
         """An attempt runs, that started from ``restored``: checkpoints are taken as soon as its subtasks run."""
         self._execution = execution
         self._graph = execution.graph
-        self._plan = checkpoint_plan(execution)
+        self._plan = None
+        self._input_has_ended = False
         self._base = self._base_of(execution.attempt, restored)
         self._must_be_full = self._is_unclaimed and self._base == 0
         delay_ms = round(abs(self._random()) * self._config.initial_delay_max_ms)
         self._decider.start(self._effects.now_ms, delay_ms)
         self._decider.stopping(self.completed.stop is not None)
         self._failures.reset()
-        self.sink_commits.restarted()
+        self.sink_commits.restarted(execution.graph)
 
     def suspend(self, reason: Reason) -> None:
         """The attempt ends: abort what is pending, but for what the registry was asked to add."""
-        self._execution = self._plan = None
+        self._execution = None
         for request in self._decider.stop():
             self._refuse(request, reason, "")
         for pending in list(self._pending.values()):
@@ -168,9 +172,9 @@ class CheckpointCoordinator:
         """A checkpoint or savepoint by hand; whoever the request names hears of CheckpointDone or CheckpointFailed."""
         if self.is_stopping:
             self._refuse(request, Reason.STOPPING, "")
-        elif self._execution is None or self._plan is None:
+        elif self._execution is None:
             self._refuse(request, Reason.JOB_NOT_RUNNING, "")
-        elif blocker := find_not_running(self._execution, self._plan):
+        elif blocker := find_not_running(self._execution):
             self._refuse(request, Reason.NOT_ALL_REQUIRED_TASKS_RUNNING, str(blocker))
         elif not self._decider.request(request):
             self._refuse(request, Reason.TOO_MANY_REQUESTS, "")
@@ -193,6 +197,10 @@ class CheckpointCoordinator:
                     if missing
                     else "metadata not written",
                 )
+        if self._execution is not None and self._execution.input_has_ended != self._input_has_ended:
+            self._input_has_ended = self._execution.input_has_ended
+            if self._input_has_ended:
+                self._decider.input_ended(now_ms)
         self._trigger_next()
 
     def _trigger_next(self) -> None:
@@ -218,12 +226,13 @@ class CheckpointCoordinator:
     def _triggered(self, request: CheckpointRequest, attempt: Attempt, checkpoint: CheckpointId) -> None:
         self._triggering = None
         effects = self._effects
-        if self._execution is None or self._plan is None or self._execution.attempt != attempt:
+        if self._execution is None or self._execution.attempt != attempt:
             self._refuse(request, Reason.JOB_FAILOVER, "")
             return
-        if blocker := find_not_running(self._execution, self._plan):
+        if blocker := find_not_running(self._execution):
             self._refuse(request, Reason.NOT_ALL_REQUIRED_TASKS_RUNNING, str(blocker))
             return
+        plan = self._present_plan(self._execution)
         folder = (
             savepoint_folder(request.location, self._job, checkpoint, effects.wall_ms)
             if request.kind.is_savepoint
@@ -233,7 +242,7 @@ class CheckpointCoordinator:
         pending = PendingCheckpoint(
             checkpoint,
             attempt,
-            self._plan,
+            plan,
             self._graph.max_parallelism,
             base=CheckpointId(0) if options.is_full else self._base,
             triggered_ms=effects.wall_ms,
@@ -243,7 +252,7 @@ class CheckpointCoordinator:
         )
         self._pending[checkpoint] = pending
         self._fates.triggered(checkpoint)
-        self.stats.triggered(checkpoint, pending.triggered_ms, self._plan, options)
+        self.stats.triggered(checkpoint, pending.triggered_ms, plan, options)
         effects.broadcast(
             TriggerCheckpoint(
                 epoch=effects.epoch,
@@ -256,6 +265,11 @@ class CheckpointCoordinator:
             )
         )
         effects.report(CheckpointTriggered(job=self._job, attempt=attempt, checkpoint=checkpoint))
+
+    def _present_plan(self, execution: Execution) -> CheckpointPlan:
+        if self._plan is None or self._planned_version != execution.version:
+            self._plan, self._planned_version = checkpoint_plan(execution), execution.version
+        return self._plan
 
     # --- acknowledgements --------------------------------------------------------------------------------------------
 
@@ -273,6 +287,12 @@ class CheckpointCoordinator:
             case AcknowledgeOutcome.DUPLICATE:
                 pass  # The same files as before: they are part of the checkpoint.
         return outcome
+
+    def finished(self, subtask: SubtaskId) -> None:
+        """A subtask of the running attempt has finished: checkpoints that wait for it need not any more."""
+        for pending in list(self._pending.values()):
+            if pending.finished(subtask) and pending.is_fully_acknowledged:
+                self._write(pending)
 
     def _outcome_of_decided(self, checkpoint: CheckpointId) -> AcknowledgeOutcome:
         if checkpoint in self.completed:
@@ -494,7 +514,6 @@ class CheckpointCoordinator:
     def validate(self) -> None:
         for part in (self.stats, self.completed, self.sink_commits, self._fates, self._decider, self._failures):
             part.validate()
-        assert (self._execution is None) == (self._plan is None)
         for checkpoint, pending in self._pending.items():
             pending.validate()
             assert checkpoint == pending.checkpoint
@@ -503,6 +522,5 @@ class CheckpointCoordinator:
             assert checkpoint not in self.completed
             assert self._execution is not None or pending.state is PendingState.REGISTERING
         assert sum(p.state is PendingState.REGISTERING for p in self._pending.values()) <= 1
-        assert all(
-            self._fates.fate(record.checkpoint) is not CheckpointFate.ABORTED for record in self.completed.retained()
-        )
+        for record in self.completed.retained():
+            assert not record.is_part_of_history or self._fates.fate(record.checkpoint) is not CheckpointFate.ABORTED

@@ -24,6 +24,7 @@ import msgspec
 
 from moorage.checkpoint.decider import CheckpointRequest
 from moorage.graph.checkpoint_plan import CheckpointPlan
+from moorage.graph.job_graph import JobVertex
 from moorage.ids import Attempt, CheckpointId, OperatorId, SubtaskId, VertexId
 from moorage.messages.barriers import SnapshotKind, SnapshotOptions
 from moorage.messages.events import AcknowledgeCheckpoint
@@ -38,6 +39,8 @@ from moorage.state.operator_state import (
     OperatorSubtaskState,
     SnapshotType,
 )
+
+FINISHED = OperatorSubtaskState(finished=True)
 
 
 class PendingState(Enum):
@@ -97,6 +100,10 @@ class PendingCheckpoint:
         self._plan = plan
         self._max_parallelism = max_parallelism
         self._missing = set(plan.wait_for)
+        self._finished: dict[VertexId, set[int]] = {vertex.vertex: set() for vertex in plan.vertices}
+        """Subtasks whose operators are all recorded as finished."""
+        for vertex_id, index in plan.finished:
+            self._finished[vertex_id].add(index)
         self._operators: dict[VertexId, dict[OperatorId, dict[int, OperatorSubtaskState]]] = {
             vertex.vertex: {operator.operator_id: {} for operator in vertex.operators} for vertex in plan.vertices
         }
@@ -114,9 +121,22 @@ class PendingCheckpoint:
             return AcknowledgeOutcome.UNKNOWN
         for snapshot in message.operators:
             operators[snapshot.operator][subtask.subtask] = snapshot.state
+            if snapshot.state.finished:
+                self._finished[subtask.vertex].add(subtask.subtask)  # At the end of its data: it finishes next.
         self._missing.remove(subtask)
         self.state_bytes += message.metrics.state_bytes
         return AcknowledgeOutcome.SUCCESS
+
+    def finished(self, subtask: SubtaskId) -> bool:
+        """The subtask has finished: nothing more comes from it. True: it was still waited for.
+
+        It finishes only behind a completed checkpoint that covers its end, so it has no state that could be missing.
+        """
+        if self.state is PendingState.ABORTED or subtask not in self._missing:
+            return False
+        self._missing.remove(subtask)
+        self._finished[subtask.vertex].add(subtask.subtask)
+        return True
 
     @property
     def is_savepoint(self) -> bool:
@@ -161,15 +181,26 @@ class PendingCheckpoint:
                     name=operator.name,
                     parallelism=vertex.parallelism,
                     max_parallelism=self._max_parallelism,
-                    subtasks=dict(sorted(self._operators[vertex.vertex][operator.operator_id].items())),
+                    subtasks=self._subtasks(vertex, operator.operator_id),
+                    fully_finished=self._is_fully_finished(vertex),
                 )
                 for vertex in self._plan.vertices
                 for operator in vertex.operators
             ),
         )
 
+    def _subtasks(self, vertex: JobVertex, operator: OperatorId) -> dict[int, OperatorSubtaskState]:
+        if self._is_fully_finished(vertex):
+            return {}
+        states = self._operators[vertex.vertex][operator]
+        return dict(sorted({**states, **dict.fromkeys(self._finished[vertex.vertex], FINISHED)}.items()))
+
+    def _is_fully_finished(self, vertex: JobVertex) -> bool:
+        return len(self._finished[vertex.vertex]) == vertex.parallelism
+
     def validate(self) -> None:
         assert self._missing <= self._plan.wait_for
+        assert not any(subtask.subtask in self._finished[subtask.vertex] for subtask in self._missing)
         if self.state not in (PendingState.ACKNOWLEDGING, PendingState.ABORTED):
             assert not self._missing
         if self.state is PendingState.REGISTERING:

@@ -12,12 +12,7 @@ from moorage.ids import CheckpointId, SubtaskId
 
 class SinkCommits:
     def __init__(self, graph: JobGraph) -> None:
-        self._sinks = frozenset(
-            SubtaskId(vertex.vertex, index)
-            for vertex in graph.vertices
-            if vertex.is_committer
-            for index in range(vertex.parallelism)
-        )
+        self._sinks = _sinks(graph)
         self._committed: dict[SubtaskId, CheckpointId] = {}
         self._slowest: set[SubtaskId] = set()
         """Once all have reported: those at the lowest checkpoint. When none is left the floor rises, so a commit costs
@@ -31,8 +26,9 @@ class SinkCommits:
     def has_sinks(self) -> bool:
         return bool(self._sinks)
 
-    def restarted(self) -> None:
-        """Another attempt: its subtasks may be others."""
+    def restarted(self, graph: JobGraph) -> None:
+        """Another attempt: its subtasks may be others, of another number."""
+        self._sinks = _sinks(graph)
         self._committed.clear()
         self._slowest.clear()
 
@@ -59,3 +55,12 @@ class SinkCommits:
             assert self._slowest == {sink for sink, committed in self._committed.items() if committed == lowest}
             assert self.floor is not None
             assert lowest <= self.floor
+
+
+def _sinks(graph: JobGraph) -> frozenset[SubtaskId]:
+    return frozenset(
+        SubtaskId(vertex.vertex, index)
+        for vertex in graph.vertices
+        if vertex.is_committer
+        for index in range(vertex.parallelism)
+    )

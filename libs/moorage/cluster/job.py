@@ -4,7 +4,8 @@
 status      means                                          left to
 ==========  =============================================  =========================================================
 CREATED     stored, never deployed                         RUNNING; CANCELLING; FAILING
-RUNNING     an attempt is deployed                         RESTARTING, FAILING: it failed; CANCELLING; FINISHED
+RUNNING     an attempt is deployed                         RESTARTING, FAILING: it failed; CANCELLING; FINISHED;
+                                                           CANCELED: with a savepoint
 RESTARTING  waits for what the next attempt needs          RUNNING; CANCELLING; FAILING
 FAILING     gives up; its subtasks stop                    FAILED
 CANCELLING  was cancelled; its subtasks stop               CANCELED
@@ -68,7 +69,9 @@ from moorage.messages.registry import CheckpointRecord, JobFailure, JobRecord, J
 
 TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.CREATED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLING, JobStatus.FAILING}),
-    JobStatus.RUNNING: frozenset({JobStatus.RESTARTING, JobStatus.CANCELLING, JobStatus.FAILING, JobStatus.FINISHED}),
+    JobStatus.RUNNING: frozenset(
+        {JobStatus.RESTARTING, JobStatus.CANCELLING, JobStatus.FAILING, JobStatus.FINISHED, JobStatus.CANCELED}
+    ),
     JobStatus.RESTARTING: frozenset({JobStatus.RUNNING, JobStatus.CANCELLING, JobStatus.FAILING}),
     JobStatus.FAILING: frozenset({JobStatus.FAILED}),
     JobStatus.CANCELLING: frozenset({JobStatus.CANCELED}),
@@ -162,7 +165,7 @@ class Job:
             return DropReason.OLD_ATTEMPT
         if execution.state(subtask) is None or execution.worker(subtask) != message.worker:
             return DropReason.UNKNOWN_SUBTASK
-        match execution.update(subtask, message.state):
+        match execution.update(subtask, message.state, data_ended=message.data_ended):
             case UpdateOutcome.APPLIED:
                 self._subtask_went_on(subtask, message)
             case UpdateOutcome.LATE:
@@ -474,9 +477,11 @@ class Job:
                 self.fail(f"{subtask} was stopped by {message.worker}", subtask, message.worker)
             case SubtaskState.RUNNING if execution.all_running:
                 self._all_running()
-            case SubtaskState.FINISHED if execution.all_finished:
-                self.advance()
-            case SubtaskState.INITIALIZING | SubtaskState.RUNNING | SubtaskState.FINISHED:
+            case SubtaskState.FINISHED:
+                self.checkpoints.finished(subtask)
+                if execution.all_finished:
+                    self.advance()
+            case SubtaskState.INITIALIZING | SubtaskState.RUNNING:
                 pass
 
     def _all_running(self) -> None:
@@ -670,4 +675,5 @@ def _as_change(worker: WorkerId, running: RunningSubtask) -> SubtaskStateChanged
         vertex=running.vertex,
         subtask=running.subtask,
         state=running.state,
+        data_ended=running.data_ended,
     )

@@ -13,6 +13,9 @@ FINISHED      processed its last record                   (ended)
 FAILED        the attempt must end                        (ended)
 CANCELED      stopped when told to                        (ended)
 ============  ==========================================  ===========================================
+
+A subtask that has processed its last record stays RUNNING: it says ``data_ended`` and is FINISHED once a completed
+checkpoint covers its end.
 """
 
 from __future__ import annotations
@@ -86,23 +89,36 @@ class Execution:
             SubtaskId(vertex.vertex, index): initial for vertex in graph.vertices for index in range(vertex.parallelism)
         }
         self._counts = Counter({initial: len(self._states)})
+        self.version = 0
+        """Grows with every change of a state."""
         self._committers = frozenset(vertex.vertex for vertex in graph.vertices if vertex.is_committer)
-        self._required_not_running = sum(s.vertex not in self._committers for s in self._states)
+        required = sum(s.vertex not in self._committers for s in self._states)
+        self._required = Counter({initial: required})
+        """States of the subtasks that take part in checkpoints."""
+        self._data_ended: set[SubtaskId] = set()
+        """Of these, the ones that run without input."""
 
-    def update(self, subtask: SubtaskId, reported: SubtaskState) -> UpdateOutcome:
+    def update(self, subtask: SubtaskId, reported: SubtaskState, *, data_ended: bool = False) -> UpdateOutcome:
         present = self._states.get(subtask)
         if present is None:
             return UpdateOutcome.UNKNOWN
         state = ExecutionState(reported.value)
+        if state is not present and state not in TRANSITIONS[present]:
+            return UpdateOutcome.LATE
+        is_required = subtask.vertex not in self._committers
+        if state is ExecutionState.RUNNING and data_ended and is_required:
+            self._data_ended.add(subtask)
         if state is present:
             return UpdateOutcome.UNCHANGED
-        if state not in TRANSITIONS[present]:
-            return UpdateOutcome.LATE
         self._states[subtask] = state
+        self.version += 1
         self._counts[present] -= 1
         self._counts[state] += 1
-        if subtask.vertex not in self._committers:
-            self._required_not_running += (present is ExecutionState.RUNNING) - (state is ExecutionState.RUNNING)
+        if is_required:
+            self._required[present] -= 1
+            self._required[state] += 1
+        if state is not ExecutionState.RUNNING:
+            self._data_ended.discard(subtask)
         return UpdateOutcome.APPLIED
 
     def state(self, subtask: SubtaskId) -> ExecutionState | None:
@@ -142,8 +158,26 @@ class Execution:
 
     @property
     def can_checkpoint(self) -> bool:
-        """Every subtask that takes part in checkpoints is RUNNING; an exactly-once sink only follows their fate."""
-        return self._required_not_running == 0
+        """Every subtask that takes part in checkpoints is RUNNING, or FINISHED where the job allows that; an
+        exactly-once sink only follows their fate."""
+        running = self._required[ExecutionState.RUNNING]
+        finished = self._required[ExecutionState.FINISHED]
+        return (
+            running > 0
+            and running + finished == self._required.total()
+            and (finished == 0 or self.graph.checkpoint.after_finish)
+        )
+
+    @property
+    def has_finished(self) -> bool:
+        """A subtask that takes part in checkpoints has finished."""
+        return self._required[ExecutionState.FINISHED] > 0
+
+    @property
+    def input_has_ended(self) -> bool:
+        """Everything is processed: what still runs waits for the final checkpoint."""
+        running = self._required[ExecutionState.RUNNING]
+        return 0 < running == len(self._data_ended) == self._required.total() - self._required[ExecutionState.FINISHED]
 
     @property
     def all_finished(self) -> bool:
@@ -157,8 +191,7 @@ class Execution:
         assert len(self.slots) >= self.graph.slots
         assert +self._counts == Counter(self._states.values())
         assert all(count >= 0 for count in self._counts.values())
-        assert self._required_not_running == sum(
-            state is not ExecutionState.RUNNING
-            for subtask, state in self._states.items()
-            if subtask.vertex not in self._committers
+        assert +self._required == Counter(
+            state for subtask, state in self._states.items() if subtask.vertex not in self._committers
         )
+        assert all(self._states[subtask] is ExecutionState.RUNNING for subtask in self._data_ended)

@@ -37,7 +37,7 @@ def test_a_restart_keeps_the_floor_because_commits_are_durable() -> None:
     commits = SinkCommits(orders_graph(2))
     commit(commits, 0, 4)
     commit(commits, 1, 4)
-    commits.restarted()
+    commits.restarted(orders_graph(2))
     assert commits.floor == 4
     commit(commits, 0, 4)
     assert not commit(commits, 1, 4)
