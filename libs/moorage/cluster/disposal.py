@@ -1,4 +1,4 @@
-"""Disposal of a savepoint: the registry forgets it, then its files go, ``_metadata`` first (Flink: disposeSavepoint)."""
+"""Disposal of a savepoint: the registry forgets it, then its files go, ``_metadata`` first."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from moorage.cluster.coordinator import CoordinatorCore
 from moorage.cluster.protocol import (
     CancelRequested,
     CheckpointRequested,
+    ClientRequest,
     ClusterConfig,
     LeaderState,
     OverviewRequested,
@@ -95,6 +96,8 @@ class TestWorker:
         self._deployed: set[tuple[JobId, Attempt]] = set()
         self._graphs: dict[JobId, JobGraph] = {}
         self._pending_start: list[tuple[JobId, Attempt, SubtaskId]] = []
+        self._stops: dict[tuple[JobId, Attempt], CheckpointId] = {}
+        """Savepoint that an attempt stops with; 0: at once."""
         self._reader = world.worker_log.reader(self.worker)
         self._reader.assign({COMMANDS: world.end_of(COMMANDS)})
         self._heartbeat_at_ms = 0
@@ -108,6 +111,8 @@ class TestWorker:
         for job, attempt, subtask in started:
             if self.running.get((job, attempt), {}).get(subtask) is SubtaskState.INITIALIZING:
                 self.report(job, attempt, subtask, SubtaskState.RUNNING)
+                if self._stops.get((job, attempt)) == 0:
+                    self.report(job, attempt, subtask, SubtaskState.FINISHED)
         if now_ms >= self._heartbeat_at_ms:
             self.heartbeat()
 
@@ -194,11 +199,16 @@ class TestWorker:
                 for fates in jobs:
                     self._stop_up_to(fates.job, Attempt(fates.attempt - 1))
             case TriggerCheckpoint():
+                if command.options.kind.stops:
+                    self._stops[command.job, command.attempt] = command.checkpoint
                 if self.acknowledges:
                     self._acknowledge_all(command)
             case NotifyCheckpointComplete():
                 if self.commits:
                     self._commit_all(command)
+                    if self._stops.get((command.job, command.attempt)) == command.checkpoint:
+                        for subtask in self.subtasks(command.job):
+                            self.report(command.job, command.attempt, subtask, SubtaskState.FINISHED)
             case _:
                 pass
 
@@ -209,6 +219,8 @@ class TestWorker:
             return
         self._deployed.add(key)
         self._graphs[command.job] = command.graph
+        if command.finishing:
+            self._stops[key] = CheckpointId(0)
         mine = [
             SubtaskId(vertex.vertex, index)
             for index, owner in enumerate(command.slots)
@@ -318,7 +330,7 @@ class TestCoordinator:
     def leads(self) -> bool:
         return self.core.state is LeaderState.LEADING
 
-    def ask(self, make: Callable[[int], SubmitJob | CancelRequested | CheckpointRequested | OverviewRequested]) -> int:
+    def ask(self, make: Callable[[int], ClientRequest]) -> int:
         self._last_request += 1
         self.process.request(make(self._last_request))
         return self._last_request
