@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from tests.unit.cluster.graphs import JOB, SINK, SOURCE, TOTALS, orders_graph
 from tests.unit.cluster.world import STEP_MS, TestCoordinator, World, running_world, runs
@@ -35,13 +37,17 @@ def rescale(leader: TestCoordinator, **wanted: object) -> int:
     return leader.ask(lambda number: RescaleRequested(request=number, job=JOB, **wanted))  # type: ignore[arg-type]
 
 
+def recovered(leader: TestCoordinator, attempt: int) -> bool:
+    return leader.job(JOB).attempt == attempt and runs(leader, GRAPH)
+
+
 def deployed(world: World) -> DeployJob:
     return world.commands(DeployJob)[-1]
 
 
 def test_a_rescale_goes_on_from_a_checkpoint_with_the_new_parallelism(world: World, leader: TestCoordinator) -> None:
     request = rescale(leader, parallelism=3)
-    world.run_until(lambda: leader.job(JOB).attempt == 2 and runs(leader, GRAPH))
+    world.run_until(partial(recovered, leader, 2))
     assert leader.replies[request] == JobAccepted(JOB)
     deploy = deployed(world)
     assert set(deploy.graph.parallelism().values()) == {3}
@@ -60,14 +66,14 @@ def test_a_rescale_goes_on_from_a_checkpoint_with_the_new_parallelism(world: Wor
 
 def test_single_vertices_are_rescaled_by_name(world: World, leader: TestCoordinator) -> None:
     rescale(leader, vertices={TOTALS: 5})
-    world.run_until(lambda: leader.job(JOB).attempt == 2 and runs(leader, GRAPH))
+    world.run_until(partial(recovered, leader, 2))
     assert deployed(world).graph.parallelism() == {**GRAPH.parallelism(), TOTALS: 5}
 
 
 def test_down_and_up_again_remembers_every_parallelism(world: World, leader: TestCoordinator) -> None:
     for attempt, parallelism in enumerate((1, 3, 2), start=2):
         rescale(leader, parallelism=parallelism)
-        world.run_until(lambda wanted=attempt: leader.job(JOB).attempt == wanted and runs(leader, GRAPH))
+        world.run_until(partial(recovered, leader, attempt))
         world.run(300)
     assert deployed(world).former_parallelism[SINK] == (1, 2, 3)
     assert world.registry.jobs()[0].former_parallelism[SINK] == (1, 2, 3)
@@ -119,21 +125,21 @@ def test_a_failure_meanwhile_does_not_lose_the_rescale(world: World, leader: Tes
         worker.acknowledges = False
     request = rescale(leader, parallelism=3)
     world.workers[0].report(JOB, Attempt(1), SubtaskId(SOURCE, 0), SubtaskState.FAILED, "boom")
-    world.run_until(lambda: leader.job(JOB).attempt == 2 and runs(leader, GRAPH))
+    world.run_until(partial(recovered, leader, 2))
     assert set(deployed(world).graph.parallelism().values()) == {3}
     assert leader.replies[request] == JobAccepted(JOB)
 
 
 def test_automatic_parallelism_follows_the_workers(world: World, leader: TestCoordinator) -> None:
     rescale(leader, automatic=True)
-    world.run_until(lambda: leader.job(JOB).attempt == 2 and runs(leader, GRAPH))
+    world.run_until(partial(recovered, leader, 2))
     assert set(deployed(world).graph.parallelism().values()) == {6}
     world.add_worker("w3", slots=2)
-    world.run_until(lambda: leader.job(JOB).attempt == 3 and runs(leader, GRAPH))
+    world.run_until(partial(recovered, leader, 3))
     assert set(deployed(world).graph.parallelism().values()) == {8}
     world.workers[2].heartbeat(leaving=True)
     world.workers[2].is_alive = False
-    world.run_until(lambda: leader.job(JOB).attempt == 4 and runs(leader, GRAPH))
+    world.run_until(partial(recovered, leader, 4))
     assert set(deployed(world).graph.parallelism().values()) == {6}
     assert world.registry.jobs()[0].automatic_parallelism
     world.run(10 * STEP_MS)
