@@ -14,7 +14,7 @@ fails the checkpoint; when rows can't be read or written, the subtask fails.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -24,14 +24,15 @@ from rocksdict import WriteBatch
 from moorage.api.keyed_state import KeyedContext
 from moorage.backends.keyed import KeyedSnapshot, SnapshotForm
 from moorage.backends.rocksdb_cache import RowCache
-from moorage.backends.rocksdb_codec import RocksDbCodec, group_start
+from moorage.backends.rocksdb_canonical import CanonicalSegments, CanonicalSnapshot
+from moorage.backends.rocksdb_codec import RocksDbCodec
 from moorage.backends.rocksdb_environment import Owner, RocksDbEnvironment
 from moorage.backends.rocksdb_restore import RestoredStore, RocksDbRestore
-from moorage.backends.rocksdb_snapshot import CanonicalSnapshot, RocksDbSnapshot, Table
+from moorage.backends.rocksdb_snapshot import RocksDbSnapshot, Table
+from moorage.backends.rocksdb_states import RocksDbStates
 from moorage.backends.rocksdb_store import RocksDbStore
 from moorage.errors import StateStoreError
 from moorage.ids import CheckpointId
-from moorage.serde.keyed_segments import KeyedSegmentCodec
 from moorage.state.handles import KeyedHandle, StreamHandle
 from moorage.state.key_groups import KeyGroupRange
 
@@ -40,7 +41,8 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 _ROW_OVERHEAD_BYTES = 300
 _ROW_FACTOR = 3
-"""A decoded row with its key and its place in a dict takes about ``_ROW_OVERHEAD_BYTES + _ROW_FACTOR * encoded``."""
+"""A decoded row with its key and its place in a dict takes about ``_ROW_OVERHEAD_BYTES + _ROW_FACTOR * encoded``, and
+each of its states the overhead once more."""
 _FIRST_GUESS_BYTES = 100
 """What an encoded row is taken for before one was written."""
 
@@ -79,10 +81,13 @@ class RocksDbKeyedBackend(Generic[K, R]):
         self._environment = environment
         self._backend_id = str(uuid.uuid4())
         self._folder = environment.join(self)
-        self._store: RocksDbStore | None = None
         self._codec: RocksDbCodec[K, R] = RocksDbCodec(operator, key_type, row_type)
+        self._store: RocksDbStore | None = None
+        self._states: RocksDbStates[K, R] | None = None
         self.cache: RowCache[K, R] = RowCache(key_groups.groups())
-        self._row_bytes = _ROW_OVERHEAD_BYTES + _ROW_FACTOR * _FIRST_GUESS_BYTES
+        self._fresh: set[K] = set()
+        """Keys of the present batch that had no row before it."""
+        self._row_bytes = _row_bytes(_FIRST_GUESS_BYTES, self._codec)
         self._base = CheckpointId(0)
         self._tables: Mapping[str, Table] = {}
         """Tables of the base."""
@@ -92,8 +97,19 @@ class RocksDbKeyedBackend(Generic[K, R]):
     def store(self) -> RocksDbStore:
         """Opened when it is first needed: a restore brings its own."""
         if self._store is None:
-            self._store = RocksDbStore(self._folder / "db", self._environment.options())
+            return self._use(RocksDbStore(self._folder / "db", self._environment.options()), self._codec)
         return self._store
+
+    @property
+    def states(self) -> RocksDbStates[K, R]:
+        if self._states is None:
+            self._states = RocksDbStates(self.store, self._codec, self.context)
+        return self._states
+
+    def _use(self, store: RocksDbStore, codec: RocksDbCodec[K, R]) -> RocksDbStore:
+        self._codec = codec
+        self._store = store
+        return store
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
@@ -101,27 +117,38 @@ class RocksDbKeyedBackend(Generic[K, R]):
         cache = self.cache
         if cache.dirty_rows >= self._environment.dirty_rows_max:
             self._write_dirty()
-        if 2 * cache.young_rows * self._row_bytes > self._environment.rows_max_bytes:
+        loaded = cache.young_rows if self._states is None else cache.young_rows + self._states.loaded_entries
+        if 2 * loaded * self._row_bytes > self._environment.rows_max_bytes:
             self._write_dirty()
             cache.age()
+            if self._states is not None:
+                self._states.forget(cache.old_rows())
         rows, missing = cache.claim(group, keys)
         if missing:
-            self._fetch(group, missing, rows)
+            self._fetch(group, list(missing), rows)
+            missing.difference_update(rows)
+        self._fresh = missing
         return rows
 
     def new_row(self, group: int, key: K) -> R:
-        return self._row_type()
+        row = self._row_type()
+        if self._codec.states:
+            self.states.bind_new(group, key, row, void=key not in self._fresh)
+        return row
 
-    def _fetch(self, group: int, keys: Iterable[K], rows: dict[K, R]) -> None:
-        decode = self._codec.decode_row
+    def _fetch(self, group: int, keys: Sequence[K], rows: dict[K, R]) -> None:
         values = self.store.get(self._codec.encode_keys(group, keys))
-        for key, value in zip(keys, values, strict=True):
-            if value is not None:
-                rows[key] = decode(value)
+        found = [key for key, value in zip(keys, values, strict=True) if value is not None]
+        if not found:
+            return
+        decoded = self._codec.decode_rows([value for value in values if value is not None])
+        if self._codec.states:
+            self.states.bind(group, found, decoded)
+        rows.update(zip(found, decoded, strict=True))
 
     def _write_dirty(self) -> None:
         batch = WriteBatch(raw_mode=True)
-        encode = self._codec.encode_row
+        encode = self._codec.encode_value
         for group, rows in self.cache.take_dirty():
             stored = self._codec.encode_keys(group, [key for key, _ in rows])
             for key, (_, row) in zip(stored, rows, strict=True):
@@ -129,8 +156,10 @@ class RocksDbKeyedBackend(Generic[K, R]):
                     batch.delete(key)
                 else:
                     batch[key] = encode(row)
+            if self._codec.states:
+                self.states.write(batch, group, dict(rows))
         if len(batch):
-            self._row_bytes = _ROW_OVERHEAD_BYTES + _ROW_FACTOR * batch.size_in_bytes() // len(batch)
+            self._row_bytes = _row_bytes(batch.size_in_bytes() // len(batch), self._codec)
             self.store.write(batch)
 
     # --- snapshot ----------------------------------------------------------------------------------------------------
@@ -156,29 +185,19 @@ class RocksDbKeyedBackend(Generic[K, R]):
             folder=folder,
             base=self._tables if form is SnapshotForm.INCREMENTAL else {},
             schemas=self._codec.schemas,
+            state_names=self._codec.state_names,
             failure=failure,
         )
         self._undecided.append(snapshot)
         return snapshot
 
     def _canonical(self, checkpoint: CheckpointId) -> CanonicalSnapshot:
-        scan, codec = self.store.frozen(), self._codec
-        segments: KeyedSegmentCodec[K, R] = KeyedSegmentCodec(self._operator, self._key_type, self._row_type)
-
-        def segment(group: int) -> bytes:
-            entries = list(scan(group_start(group), group_start(group + 1)))
-            if not entries:
-                return b""
-            keys = codec.decode_keys([key for key, _ in entries])
-            rows = map(codec.decode_row, [value for _, value in entries])
-            return segments.encode_base(dict(zip(keys, rows, strict=True)))
-
         snapshot = CanonicalSnapshot(
             operator=self._operator,
             checkpoint=checkpoint,
             key_groups=self._key_groups,
-            file=self._folder / f"chk-{checkpoint}.segments",
-            segment=segment,
+            folder=self._folder / f"chk-{checkpoint}",
+            segment=CanonicalSegments(self.store.frozen(), self._codec, self._key_type, self._row_type).segment,
         )
         self._undecided.append(snapshot)
         return snapshot
@@ -216,8 +235,7 @@ class RocksDbKeyedBackend(Generic[K, R]):
         ).run(handles)
 
     def adopt(self, restored: RestoredStore[K, R], checkpoint: CheckpointId) -> None:
-        self._store = restored.store
-        self._codec = restored.codec
+        self._use(restored.store, restored.codec)
         self._tables = restored.tables
         self._base = checkpoint
 
@@ -235,3 +253,7 @@ class RocksDbKeyedBackend(Generic[K, R]):
         if self._store is not None:
             self._store.close()
         self._environment.leave(self)
+
+
+def _row_bytes(encoded_bytes: int, codec: RocksDbCodec[K, R]) -> int:
+    return _ROW_OVERHEAD_BYTES * (1 + len(codec.states)) + _ROW_FACTOR * encoded_bytes

@@ -70,3 +70,7 @@ class RowCache(Generic[K, R]):
         self._old = self._young
         self._young = {group: {} for group in self._groups}
         self.young_rows = 0
+
+    def old_rows(self) -> Iterator[R]:
+        """Rows of the old generation."""
+        return (row for rows in self._old.values() for row in rows.values())

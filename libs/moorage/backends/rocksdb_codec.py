@@ -2,35 +2,44 @@
 
 ::
 
-    key    = key group u16 (big endian) | state u8 | key, msgpack          state 0: the row
-    value  = schema u8 | row, msgpack: its fields in the order of the schema
+    row     key group u16 (big endian) | 0       | key          ->  schema u8 | row
+    entry   key group u16 (big endian) | state u8 | key | entry  ->  schema u8 | value, or [value, ms] with a ttl
 
-A key group's keys lie together, in the order of the groups, so that a range of key groups is a range of keys.
+Key, entry, row and value are msgpack. What belongs to a key group lies together, in the order of the groups, so a range
+of key groups is a range of keys; and no msgpack is the beginning of another, so the entries of a key are those that
+begin with its prefix. Indexes of lists sort as they count.
 
-A *schema* is a list of field names. A class whose fields were changed since a row was written has another one, so the
-value says by which it was written: rows are converted when they are read, and restoring costs nothing. The list of
-schemas travels with the checkpoint.
+*schema* is the number of the ``RowSchema`` by which the value was written: where the class has changed since, rows and
+values are converted when they are read, and restoring costs nothing. *state* is the number of a state's name. Both
+lists belong to the instance and travel with its checkpoints.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from moorage.api.keyed_state import renamed_fields
+from moorage.api.state import StateField, encode_state, state_fields
 from moorage.errors import CorruptDataError, StateError
+from moorage.serde.row_schema import RowReader, RowSchema, StateReader, row_schema
 from moorage.state.key_groups import hashable_keys
 
 K = TypeVar("K")
 R = TypeVar("R", bound=msgspec.Struct)
 
-Schema = tuple[str, ...]
-
 _ROW = 0
 _PREFIX = struct.Struct(">HB")
-_MAX_SCHEMAS = 256
+PREFIX_BYTES = _PREFIX.size
+_NUMBERS = 256
+_ARRAY = struct.Struct(">BI")
+_ARRAY_32 = 0xDD
+
+GONE = ""
+"""In ``state_names``: the class does not have the state any more, and there are no entries of it."""
 
 
 def group_start(group: int) -> bytes:
@@ -38,75 +47,206 @@ def group_start(group: int) -> bytes:
     return group.to_bytes(2, "big")
 
 
-class RocksDbCodec(Generic[K, R]):
-    """``schemas``: those by which the values of the store are written; that of ``row_type`` is added if need be."""
+def successor(prefix: bytes) -> bytes:
+    """The first key behind all that begin with ``prefix``, which is no key group's last."""
+    kept = prefix.rstrip(b"\xff")
+    return kept[:-1] + bytes([kept[-1] + 1])
 
-    def __init__(self, operator: str, key_type: Any, row_type: type[R], schemas: Iterable[Schema] = ()) -> None:
-        self._operator = operator
+
+def table_bounds(group: int, number: int) -> tuple[bytes, bytes]:
+    """First key, and the end, of the entries of the state with this number."""
+    start = _PREFIX.pack(group, number)
+    return start, successor(start)
+
+
+class _Values(NamedTuple):
+    """Reads the values of one state that were written by one schema."""
+
+    reader: StateReader
+    decoder: msgspec.msgpack.Decoder[list[Any]]
+
+
+class _Reader(Generic[R]):
+    """Reads what was written by one schema."""
+
+    def __init__(self, operator: str, schema: bytes, key_type: Any, row_type: type[R]) -> None:
+        try:
+            written = msgspec.msgpack.decode(schema, type=RowSchema)
+        except (ValueError, RecursionError) as error:
+            raise CorruptDataError(f"operator {operator!r}: schema of stored rows: {error}") from error
+        self.rows = RowReader(operator, written, key_type, row_type)
+        self.values: dict[str, _Values] = {}
+        for reader in self.rows.states:
+            if reader.field is not None:
+                stored_type: Any = reader.stored_type
+                values: Any = list[stored_type]
+                self.values[reader.field.name] = _Values(reader, msgspec.msgpack.Decoder(values))
+
+
+class RocksDbCodec(Generic[K, R]):
+    """``schemas`` and ``state_names``: those of the instance; what ``row_type`` needs is added.
+
+    StateError when something was written by a class that is too different, with the field named.
+    """
+
+    def __init__(
+        self,
+        operator: str,
+        key_type: Any,
+        row_type: type[R],
+        schemas: Iterable[bytes] = (),
+        state_names: Iterable[str] = (),
+    ) -> None:
+        self.operator = operator
+        self.states = state_fields(row_type)
+        self.schemas: list[bytes] = []
+        self.state_names = list(state_names)
         self._row_type = row_type
-        self._plain_keys = key_type is Any
-        self._schema: Schema = tuple(field.name for field in msgspec.structs.fields(row_type))
-        self.schemas = list(schemas)
-        self._encoder = msgspec.msgpack.Encoder()
+        self._key_type = key_type
+        self._readers: list[_Reader[R]] = []
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=encode_state)
         self._key_encoder = msgspec.msgpack.Encoder(order="deterministic")
         self._key_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(key_type)
-        self._decode_row = msgspec.msgpack.Decoder(row_type).decode
-        self._decode_fields = msgspec.msgpack.Decoder(list[Any]).decode
-        self._number = self.number_of(self._schema)
-        self._tag = bytes([self._number])
+        self._entry_decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {}
+        for state in self.states:
+            key_and_entry: Any = (key_type, state.entry_type)
+            self._entry_decoders[state.name] = msgspec.msgpack.Decoder(tuple[key_and_entry])
+        for schema in schemas:
+            self.number_of_schema(schema)
+        self._tag = bytes([self.number_of_schema(msgspec.msgpack.encode(row_schema(key_type, row_type)))])
+        for old, new in renamed_fields(row_type).items():
+            if old in self.state_names and new not in self.state_names:
+                self.state_names[self.state_names.index(old)] = new
+        self._state_numbers = {state.name: self.number_of_state(state.name) for state in self.states}
 
-    # --- schemas -----------------------------------------------------------------------------------------------------
+    # --- the instance's lists ----------------------------------------------------------------------------------------
 
-    def number_of(self, schema: Schema) -> int:
-        """The number of a schema in this store; it is added if it is not there. StateError when there are too many."""
+    def number_of_schema(self, schema: bytes) -> int:
+        """It is added if it is not there."""
         if schema not in self.schemas:
-            if len(self.schemas) == _MAX_SCHEMAS:
-                raise StateError(
-                    f"operator {self._operator!r}: its state was written by {_MAX_SCHEMAS} versions of"
-                    f" {self._row_type.__name__}; take a canonical savepoint and start from it"
-                )
+            self._check_room(len(self.schemas), "schemas")
+            self._readers.append(_Reader(self.operator, schema, self._key_type, self._row_type))
             self.schemas.append(schema)
         return self.schemas.index(schema)
+
+    def number_of_state(self, name: str) -> int:
+        """It is added if it is not there."""
+        if name not in self.state_names:
+            self._check_room(len(self.state_names) + 1, "states")
+            self.state_names.append(name)
+        return self.state_names.index(name) + 1
+
+    def forget_dropped_states(self) -> list[int]:
+        """Numbers of states that the class does not have any more: their entries must be deleted."""
+        present = {state.name for state in self.states}
+        dropped = [at for at, name in enumerate(self.state_names) if name not in present and name != GONE]
+        for at in dropped:
+            self.state_names[at] = GONE
+        return [at + 1 for at in dropped]
+
+    def _check_room(self, count: int, what: str) -> None:
+        if count >= _NUMBERS:
+            raise StateError(
+                f"operator {self.operator!r}: {self._row_type.__name__} has been changed so often that there is no room"
+                f" for more {what}; take a canonical savepoint and start from it"
+            )
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
     def encode_keys(self, group: int, keys: Iterable[K]) -> list[bytes]:
-        prefix, encode = _PREFIX.pack(group, _ROW), self._key_encoder.encode
-        return [prefix + encode(key) for key in keys]
+        """Of rows."""
+        return self._prefixed(_PREFIX.pack(group, _ROW), keys)
+
+    def encode_prefixes(self, group: int, state: StateField, keys: Iterable[K]) -> list[bytes]:
+        """What the entries of these keys begin with."""
+        return self._prefixed(_PREFIX.pack(group, self._state_numbers[state.name]), keys)
+
+    def _prefixed(self, prefix: bytes, keys: Iterable[K]) -> list[bytes]:
+        encode = self._key_encoder.encode
+        try:
+            return [prefix + encode(key) for key in keys]
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise self._unstorable("a key", error) from error
+
+    def encode_entry(self, entry: Any) -> bytes:
+        """What tells an entry from the others of its key; stands behind the prefix."""
+        try:
+            return self._key_encoder.encode(entry)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise self._unstorable("the key of an entry", error) from error
+
+    def table_bounds(self, group: int, state: StateField | None) -> tuple[bytes, bytes]:
+        """First key, and the end, of a key group's rows (None) or of its entries of a state."""
+        return table_bounds(group, _ROW if state is None else self._state_numbers[state.name])
 
     def decode_keys(self, stored: Sequence[bytes]) -> Sequence[K]:
-        decode, start = self._key_decoder.decode, _PREFIX.size
+        """Of rows."""
+        decode = self._key_decoder.decode
         try:
-            keys: Sequence[Any] = [decode(key[start:]) for key in stored]
-            return hashable_keys(keys) if self._plain_keys else keys
-        except (ValueError, RecursionError) as error:
-            raise CorruptDataError(f"operator {self._operator!r}: a stored key: {error}") from error
+            return self._hashable(self._key_type, [decode(key[PREFIX_BYTES:]) for key in stored])
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._corrupt("key", error) from error
 
-    # --- rows --------------------------------------------------------------------------------------------------------
-
-    def encode_row(self, row: R) -> bytes:
+    def decode_entries(self, state: StateField, stored: Sequence[bytes]) -> tuple[Sequence[K], Sequence[Any]]:
+        """Keys and entries."""
+        decode = self._entry_decoders[state.name].decode
         try:
-            return self._tag + self._encoder.encode(row)
+            pairs = [decode(b"\x92" + key[PREFIX_BYTES:]) for key in stored]  # the array of the two
+            return (
+                self._hashable(self._key_type, [key for key, _ in pairs]),
+                self._hashable(state.entry_type, [entry for _, entry in pairs]),
+            )
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._corrupt("entry", error) from error
+
+    def _hashable(self, kind: Any, keys: list[Any]) -> Sequence[Any]:
+        return hashable_keys(keys) if kind is Any else keys
+
+    # --- values ------------------------------------------------------------------------------------------------------
+
+    def encode_value(self, value: Any) -> bytes:
+        """A row, or what ``State`` keeps under an entry."""
+        try:
+            return self._tag + self._encoder.encode(value)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise StateError(
-                f"operator {self._operator!r}: a row of {self._row_type.__name__} can't be stored: {error}"
-            ) from error
+            raise self._unstorable("a row", error) from error
 
-    def decode_row(self, value: bytes) -> R:
+    def decode_rows(self, stored: Sequence[bytes]) -> list[R]:
+        return self._decode(stored, lambda number, array: self._readers[number].rows.read(array))
+
+    def decode_values(self, state: StateField, stored: Sequence[bytes]) -> list[Any]:
+        """As ``State`` keeps them."""
+
+        def read(number: int, array: bytes) -> list[Any]:
+            values = self._readers[number].values[state.name]
+            return values.reader.converted(values.decoder.decode(array))
+
+        return self._decode(stored, read)
+
+    def _decode(self, stored: Sequence[bytes], read: Any) -> list[Any]:
+        """All values of one schema are decoded in one call, as an array."""
         try:
-            if value[0] == self._number:
-                return self._decode_row(value[1:])
-            return self._evolve(self.schemas[value[0]], self._decode_fields(value[1:]))
+            numbers = [value[0] for value in stored]
+            decoded: dict[int, list[Any]] = {}
+            for number in set(numbers):
+                parts = [value[1:] for value in stored if value[0] == number]
+                decoded[number] = read(number, _ARRAY.pack(_ARRAY_32, len(parts)) + b"".join(parts))
+            if len(decoded) == 1:
+                return decoded[numbers[0]]
+            rest = {number: iter(values) for number, values in decoded.items()}
+            return [next(rest[number]) for number in numbers]
         except msgspec.ValidationError as error:
             raise StateError(
-                f"operator {self._operator!r}: stored rows don't fit {self._row_type.__name__}: {error}."
+                f"operator {self.operator!r}: stored rows don't fit {self._row_type.__name__}: {error}."
                 " Give the field back its old type, or start without this state"
             ) from error
-        except (ValueError, IndexError, RecursionError) as error:
-            raise CorruptDataError(f"operator {self._operator!r}: a stored row: {error}") from error
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            raise self._corrupt("row", error) from error
 
-    def _evolve(self, schema: Schema, fields: list[Any]) -> R:
-        stored = dict(zip(schema, fields, strict=True))
-        default = self._row_type()
-        known = [stored[name] if name in stored else getattr(default, name) for name in self._schema]
-        return self._decode_row(self._encoder.encode(known))
+    # --- errors ------------------------------------------------------------------------------------------------------
+
+    def _unstorable(self, what: str, error: Exception) -> StateError:
+        return StateError(f"operator {self.operator!r}: {what} of {self._row_type.__name__} can't be stored: {error}")
+
+    def _corrupt(self, what: str, error: Exception) -> CorruptDataError:
+        return CorruptDataError(f"operator {self.operator!r}: a stored {what}: {error}")

@@ -18,12 +18,13 @@ import msgspec
 import xxhash
 from rocksdict import WriteBatch
 
-from moorage.backends.rocksdb_codec import RocksDbCodec, group_start
+from moorage.api.state import StateField
+from moorage.backends.rocksdb_codec import GONE, RocksDbCodec, group_start, successor, table_bounds
 from moorage.backends.rocksdb_environment import RocksDbEnvironment
 from moorage.backends.rocksdb_snapshot import Contents, Table, decode_contents
 from moorage.backends.rocksdb_store import CURRENT, MANIFEST_PREFIX, TABLE_SUFFIX, RocksDbStore
 from moorage.errors import CorruptDataError, StateError, StateStoreError
-from moorage.serde.keyed_segments import KeyedSegmentCodec
+from moorage.serde.keyed_segments import BASE, Change, KeyedSegmentCodec, Op
 from moorage.state.handles import (
     NO_OFFSET,
     HandleAndLocalPath,
@@ -112,26 +113,35 @@ class RocksDbRestore(Generic[K, R]):
             foreign.delete_range(group_start(theirs.start), group_start(ours.start))
         if theirs.end > ours.end:
             foreign.delete_range(group_start(ours.end + 1), group_start(theirs.end + 1))
+        tables = {h.local_path: Table(h.stream, contents.files[h.local_path]) for h in handle.shared}
+        codec: RocksDbCodec[K, R] = RocksDbCodec(
+            self._operator, self._key_type, self._row_type, contents.schemas, contents.state_names
+        )
+        for number in codec.forget_dropped_states():
+            for group in ours.intersection(theirs).groups():
+                foreign.delete_range(*table_bounds(group, number))
         if len(foreign):
             store.write(foreign)
-        tables = {h.local_path: Table(h.stream, contents.files[h.local_path]) for h in handle.shared}
-        codec: RocksDbCodec[K, R] = RocksDbCodec(self._operator, self._key_type, self._row_type, contents.schemas)
         return RestoredStore(store, codec, tables)
 
     def _copy(self, handle: IncrementalKeyedHandle, into: RestoredStore[K, R]) -> None:
-        """What the instance has of our key groups."""
+        """What the instance has of our key groups, under the numbers that the other one has for schemas and states."""
         contents = self._download(handle, self._folder / "other")
-        tags = [bytes([into.codec.number_of(schema)]) for schema in contents.schemas]
+        theirs: RocksDbCodec[K, R] = RocksDbCodec(
+            self._operator, self._key_type, self._row_type, contents.schemas, contents.state_names
+        )
+        dropped = frozenset(theirs.forget_dropped_states())
+        schemas = [bytes([into.codec.number_of_schema(schema)]) for schema in theirs.schemas]
+        names = theirs.state_names
+        states = b"\0" + bytes(0 if name == GONE else into.codec.number_of_state(name) for name in names)
         wanted = handle.key_groups.intersection(self._key_groups)
         other = RocksDbStore(self._folder / "other", self._environment.options())
         try:
-            batch = WriteBatch(raw_mode=True)
+            writer = _Writer(into.store)
             for key, value in other.scan(group_start(wanted.start), group_start(wanted.end + 1)):
-                batch[key] = tags[value[0]] + value[1:]
-                if len(batch) == _BATCH_ROWS:
-                    into.store.write(batch)
-                    batch = WriteBatch(raw_mode=True)
-            into.store.write(batch)
+                if key[2] not in dropped:
+                    writer.put(key[:2] + states[key[2] : key[2] + 1] + key[3:], schemas[value[0]] + value[1:])
+            writer.flush()
         except IndexError as error:
             raise CorruptDataError(f"operator {self._operator!r}: a stored row is of no known schema") from error
         finally:
@@ -167,26 +177,72 @@ class RocksDbRestore(Generic[K, R]):
     # --- segments ----------------------------------------------------------------------------------------------------
 
     def _apply(self, chain: Sequence[KeyGroupsHandle], into: RestoredStore[K, R]) -> None:
-        """Key group by key group, so that the rows of one are in memory at a time."""
         segments: KeyedSegmentCodec[K, R] = KeyedSegmentCodec(self._operator, self._key_type, self._row_type)
-        for group in self._key_groups.groups():
-            rows: dict[K, R] = {}
-            for handle in chain:
-                if group not in handle.key_groups:
-                    continue
-                offset = handle.offsets[group - handle.key_groups.start]
-                if offset != NO_OFFSET:
-                    segments.apply(self._read(handle.stream), offset, rows)
-            self._write(group, rows, into)
+        begun: set[int] = set()
+        for handle in chain:
+            wanted = handle.key_groups.intersection(self._key_groups)
+            places = [(group, handle.offsets[group - handle.key_groups.start]) for group in wanted.groups()]
+            places = [(group, offset) for group, offset in places if offset != NO_OFFSET]
+            if not places:
+                continue
+            data = self._read(handle.stream)
+            for group, offset in places:
+                kind, changes = segments.changes(data, offset)
+                writer = _Writer(into.store)
+                if kind == BASE and group in begun:
+                    writer.delete_range(group_start(group), group_start(group + 1))
+                begun.add(group)
+                self._apply_changes(group, changes, into.codec, writer)
+                writer.flush()
 
-    def _write(self, group: int, rows: Mapping[K, R], into: RestoredStore[K, R]) -> None:
-        encode = into.codec.encode_row
-        for keys in _batches(list(rows), _BATCH_ROWS):
-            batch = WriteBatch(raw_mode=True)
-            for key, stored in zip(keys, into.codec.encode_keys(group, keys), strict=True):
-                batch[stored] = encode(rows[key])
-            into.store.write(batch)
+    def _apply_changes(self, group: int, changes: Iterable[Change], codec: RocksDbCodec[K, R], writer: _Writer) -> None:
+        for state, op, keys, entries, values in changes:
+            if state is None:
+                stored = codec.encode_keys(group, keys)
+                if op is Op.PUT:
+                    for key, row in zip(stored, values, strict=True):
+                        writer.put(key, codec.encode_value(row))
+                else:
+                    writer.delete(stored)
+                    for one in codec.states:
+                        self._reset(group, one, keys, codec, writer)
+            elif op is Op.RESET:
+                self._reset(group, state, keys, codec, writer)
+            else:
+                prefixes = codec.encode_prefixes(group, state, keys)
+                stored = [prefix + codec.encode_entry(entry) for prefix, entry in zip(prefixes, entries, strict=True)]
+                if op is Op.PUT:
+                    for key, value in zip(stored, values, strict=True):
+                        writer.put(key, codec.encode_value(value))
+                else:
+                    writer.delete(stored)
+
+    def _reset(
+        self, group: int, state: StateField, keys: Sequence[K], codec: RocksDbCodec[K, R], writer: _Writer
+    ) -> None:
+        for prefix in codec.encode_prefixes(group, state, keys):
+            writer.delete_range(prefix, successor(prefix))
 
 
-def _batches(keys: Sequence[K], size: int) -> Iterable[Sequence[K]]:
-    return (keys[start : start + size] for start in range(0, len(keys), size))
+class _Writer:
+    """Writes in batches, in order."""
+
+    def __init__(self, store: RocksDbStore) -> None:
+        self._store = store
+        self._batch = WriteBatch(raw_mode=True)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._batch[key] = value
+        if len(self._batch) >= _BATCH_ROWS:
+            self.flush()
+
+    def delete(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            self._batch.delete(key)
+
+    def delete_range(self, start: bytes, end: bytes) -> None:
+        self._batch.delete_range(start, end)
+
+    def flush(self) -> None:
+        self._store.write(self._batch)
+        self._batch = WriteBatch(raw_mode=True)

@@ -1,4 +1,4 @@
-"""Snapshots of a RocksDB backend: files by hard links, of which each is uploaded once; or the canonical form.
+"""Snapshots of a RocksDB backend in its own format: files by hard links, of which each is uploaded once.
 
 RocksDB's tables never change, so a checkpoint is a list of them. Those that the base checkpoint has, too, are referred
 to by its handles; all others are uploaded under a name of this checkpoint, also when an earlier checkpoint whose fate
@@ -9,7 +9,7 @@ are small and written every time, and so is the table of contents: sizes, checks
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,17 +17,10 @@ import msgspec
 import xxhash
 
 from moorage.backends.pieces import StatePiece
-from moorage.backends.rocksdb_codec import Schema
 from moorage.backends.rocksdb_store import CURRENT, MANIFEST_PREFIX, TABLE_SUFFIX
 from moorage.errors import CorruptDataError, StateStoreError
 from moorage.ids import CheckpointId
-from moorage.state.handles import (
-    NO_OFFSET,
-    HandleAndLocalPath,
-    IncrementalKeyedHandle,
-    KeyGroupsHandle,
-    StreamHandle,
-)
+from moorage.state.handles import HandleAndLocalPath, IncrementalKeyedHandle, StreamHandle
 from moorage.state.key_groups import KeyGroupRange
 
 _FORMAT = 1
@@ -47,7 +40,9 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     """The table of contents of a snapshot; the metadata of its IncrementalKeyedHandle."""
 
     format: int = _FORMAT
-    schemas: tuple[Schema, ...]
+    schemas: tuple[bytes, ...]
+    state_names: tuple[str, ...]
+    """See ``rocksdb_codec``."""
     files: dict[str, LocalFile]
     """Every table by its name, MANIFEST and CURRENT."""
 
@@ -86,7 +81,8 @@ class RocksDbSnapshot:
         key_groups: KeyGroupRange,
         folder: Path,
         base: Mapping[str, Table],
-        schemas: Sequence[Schema],
+        schemas: Sequence[bytes],
+        state_names: Sequence[str],
         failure: StateStoreError | None,
     ) -> None:
         """``base``: tables that need not be uploaded. ``failure``: why there are no links; ``encode`` will say so, for
@@ -99,9 +95,8 @@ class RocksDbSnapshot:
         self._key_groups = key_groups
         self._folder = folder
         self._base = base
-        self._schemas = tuple(schemas)
         self._failure = failure
-        self._contents = Contents(schemas=(), files={})
+        self._contents = Contents(schemas=tuple(schemas), state_names=tuple(state_names), files={})
 
     def encode(self) -> Sequence[StatePiece]:
         if self._failure is not None:
@@ -117,7 +112,7 @@ class RocksDbSnapshot:
         private = [name for name in names if name.startswith(MANIFEST_PREFIX) or name == CURRENT]
         files = {name: self._base[name].file for name in tables if name in self._base}
         files |= {name: _local_file(self._folder / name) for name in tables + private if name not in files}
-        self._contents = Contents(schemas=self._schemas, files=files)
+        self._contents = msgspec.structs.replace(self._contents, files=files)
         return [
             *(self._piece(name, self._folder / name, shared=True) for name in tables if name not in self._base),
             *(self._piece(name, (self._folder / name).read_bytes(), shared=False) for name in private),
@@ -152,50 +147,6 @@ class RocksDbSnapshot:
     def discard(self) -> None:
         """Take away the hard links."""
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-class CanonicalSnapshot:
-    """A snapshot in the segments that every backend reads, written to a local file first."""
-
-    def __init__(
-        self,
-        *,
-        operator: str,
-        checkpoint: CheckpointId,
-        key_groups: KeyGroupRange,
-        file: Path,
-        segment: Callable[[int], bytes],
-    ) -> None:
-        """``segment``: the segment of a key group as it was at the barrier, empty when it has no rows."""
-        self.checkpoint = checkpoint
-        self._operator = operator
-        self._key_groups = key_groups
-        self._file = file
-        self._segment = segment
-        self._offsets: list[int] = []
-
-    def encode(self) -> Sequence[StatePiece]:
-        offsets: list[int] = []
-        position = 0
-        try:
-            with self._file.open("xb") as file:
-                for group in self._key_groups.groups():
-                    segment = self._segment(group)
-                    file.write(segment)
-                    offsets.append(position if segment else NO_OFFSET)
-                    position += len(segment)
-        except OSError as error:
-            raise StateStoreError(f"can't write the snapshot {self._file}: {error.strerror}") from error
-        self._offsets = offsets
-        return [StatePiece(self._operator, True, self._file)] if position else []
-
-    def finish(self, streams: Sequence[StreamHandle]) -> tuple[KeyGroupsHandle, ...]:
-        self.discard()
-        return tuple(KeyGroupsHandle(self._key_groups, tuple(self._offsets), stream) for stream in streams)
-
-    def discard(self) -> None:
-        """Take away the local file."""
-        self._file.unlink(missing_ok=True)
 
 
 def _local_file(path: Path) -> LocalFile:

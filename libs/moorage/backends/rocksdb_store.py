@@ -84,6 +84,17 @@ class RocksDbStore:
                 entries.next()
             entries.status()
 
+    def keys_backwards(self, start: bytes, end: bytes) -> Iterator[bytes]:
+        """The keys that ``scan`` would give, the last one first."""
+        with self._errors("read"):
+            entries = self._open.iter()
+            entries.seek_for_prev(end)
+            while entries.valid() and (key := entries.key()) >= start:
+                if key < end:
+                    yield key
+                entries.prev()
+            entries.status()
+
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
     def link_files(self, folder: Path) -> None:
