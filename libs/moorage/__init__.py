@@ -9,6 +9,7 @@ from moorage.api.connectors import KafkaSink, KafkaSource
 from moorage.api.formats import Format, Json, Raw, Text
 from moorage.api.keyed_state import KeyedContext, KeyedState
 from moorage.api.pipeline import KeyedStream, Pipeline, Stream
+from moorage.api.state import ListState, MapState, ReducingState, Ttl, ValueState
 from moorage.errors import MoorageError, PipelineError
 from moorage.graph.job_graph import CheckpointConfig, RestartConfig
 
@@ -23,11 +24,16 @@ __all__ = [
     "KeyedContext",
     "KeyedState",
     "KeyedStream",
+    "ListState",
+    "MapState",
     "MoorageError",
     "Pipeline",
     "PipelineError",
     "Raw",
+    "ReducingState",
     "RestartConfig",
     "Stream",
     "Text",
+    "Ttl",
+    "ValueState",
 ]

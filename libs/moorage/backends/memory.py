@@ -2,31 +2,33 @@
 
 Theory of operation
 -------------------
-Of each key group a checkpoint holds a *chain*: one base segment with all rows, then deltas with the rows that changed
-since. A checkpoint adds a delta for every key group that changed, and rewrites a few key groups in full (those with
-the longest chains, an eighth of all per checkpoint), so that both the cost of a checkpoint and the length of the chain
-that a restore must read stay bounded.
+Of each key group a checkpoint holds a *chain*: one base segment with all rows, then deltas with the rows and entries
+that changed since. A checkpoint adds a delta for every key group that changed, and writes a few key groups in full
+(those with the longest chains, at most a sixteenth of all), so that both the cost of a checkpoint and the length of the
+chain that a restore must read stay bounded.
 
 Segments of one checkpoint lie in one file. A chain may refer to files of earlier checkpoints, but only to those that
 the *base* checkpoint referred to: the newest completed one when this one was triggered, whose files are kept until this
-one is decided (``Registry.add_checkpoint``). Rows that changed since the base are therefore remembered for every
-checkpoint that is still undecided, and are written again by the next.
+one is decided (``Registry.add_checkpoint``). What changed since the base is therefore remembered for every checkpoint
+that is still undecided, and is written again by the next.
 
-Rows are changed in place by user code, so what a checkpoint writes is encoded in the synchronous phase; uploading it is
-not the backend's business.
+The synchronous phase only notes down what changed. Rows are encoded afterwards (``memory_encoding``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from moorage.api.keyed_state import KeyedContext
+from moorage.api.state import StateTable
 from moorage.backends.keyed import SnapshotForm
+from moorage.backends.memory_encoding import Changes, Expired, GroupEncoding
 from moorage.backends.pieces import StatePiece
-from moorage.errors import CorruptDataError
+from moorage.errors import CorruptDataError, StateError
 from moorage.ids import CheckpointId
 from moorage.serde.keyed_segments import BASE, KeyedSegmentCodec
 from moorage.state.handles import NO_OFFSET, ByteStreamHandle, KeyedHandle, KeyGroupsHandle, StreamHandle
@@ -35,54 +37,78 @@ from moorage.state.key_groups import KeyGroupRange
 K = TypeVar("K")
 R = TypeVar("R", bound=msgspec.Struct)
 
-_ROLLING_CHECKPOINTS = 8
-"""Every key group with deltas gets a new base about once in so many checkpoints."""
+_ROLLING_CHECKPOINTS = 16
+"""A checkpoint writes at most this fraction of the key groups in full, besides those of which most has changed."""
+_CHAIN_MIN = 8
+"""Chains that are not longer are not worth a new base; so chains have at most about 24 segments."""
+_EXPIRED_MAX = 10_000
+"""So many entries whose time is over are removed at the end of a snapshot; the next one finds the rest."""
 
 
 class _Segment(NamedTuple):
     file: int
     offset: int
+    size: int
+    """Rows and entries, in a base."""
 
 
 _Chain = tuple[_Segment, ...]
 
 
-class MemorySnapshot:
-    """What the synchronous phase leaves: bytes to upload, and the handles once it is known where they lie."""
+class MemorySnapshot(Generic[K, R]):
+    """What the synchronous phase leaves. The thread that calls ``encode`` has it for itself until ``finish``."""
 
     def __init__(
         self,
         name: str,
         key_groups: KeyGroupRange,
         checkpoint: CheckpointId,
-        data: bytes,
         file: int,
         chains: dict[int, _Chain],
-        files: dict[int, StreamHandle],
-        changed: dict[int, set[Any]],
+        encodings: Mapping[int, GroupEncoding[K, R]],
+        files: Mapping[int, StreamHandle],
+        changes: Mapping[int, Changes[K]],
+        expired: Callable[[int, Iterable[Expired]], None],
     ) -> None:
         self._name = name
         self._key_groups = key_groups
+        self._file = file
+        self._encodings = encodings
+        self._expired = expired
+        self._cancelled = False
         self.checkpoint = checkpoint
-        self.data = data
-        """The new file; empty when nothing changed since the base."""
-        self.file = file
         self.chains = chains
-        self.files = files
-        """Every file of the chains; the new one is added when it is uploaded."""
-        self.changed = changed
+        """Without the new segments until it is finished."""
+        self._segments: dict[int, _Segment] = {}
+        self._known_files = files
+        self.files: dict[int, StreamHandle] = {}
+        """Every file of the chains."""
+        self.changes = changes
+        """What changed since the snapshot before."""
 
     def encode(self) -> Sequence[StatePiece]:
-        return [StatePiece(self._name, True, self.data)] if self.data else []
+        parts: list[bytes] = []
+        offset = 0
+        for group, encoding in self._encodings.items():
+            part = encoding.encode()
+            if self._cancelled:
+                return []
+            self._segments[group] = _Segment(self._file, offset, encoding.size)
+            parts.append(part)
+            offset += len(part)
+        return [StatePiece(self._name, True, b"".join(parts))] if parts else []
 
     def finish(self, streams: Sequence[StreamHandle]) -> tuple[KeyGroupsHandle, ...]:
-        """The chain as handles, oldest file first."""
-        if streams:
-            self.files[self.file] = streams[0]
+        """The chains as handles, oldest file first."""
+        self.chains |= {group: (*self.chains[group], segment) for group, segment in self._segments.items()}
         offsets: dict[int, dict[int, int]] = {}
         for group, chain in self.chains.items():
             for segment in chain:
                 offsets.setdefault(segment.file, {})[group] = segment.offset
+        known = {**self._known_files, **dict(zip([self._file], streams, strict=False))}
+        self.files = {file: known[file] for file in offsets}
+        for group, encoding in self._encodings.items():
+            self._expired(group, encoding.expired)
         return tuple(
             KeyGroupsHandle(
                 self._key_groups,
@@ -91,6 +117,12 @@ class MemorySnapshot:
             )
             for file, by_group in sorted(offsets.items())
         )
+
+    def cancel(self) -> None:
+        """It was aborted: what is not encoded yet will not be."""
+        self._cancelled = True
+        for encoding in self._encodings.values():
+            encoding.cancel()
 
 
 class RestoredState(Generic[K, R], NamedTuple):
@@ -108,74 +140,124 @@ class MemoryKeyedBackend(Generic[K, R]):
         self._operator = operator
         self._codec: KeyedSegmentCodec[K, R] = KeyedSegmentCodec(operator, key_type, row_type)
         self._row_type = row_type
-        self.context = KeyedContext()
         self._key_groups = key_groups
+        self.context = KeyedContext()
         self.rows: dict[int, dict[K, R]] = {group: {} for group in key_groups.groups()}
-        self.changed: dict[int, set[K]] = {group: set() for group in key_groups.groups()}
-        """Keys whose row was touched since the last snapshot."""
+        self._changes = self._no_changes()
+        """Since the last snapshot."""
+        self._tables: dict[int, tuple[StateTable, ...]] = {
+            group: tuple(
+                state.table(self.context, changed)
+                for state, changed in zip(self._codec.states, self._changes[group].entries, strict=True)
+            )
+            for group in key_groups.groups()
+        }
+        self._turn = threading.Event()
+        self._turn.set()
+        self._under_way: dict[int, list[GroupEncoding[K, R]]] = {}
         self._base = CheckpointId(0)
         self._chains: dict[int, _Chain] = dict.fromkeys(key_groups.groups(), ())
         """Chains of the base."""
         self._files: dict[int, StreamHandle] = {}
         self._next_file = 0
-        self._undecided: list[MemorySnapshot] = []
+        self._undecided: list[MemorySnapshot[K, R]] = []
+
+    def _no_changes(self) -> dict[int, Changes[K]]:
+        return {group: Changes(len(self._codec.states)) for group in self._key_groups.groups()}
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
     def rows_for(self, group: int, keys: Sequence[K]) -> MutableMapping[K, R]:
-        self.changed[group].update(keys)
+        if group in self._under_way:
+            self._preserve(group, keys)
+        self._changes[group].keys.update(keys)
         return self.rows[group]
 
     def new_row(self, group: int, key: K) -> R:
-        return self._row_type()
+        row = self._row_type()
+        if self._codec.states:
+            self._changes[group].renewed.add(key)
+            self._bind(group, key, row)
+        return row
+
+    def _bind(self, group: int, key: K, row: R) -> None:
+        for state, table in zip(self._codec.states, self._tables[group], strict=True):
+            bound = getattr(row, state.name)
+            entries = bound._entries  # noqa: SLF001 - what backends keep
+            # Deltas tell the entries of a list in any order.
+            bound.bind(key, dict(sorted(entries.items())) if state.kind == "list" else entries, table)
+
+    def _preserve(self, group: int, keys: Sequence[K]) -> None:
+        encodings = [encoding for encoding in self._under_way[group] if not encoding.finished]
+        for encoding in encodings:
+            encoding.preserve(keys)
+        if encodings:
+            self._under_way[group] = encodings
+        else:
+            del self._under_way[group]
+
+    def _remove_expired(self, group: int, expired: Iterable[Expired]) -> None:
+        """They are in no segment any more. Removing them is no change: whoever still has them stored knows that their
+        time is over."""
+        for _, (state, key, entry, stored) in zip(range(_EXPIRED_MAX), expired, strict=False):
+            row = self.rows[group].get(key)
+            if row is not None:
+                entries = getattr(row, state)._entries  # noqa: SLF001
+                if entries.get(entry) is stored:
+                    del entries[entry]
 
     # --- snapshot ----------------------------------------------------------------------------------------------------
 
     def snapshot(
         self, checkpoint: CheckpointId, base: CheckpointId, form: SnapshotForm = SnapshotForm.INCREMENTAL
-    ) -> MemorySnapshot:
-        """Everything is over when it returns."""
+    ) -> MemorySnapshot[K, R]:
         self._adopt(base)
+        changes = self._take_changes()
+        since_base = [*(snapshot.changes for snapshot in self._undecided), changes]
         full = form is not SnapshotForm.INCREMENTAL
-        changed, self.changed = self.changed, {group: set() for group in self._key_groups.groups()}
-        since_base = {group: set(keys) for group, keys in changed.items()} if self._undecided else changed
-        for earlier in self._undecided:
-            for group, keys in earlier.changed.items():
-                since_base[group] |= keys
-        file = self._next_file
-        self._next_file += 1
         rolled = set(self._key_groups.groups()) if full else self._groups_to_roll()
-        parts: list[bytes] = []
-        size = 0
         chains: dict[int, _Chain] = {}
-        for group, keys in since_base.items():
+        encodings: list[tuple[int, int, GroupEncoding[K, R]]] = []
+        for group in self._key_groups.groups():
             rows, chain = self.rows[group], () if full else self._chains[group]
-            if full and not rows:
-                chains[group] = ()
-                continue
-            if group not in rolled and not keys and (chain or not rows):
+            since = [earlier[group] for earlier in since_base]
+            changed = sum(map(len, since))
+            if not (chain or rows) or not (changed or group in rolled or not chain):
                 chains[group] = chain
                 continue
-            if group in rolled or not chain or 2 * len(keys) >= len(rows):
-                segment = self._codec.encode_base(rows)
-                chain = ()
-            else:
-                segment = self._codec.encode_delta(rows, keys)
-            chains[group] = (*chain, _Segment(file, size))
-            parts.append(segment)
-            size += len(segment)
-        used = {segment.file for chain in chains.values() for segment in chain}
-        files = {number: stream for number, stream in self._files.items() if number in used}
+            in_full = group in rolled or not chain or 2 * changed >= chain[0].size
+            chains[group] = () if in_full else chain
+            encoding = GroupEncoding(self._codec, rows, self._tables[group], None if in_full else since, self._turn)
+            encodings.append((len(rows) if in_full else changed, group, encoding))
+            self._under_way.setdefault(group, []).append(encoding)
+        # The small ones first: what is encoded need not be preserved.
+        by_size = {group: encoding for _, group, encoding in sorted(encodings, key=lambda e: e[:2])}
+        file, self._next_file = self._next_file, self._next_file + 1
         snapshot = MemorySnapshot(
-            self._operator, self._key_groups, checkpoint, b"".join(parts), file, chains, files, changed
+            self._operator,
+            self._key_groups,
+            checkpoint,
+            file,
+            chains,
+            by_size,
+            self._files,
+            changes,
+            self._remove_expired,
         )
         self._undecided.append(snapshot)
         return snapshot
 
+    def _take_changes(self) -> dict[int, Changes[K]]:
+        taken, self._changes = self._changes, self._no_changes()
+        if self._codec.states:
+            for group, tables in self._tables.items():
+                for table, changed in zip(tables, self._changes[group].entries, strict=True):
+                    table.changed = changed
+        return taken
+
     def _groups_to_roll(self) -> set[int]:
-        chained = sorted(
-            (g for g, chain in self._chains.items() if len(chain) > 1), key=lambda g: -len(self._chains[g])
-        )
+        chains = self._chains
+        chained = sorted((g for g in chains if len(chains[g]) > _CHAIN_MIN), key=lambda g: -len(chains[g]))
         return set(chained[: -(-len(self._key_groups) // _ROLLING_CHECKPOINTS)])
 
     def _adopt(self, base: CheckpointId) -> None:
@@ -194,28 +276,27 @@ class MemoryKeyedBackend(Generic[K, R]):
         self._undecided = [s for s in self._undecided if s.checkpoint > base]
 
     def aborted(self, checkpoint: CheckpointId) -> None:
-        """The checkpoint will not be completed, so nothing will build on it: what changed for it counts as changed for
-        the one after it. Without this call nothing is wrong, but everything is remembered until a checkpoint completes.
-        """
         snapshot = next((s for s in self._undecided if s.checkpoint == checkpoint), None)
         if snapshot is None:
             return
+        snapshot.cancel()
         self._undecided.remove(snapshot)
-        later = next((s.changed for s in self._undecided if s.checkpoint > checkpoint), self.changed)
-        for group, keys in snapshot.changed.items():
-            later[group] |= keys
+        later = next((s.changes for s in self._undecided if s.checkpoint > checkpoint), self._changes)
+        for group, changes in snapshot.changes.items():
+            later[group].absorb(changes)
 
     # --- restore -----------------------------------------------------------------------------------------------------
 
     def load(self, handles: Sequence[KeyedHandle], read: Callable[[StreamHandle], bytes]) -> RestoredState[K, R]:
-        """*Blocking*, touches nothing of the backend: read and decode this subtask's key groups out of the chains of
-        any number of earlier subtasks."""
         rows: dict[int, dict[K, R]] = {group: {} for group in self._key_groups.groups()}
         chains: dict[int, list[_Segment]] = {group: [] for group in self._key_groups.groups()}
         files: dict[int, StreamHandle] = {}
         for number, handle in enumerate(handles):
             if not isinstance(handle, KeyGroupsHandle):
-                raise TypeError(f"the memory backend can't restore from a {type(handle).__name__}")
+                raise StateError(
+                    f"operator {self._operator!r}: the memory backend can't restore from a {type(handle).__name__};"
+                    " start from a canonical savepoint, or with the backend that wrote it"
+                )
             wanted = handle.key_groups.intersection(self._key_groups)
             segments = [(g, handle.offsets[g - handle.key_groups.start]) for g in wanted.groups()]
             segments = [(g, offset) for g, offset in segments if offset != NO_OFFSET]
@@ -230,25 +311,33 @@ class MemoryKeyedBackend(Generic[K, R]):
                     raise CorruptDataError(f"{_identity(handle.stream)}: {error}") from error
                 if kind == BASE:
                     chains[group] = []
-                chains[group].append(_Segment(number, offset))
+                size = self._size(rows[group]) if kind == BASE else 0
+                chains[group].append(_Segment(number, offset, size))
+        for group, restored in rows.items() if self._codec.states else ():
+            for key, row in restored.items():
+                self._bind(group, key, row)
         return RestoredState(rows, {g: tuple(chain) for g, chain in chains.items()}, files)
 
+    def _size(self, rows: Mapping[K, R]) -> int:
+        names = [state.name for state in self._codec.states]
+        return len(rows) + sum(len(getattr(row, name)._entries) for row in rows.values() for name in names)  # noqa: SLF001
+
     def adopt(self, restored: RestoredState[K, R], checkpoint: CheckpointId) -> None:
-        """Take over what ``load`` read from ``checkpoint``. ``rows`` keeps its identity."""
-        for group, rows in restored.rows.items():
-            self.rows[group] = rows
+        self.rows.update(restored.rows)
         self._chains = restored.chains
         self._files = restored.files
         self._next_file = max(restored.files, default=-1) + 1
         self._base = checkpoint
 
-    # --- sizes -------------------------------------------------------------------------------------------------------
+    # --- sizes, the end ----------------------------------------------------------------------------------------------
 
     def row_count(self) -> int:
         return sum(map(len, self.rows.values()))
 
     def close(self) -> None:
         """Nothing lies outside of Python's memory."""
+        for snapshot in self._undecided:
+            snapshot.cancel()
 
 
 def handles_bytes(handles: Iterable[KeyGroupsHandle]) -> int:

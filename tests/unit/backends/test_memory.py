@@ -1,29 +1,54 @@
-"""The memory backend against a plain dict: whatever is snapshotted, aborted, completed and restored, rows are equal."""
+"""The memory backend against a plain dict: whatever is snapshotted, aborted, completed and restored, rows are equal.
+
+A snapshot is encoded later than it is taken, in slices between which rows go on changing.
+"""
 
 from __future__ import annotations
 
 import copy
+import operator
+from collections.abc import Callable
+from typing import Any
 from zlib import crc32
 
 import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from moorage.api.keyed_state import KeyedState
-from moorage.backends.memory import MemoryKeyedBackend, handles_bytes
+import moorage as mo
+from moorage.backends.keyed import SnapshotForm
+from moorage.backends.memory import MemoryKeyedBackend, MemorySnapshot, handles_bytes
 from moorage.errors import CorruptDataError, StateError
 from moorage.ids import CheckpointId
-from moorage.state.handles import ByteStreamHandle, FileHandle, KeyGroupsHandle, StreamHandle
+from moorage.state.handles import ByteStreamHandle, FileHandle, IncrementalKeyedHandle, KeyGroupsHandle, StreamHandle
 from moorage.state.key_groups import KeyGroupRange, key_group_range
 
-GROUPS = 8
+GROUPS = 4
+KEYS = [f"k{i}" for i in range(24)]
 
 
-class Row(KeyedState):
+class Row(mo.KeyedState):
     count: int = 0
     tags: list[str] = []  # noqa: RUF012 - msgspec copies it
+
+
+class Basket(mo.KeyedState):
+    """A row with every kind of state."""
+
+    count: int = 0
+    items: mo.MapState[str, int] = mo.MapState()
+    recent: mo.ListState[list[int]] = mo.ListState()
+    total: mo.ReducingState[int] = mo.ReducingState(operator.add)
+    last: mo.ValueState[str] = mo.ValueState()
+
+
+Model = dict[str, Any]
+
+
+def shown(row: Any) -> Any:
+    return (row.count, dict(row.items), list(row.recent), row.total.get(), row.last.get())
 
 
 class Files:
@@ -32,11 +57,13 @@ class Files:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
 
-    def write(self, name: str, data: bytes) -> list[FileHandle]:
-        if not data:
-            return []
-        self.files[name] = data
-        return [FileHandle(name, len(data))]
+    def store(self, name: str, snapshot: MemorySnapshot[Any, Any]) -> tuple[KeyGroupsHandle, ...]:
+        streams = []
+        for piece in snapshot.encode():
+            assert isinstance(piece.data, bytes)
+            self.files[name] = piece.data
+            streams.append(FileHandle(name, len(piece.data)))
+        return snapshot.finish(streams)
 
     def read(self, stream: StreamHandle) -> bytes:
         assert isinstance(stream, FileHandle)
@@ -47,68 +74,117 @@ def group_of(key: str) -> int:
     return crc32(key.encode()) % GROUPS
 
 
+class Turns:
+    """In place of the event that lets the loop in between two slices: the loop's work is done right there."""
+
+    def __init__(self, loop: Callable[[], None]) -> None:
+        self._loop = loop
+
+    def wait(self) -> None:
+        self._loop()
+
+    def set(self) -> None:
+        """The loop has had its turn."""
+
+    def clear(self) -> None:
+        """The loop wants its turn."""
+
+
 class BackendMachine(RuleBasedStateMachine):
     """One subtask over many checkpoints, several undecided at a time, with restores to any parallelism."""
 
     def __init__(self) -> None:
         super().__init__()
         self.files = Files()
+        self.model: Model = {}
+        self.pending: list[tuple[str, int]] = []
+        """What the loop does between two slices."""
         self.backend = self._new(KeyGroupRange(0, GROUPS - 1))
-        self.model: dict[str, tuple[int, list[str]]] = {}
         self.next_id = 1
         self.base = 0
-        self.undecided: dict[int, tuple[tuple[KeyGroupsHandle, ...], dict[str, tuple[int, list[str]]]]] = {}
-        self.completed: dict[int, tuple[tuple[KeyGroupsHandle, ...], dict[str, tuple[int, list[str]]]]] = {}
+        self.taken: dict[int, tuple[MemorySnapshot[str, Basket], Model]] = {}
+        """Snapshots that are not encoded yet."""
+        self.undecided: dict[int, tuple[tuple[KeyGroupsHandle, ...], Model]] = {}
+        self.completed: dict[int, tuple[tuple[KeyGroupsHandle, ...], Model]] = {}
 
-    @staticmethod
-    def _new(groups: KeyGroupRange) -> MemoryKeyedBackend[str, Row]:
-        return MemoryKeyedBackend("totals", groups, str, Row)
+    def _new(self, groups: KeyGroupRange) -> MemoryKeyedBackend[str, Basket]:
+        backend: MemoryKeyedBackend[str, Basket] = MemoryKeyedBackend("baskets", groups, str, Basket)
+        backend._turn = Turns(self._between_slices)  # type: ignore[assignment]
+        return backend
 
-    @rule(key=st.sampled_from([f"k{i}" for i in range(40)]), tag=st.none() | st.text(max_size=3))
-    def update(self, key: str, tag: str | None) -> None:
+    def _between_slices(self) -> None:
+        if self.pending:
+            self._update(*self.pending.pop())
+
+    def _update(self, key: str, what: int) -> None:
         group = group_of(key)
-        row = self.backend.rows[group].setdefault(key, Row())
+        rows = self.backend.rows_for(group, [key])
+        if what == 0:
+            rows.pop(key, None)
+            self.model.pop(key, None)
+            return
+        row = rows.get(key)
+        if row is None or what == 1:  # cleared, then met again in the same batch
+            row = rows[key] = self.backend.new_row(group, key)
         row.count += 1
-        if tag is not None:
-            row.tags = [*row.tags, tag]
-        self.backend.changed[group].add(key)
-        self.model[key] = (row.count, list(row.tags))
+        match what % 6:
+            case 2:
+                row.items[f"i{row.count % 3}"] = row.count
+            case 3:
+                row.items.pop(f"i{row.count % 3}", None)
+            case 4:
+                row.recent.append([row.count])
+                for values in row.recent:
+                    values.append(what)
+            case 5:
+                row.total.add(what)
+                row.last.set(f"{what}")
+                if row.count % 3 == 0:
+                    row.recent.clear()
+            case _:
+                pass
+        self.model[key] = shown(row)
 
-    @rule(key=st.sampled_from([f"k{i}" for i in range(40)]))
-    def delete(self, key: str) -> None:
-        group = group_of(key)
-        self.backend.rows[group].pop(key, None)
-        self.backend.changed[group].add(key)
-        self.model.pop(key, None)
+    @rule(updates=st.lists(st.tuples(st.sampled_from(KEYS), st.integers(0, 11)), max_size=12))
+    def update(self, updates: list[tuple[str, int]]) -> None:
+        for key, what in updates:
+            self._update(key, what)
 
-    @rule()
-    def snapshot(self) -> None:
+    @rule(form=st.sampled_from([*SnapshotForm, *[SnapshotForm.INCREMENTAL] * 6]))
+    def snapshot(self, form: SnapshotForm) -> None:
         checkpoint = self.next_id
         self.next_id += 1
-        snapshot = self.backend.snapshot(CheckpointId(checkpoint), CheckpointId(self.base))
-        handles = snapshot.finish(self.files.write(f"f{checkpoint}", snapshot.data))
-        self.undecided[checkpoint] = (handles, copy.deepcopy(self.model))
+        snapshot = self.backend.snapshot(CheckpointId(checkpoint), CheckpointId(self.base), form)
+        self.taken[checkpoint] = (snapshot, copy.deepcopy(self.model))
 
+    @precondition(lambda self: self.taken)
+    @rule(data=st.data(), updates=st.lists(st.tuples(st.sampled_from(KEYS), st.integers(0, 11)), max_size=6))
+    def store(self, data: st.DataObject, updates: list[tuple[str, int]]) -> None:
+        checkpoint = data.draw(st.sampled_from(sorted(self.taken)))
+        snapshot, model = self.taken.pop(checkpoint)
+        self.pending = updates
+        self.undecided[checkpoint] = (self.files.store(f"f{checkpoint}", snapshot), model)
+
+    @precondition(lambda self: self.undecided)
     @rule(data=st.data())
     def complete(self, data: st.DataObject) -> None:
-        if self.undecided:
-            checkpoint = data.draw(st.sampled_from(sorted(self.undecided)))
-            self.completed[checkpoint] = self.undecided.pop(checkpoint)
-            self.base = max(self.base, checkpoint)
+        checkpoint = data.draw(st.sampled_from(sorted(self.undecided)))
+        self.completed[checkpoint] = self.undecided.pop(checkpoint)
+        self.base = max(self.base, checkpoint)
 
-    @rule(data=st.data())
-    def abort(self, data: st.DataObject) -> None:
-        if self.undecided:
-            checkpoint = data.draw(st.sampled_from(sorted(self.undecided)))
-            del self.undecided[checkpoint]
-            self.files.files.pop(f"f{checkpoint}", None)
-            if data.draw(st.booleans()):  # or the word is lost
-                self.backend.aborted(CheckpointId(checkpoint))
+    @precondition(lambda self: self.undecided or self.taken)
+    @rule(data=st.data(), heard=st.booleans())
+    def abort(self, data: st.DataObject, heard: bool) -> None:
+        checkpoint = data.draw(st.sampled_from(sorted({*self.undecided, *self.taken})))
+        self.undecided.pop(checkpoint, None)
+        self.taken.pop(checkpoint, None)
+        self.files.files.pop(f"f{checkpoint}", None)
+        if heard:  # or the word is lost
+            self.backend.aborted(CheckpointId(checkpoint))
 
+    @precondition(lambda self: self.completed)
     @rule()
     def fail_over(self) -> None:
-        if not self.completed:
-            return
         latest = max(self.completed)
         handles, model = self.completed[latest]
         self.backend = self._new(KeyGroupRange(0, GROUPS - 1))
@@ -118,58 +194,146 @@ class BackendMachine(RuleBasedStateMachine):
         for checkpoint in self.undecided:
             self.files.files.pop(f"f{checkpoint}", None)
         self.undecided.clear()
+        self.taken.clear()
 
     @invariant()
-    def every_completed_checkpoint_since_the_base_restores(self) -> None:
+    def the_latest_checkpoint_restores(self) -> None:
         latest = max(self.completed, default=None)
         if latest is None:
             return
         handles, model = self.completed[latest]
-        rows: dict[str, tuple[int, list[str]]] = {}
+        found: Model = {}
         for subtask in range(3):
             backend = self._new(key_group_range(GROUPS, 3, subtask))
-            for group in backend.load(handles, self.files.read).rows.values():
-                rows |= {key: (row.count, row.tags) for key, row in group.items()}
-        assert rows == model
+            for rows in backend.load(handles, self.files.read).rows.values():
+                found |= {key: shown(row) for key, row in rows.items()}
+        assert found == model
+
+
+@pytest.fixture(autouse=True)
+def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moorage.backends.memory_encoding._KEYS_WITH_STATES", 2)
 
 
 TestBackend = BackendMachine.TestCase
-TestBackend.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBackend.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+def filled(rows: int, groups: int = 1) -> MemoryKeyedBackend[str, Row]:
+    backend: MemoryKeyedBackend[str, Row] = MemoryKeyedBackend("totals", KeyGroupRange(0, groups - 1), str, Row)
+    for group in range(groups):
+        keys = [f"{group}-{i}" for i in range(rows)]
+        backend.rows_for(group, keys)
+        backend.rows[group].update((key, Row(count=i)) for i, key in enumerate(keys))
+    return backend
+
+
+def stored(backend: MemoryKeyedBackend[Any, Any], checkpoint: int, **options: Any) -> tuple[int, Any]:
+    """Snapshot on the checkpoint before: bytes that are new, and the handles."""
+    snapshot = backend.snapshot(CheckpointId(checkpoint), CheckpointId(checkpoint - 1), **options)
+    pieces = snapshot.encode()
+    size = sum(piece.size_bytes for piece in pieces)
+    return size, snapshot.finish([FileHandle(f"f{checkpoint}", size) for _ in pieces])
 
 
 def test_a_delta_is_as_small_as_the_change() -> None:
-    backend: MemoryKeyedBackend[str, Row] = MemoryKeyedBackend("totals", KeyGroupRange(0, 0), str, Row)
-    backend.rows[0] = {f"key-{i}": Row(count=i) for i in range(10_000)}
-    backend.changed[0] = set(backend.rows[0])
-    first = backend.snapshot(CheckpointId(1), CheckpointId(0))
-    handles = first.finish([FileHandle("f1", len(first.data))])
-    backend.changed[0].add("key-7")
-    second = backend.snapshot(CheckpointId(2), CheckpointId(1))
-    assert len(second.data) < 100 < len(first.data)
-    assert handles_bytes((*handles, *second.finish([FileHandle("f2", 60)]))) == len(first.data) + 60
+    backend = filled(10_000)
+    first, _ = stored(backend, 1)
+    backend.rows_for(0, ["0-7"])
+    second, handles = stored(backend, 2)
+    assert second < 200 < first
+    assert handles_bytes(handles) == first + second
+    assert stored(backend, 3)[0] == 0
 
 
 def test_the_chain_of_a_busy_key_group_stays_bounded() -> None:
-    backend: MemoryKeyedBackend[str, Row] = MemoryKeyedBackend("totals", KeyGroupRange(0, 15), str, Row)
-    for group in range(16):
-        backend.rows[group] = {f"{group}-{i}": Row(count=i) for i in range(100)}
-        backend.changed[group] = set(backend.rows[group])
+    backend = filled(100, groups=16)
     longest = 0
     for number in range(1, 100):
-        snapshot = backend.snapshot(CheckpointId(number), CheckpointId(number - 1))
-        snapshot.finish([FileHandle(f"f{number}", len(snapshot.data))] if snapshot.data else [])
-        longest = max(longest, *(len(chain) for chain in snapshot.chains.values()))
+        _, handles = stored(backend, number)
+        longest = max(longest, *(sum(h.offsets[g] >= 0 for h in handles) for g in range(16)))
         for group in range(16):
-            backend.changed[group].add(f"{group}-1")
-    assert 2 <= longest <= 10
+            backend.rows_for(group, [f"{group}-1"])
+    assert 2 <= longest <= 24
+
+
+def test_a_full_snapshot_refers_to_no_other() -> None:
+    backend = filled(100, groups=4)
+    stored(backend, 1)
+    backend.rows_for(0, ["0-1"])
+    for form in (SnapshotForm.FULL, SnapshotForm.CANONICAL):
+        _, (handle,) = stored(backend, 2, form=form)
+        assert handle.stream.path == "f2"
+        assert min(handle.offsets) == 0
+
+
+def test_one_entry_of_a_large_map_is_stored_by_itself() -> None:
+    backend: MemoryKeyedBackend[str, Basket] = MemoryKeyedBackend("baskets", KeyGroupRange(0, 0), str, Basket)
+    row = backend.rows_for(0, ["ann"]).setdefault("ann", backend.new_row(0, "ann"))
+    row.items.update({f"item-{i}": i for i in range(100_000)})
+    first, _ = stored(backend, 1)
+    backend.rows_for(0, ["ann"])["ann"].items["item-7"] = 0
+    second, _ = stored(backend, 2)
+    assert second < 400 < first
+
+
+def test_a_snapshot_that_was_aborted_is_not_encoded_any_more() -> None:
+    backend = filled(10)
+    snapshot = backend.snapshot(CheckpointId(1), CheckpointId(0))
+    backend.aborted(CheckpointId(1))
+    assert snapshot.encode() == []
+    assert stored(backend, 2)[0] > 0
+
+
+def test_a_row_that_can_not_be_stored_fails_the_snapshot_and_not_the_loop() -> None:
+    for touched in (["0-1"], []):
+        backend = filled(10)
+        backend.rows[0]["0-1"].tags = [object()]  # type: ignore[list-item]
+        snapshot = backend.snapshot(CheckpointId(1), CheckpointId(0))
+        backend.rows_for(0, touched)
+        with pytest.raises(StateError, match=r"'totals': a row of Row can't be stored: .*object is unsupported"):
+            snapshot.encode()
+
+
+# --- time to live ----------------------------------------------------------------------------------------------------
+
+
+class Seen(mo.KeyedState):
+    pages: mo.MapState[str, int] = mo.MapState(ttl=mo.Ttl(after_ms=100))
+
+
+def test_what_is_over_is_left_out_of_a_base_and_forgotten() -> None:
+    backend: MemoryKeyedBackend[str, Seen] = MemoryKeyedBackend("seen", KeyGroupRange(0, 0), str, Seen)
+    row = backend.rows_for(0, ["ann"]).setdefault("ann", backend.new_row(0, "ann"))
+    row.pages["old"] = 1
+    backend.context.processing_ms = 99
+    row.pages["new"] = 2
+    assert set(row.pages) == {"old", "new"}
+    backend.context.processing_ms = 100
+    assert set(row.pages) == {"new"}
+    files = Files()
+    handles = files.store("f1", backend.snapshot(CheckpointId(1), CheckpointId(0)))
+    assert list(row.pages._entries) == ["new"]
+    restored = backend.load(handles, files.read)
+    backend.adopt(restored, CheckpointId(1))
+    assert dict(backend.rows[0]["ann"].pages) == {"new": 2}
+    backend.context.processing_ms = 199
+    assert dict(backend.rows[0]["ann"].pages) == {}
+
+
+# --- restore ---------------------------------------------------------------------------------------------------------
 
 
 def _stored(row_type: type[msgspec.Struct], row: msgspec.Struct) -> KeyGroupsHandle:
     backend: MemoryKeyedBackend[str, msgspec.Struct] = MemoryKeyedBackend("totals", KeyGroupRange(0, 0), str, row_type)
-    backend.rows[0]["k"] = row
-    backend.changed[0].add("k")
+    backend.rows_for(0, ["k"])["k"] = row
     snapshot = backend.snapshot(CheckpointId(1), CheckpointId(0))
-    (handle,) = snapshot.finish([ByteStreamHandle("f", snapshot.data)])
+    (piece,) = snapshot.encode()
+    assert isinstance(piece.data, bytes)
+    (handle,) = snapshot.finish([ByteStreamHandle("f", piece.data)])
     return handle
 
 
@@ -179,7 +343,7 @@ def _inline(stream: StreamHandle) -> bytes:
 
 
 def test_fields_may_be_added_removed_and_reordered() -> None:
-    class Wider(KeyedState):
+    class Wider(mo.KeyedState):
         added: str = "new"
         tags: list[str] = []  # noqa: RUF012 - msgspec copies it
         count: int = 0
@@ -191,7 +355,7 @@ def test_fields_may_be_added_removed_and_reordered() -> None:
 
 
 def test_a_field_of_another_type_is_refused_by_name() -> None:
-    class Other(KeyedState):
+    class Other(mo.KeyedState):
         count: str = ""
         tags: list[str] = []  # noqa: RUF012 - msgspec copies it
 
@@ -209,3 +373,18 @@ def test_a_corrupt_segment_is_named() -> None:
     backend: MemoryKeyedBackend[str, Row] = MemoryKeyedBackend("totals", KeyGroupRange(0, 0), str, Row)
     with pytest.raises(CorruptDataError, match="wrong checksum"):
         backend.load([broken], _inline)
+
+
+def test_files_of_rocksdb_are_refused() -> None:
+    handle = IncrementalKeyedHandle(
+        backend_id="b",
+        checkpoint=CheckpointId(1),
+        key_groups=KeyGroupRange(0, 0),
+        shared=(),
+        private=(),
+        metadata=ByteStreamHandle("m", b""),
+        written_bytes=0,
+    )
+    backend: MemoryKeyedBackend[str, Row] = MemoryKeyedBackend("totals", KeyGroupRange(0, 0), str, Row)
+    with pytest.raises(StateError, match="start from a canonical savepoint"):
+        backend.load([handle], _inline)

@@ -322,10 +322,12 @@ def test_state_that_can_not_be_stored_is_named() -> None:
             self.things.append(object())
 
     harness = run(lambda s: s.key_by(str).process("odd", Odd).map(str, uid="s").sink("results", sink()), 1)
-    harness.trigger()
+    checkpoint = harness.trigger()
     harness.run(20)
-    message, _ = failure(harness)
-    assert message.startswith("operator 'odd': a row of Odd can't be stored: Encoding objects of type object")
+    assert not harness.failures()
+    (declined,) = harness.declined()
+    assert declined.checkpoint == checkpoint
+    assert "operator 'odd': a row of Odd can't be stored: Encoding objects of type object" in declined.detail
 
 
 # --- at-least-once sinks ---------------------------------------------------------------------------------------------

@@ -1,0 +1,207 @@
+"""Encoding rows for a snapshot while the loop goes on changing them.
+
+Theory of operation
+-------------------
+A snapshot does not copy rows, it remembers which ones it wants: of a key group either those that changed (a delta) or
+all of them (a base). A thread encodes them slice by slice. Before the loop lets user code touch rows of that key group
+it has those encoded that are still to be (``preserve``), so what is stored is always what a row was at the barrier:
+copy on write, with the encoded row for the copy. Every key is encoded once, by whoever comes first.
+
+``lock`` guards one key group of one snapshot for the length of a slice, about a millisecond; ``turn`` lets the loop in
+between two slices, which a lock alone would not.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from moorage.api.state import StateTable
+from moorage.errors import StateError
+from moorage.serde.keyed_segments import BASE, BLOCK_ROWS, DELTA, KeyedSegmentCodec
+
+K = TypeVar("K")
+R = TypeVar("R", bound=msgspec.Struct)
+
+_KEYS_WITH_STATES = 100
+"""Keys of a slice where each may have many entries."""
+
+
+class Changes(Generic[K]):
+    """What was touched in a key group since a snapshot."""
+
+    __slots__ = ("entries", "keys", "renewed")
+
+    def __init__(self, states: int) -> None:
+        self.keys: set[K] = set()
+        self.renewed: set[K] = set()
+        """Rows that were made anew: whatever entries were stored under the key are gone."""
+        self.entries: list[set[tuple[K, Any]]] = [set() for _ in range(states)]
+        """Of each state: key and entry."""
+
+    def __len__(self) -> int:
+        return len(self.keys) + sum(map(len, self.entries))
+
+    def absorb(self, other: Changes[K]) -> None:
+        self.keys |= other.keys
+        self.renewed |= other.renewed
+        for mine, others in zip(self.entries, other.entries, strict=True):
+            mine |= others
+
+
+class Expired(NamedTuple):
+    """An entry whose time was over when its key group was written in full."""
+
+    state: str
+    key: Any
+    entry: Any
+    stored: Any
+
+
+class GroupEncoding(Generic[K, R]):
+    """One key group of one snapshot, from the barrier until its segment is encoded."""
+
+    def __init__(
+        self,
+        codec: KeyedSegmentCodec[K, R],
+        rows: Mapping[K, R],
+        tables: Sequence[StateTable],
+        changes: Sequence[Changes[K]] | None,
+        turn: threading.Event,
+    ) -> None:
+        """``rows`` is live. ``changes`` since the segment that a delta builds on; None: a base."""
+        self._rows = rows
+        self._tables = tables
+        self._states = codec.states
+        self._since = changes
+        self._changes: Changes[K] | None = None
+        self._changed_entries: list[dict[K, list[Any]]] = []
+        self._writer = codec.writer(BASE if changes is None else DELTA)
+        self._lock = threading.Lock()
+        self._turn = turn
+        self._keys: list[K] | None = None
+        """What there is to encode; known when the first slice is."""
+        self._position = 0
+        self._slice = _KEYS_WITH_STATES if codec.states else BLOCK_ROWS
+        self._done: set[K] = set()
+        self._failure: StateError | None = None
+        self.finished = False
+        """The loop need not preserve anything any more."""
+        self.expired: list[Expired] = []
+
+    @property
+    def size(self) -> int:
+        """Rows and entries of the segment."""
+        return self._writer.size
+
+    def preserve(self, keys: Iterable[K]) -> None:
+        """In the loop, before these rows are touched."""
+        self._turn.clear()
+        try:
+            with self._lock:
+                if not self.finished:
+                    self._begin()
+                    fresh = [key for key in dict.fromkeys(keys) if key not in self._done]
+                    # A key that comes into being now is not the snapshot's: it must not be taken for one that was.
+                    self._done.update(fresh)
+                    wanted: Any = self._rows if self._changes is None else self._changes.keys
+                    self._encode([key for key in fresh if key in wanted])
+        except StateError as error:
+            self._failure = error
+        finally:
+            self._turn.set()
+
+    def encode(self) -> bytes:
+        """*Blocking*, in a thread: the segment. StateError."""
+        while not self.finished:
+            self._turn.wait()
+            with self._lock:
+                if self._failure is not None:
+                    raise self._failure
+                keys = self._begin()
+                some = keys[self._position : self._position + self._slice]
+                self._position += self._slice
+                self._encode([key for key in some if key not in self._done] if self._done else some)
+                self._done.update(some)
+                self.finished = self.finished or self._position >= len(keys)
+        if self._failure is not None:
+            raise self._failure
+        return self._writer.finish()
+
+    def cancel(self) -> None:
+        """Nobody wants the segment any more."""
+        self.finished = True
+
+    # --- under the lock ----------------------------------------------------------------------------------------------
+
+    def _begin(self) -> list[K]:
+        if self._keys is None:
+            if self._since is None:
+                self._keys = list(self._rows)
+            else:
+                self._changes = self._merged(self._since)
+                self._keys = list(self._changes.keys)
+        return self._keys
+
+    def _merged(self, since: Sequence[Changes[K]]) -> Changes[K]:
+        if len(since) == 1:
+            merged = since[0]
+        else:
+            merged = Changes(len(self._states))
+            for changes in since:
+                merged.absorb(changes)
+        for entries in merged.entries:
+            by_key: dict[K, list[Any]] = {}
+            for key, entry in entries:
+                by_key.setdefault(key, []).append(entry)
+            self._changed_entries.append(by_key)
+        return merged
+
+    def _encode(self, keys: list[K]) -> None:
+        if not keys:
+            return
+        self._writer.rows(self._rows, keys)
+        for number, (state, table) in enumerate(zip(self._states, self._tables, strict=True), 1):
+            if self._changes is None:
+                self._encode_all(number, state.name, table, keys)
+            else:
+                self._encode_changed(number, state.name, self._changes, keys)
+
+    def _encode_all(self, number: int, name: str, table: StateTable, keys: list[K]) -> None:
+        rows, writer = self._rows, self._writer
+        stored = [(key, getattr(rows[key], name)._entries) for key in keys]  # noqa: SLF001 - what backends keep
+        if table.ttl is not None and table.ttl.time == "processing":
+            # By the time of records nothing is over for sure: a key that is late has its own.
+            for place, (key, entries) in enumerate(stored):
+                over = [(entry, value) for entry, value in entries.items() if table.expired(value)]
+                if over:
+                    self.expired += [Expired(name, key, entry, value) for entry, value in over]
+                    gone = {entry for entry, _ in over}
+                    stored[place] = (key, {e: value for e, value in entries.items() if e not in gone})
+        writer.all_entries(number, stored)
+
+    def _encode_changed(self, number: int, name: str, changes: Changes[K], keys: list[K]) -> None:
+        rows, writer = self._rows, self._writer
+        by_key = self._changed_entries[number - 1]
+        renewed = [key for key in keys if key in changes.renewed and key in rows]
+        writer.reset(number, renewed)
+        put: tuple[list[K], list[Any], list[Any]] = ([], [], [])
+        removed: tuple[list[K], list[Any]] = ([], [])
+        for key in keys:
+            row = rows.get(key)
+            if row is None or (key not in by_key and key not in changes.renewed):
+                continue  # a row that is gone has taken its entries with it
+            entries = getattr(row, name)._entries  # noqa: SLF001
+            for entry in entries if key in changes.renewed else by_key[key]:
+                if entry in entries:
+                    put[0].append(key)
+                    put[1].append(entry)
+                    put[2].append(entries[entry])
+                else:
+                    removed[0].append(key)
+                    removed[1].append(entry)
+        writer.removed_entries(number, *removed)
+        writer.entries(number, *put)
