@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -15,7 +16,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.unit.backends.backends import (
     GROUPS,
     SMALL,
-    Backend,
     NewBackend,
     Row,
     Storage,
@@ -26,14 +26,103 @@ from tests.unit.backends.backends import (
     rocksdb,
 )
 
-from moorage.backends.keyed import SnapshotForm
+from moorage.api.state import ListState, MapState, ReducingState, ValueState
+from moorage.backends.keyed import KeyedBackend, SnapshotForm
 from moorage.backends.rocksdb_environment import RocksDbEnvironment
 from moorage.ids import CheckpointId
 from moorage.state.handles import KeyedHandle, paths_of
 from moorage.state.key_groups import key_group_range
 
 KEYS = [f"k{i}" for i in range(40)]
-Model = dict[str, tuple[int, list[str]]]
+
+
+class Rich(Row):
+    """A row with states of every kind."""
+
+    latest: ValueState[list[str]] = ValueState()
+    highest: ReducingState[int] = ReducingState(max)
+    history: ListState[int] = ListState()
+    items: MapState[str, int] = MapState()
+
+
+class Shown(NamedTuple):
+    """What a row and its states are."""
+
+    count: int
+    tags: list[str]
+    latest: list[str] | None
+    highest: int | None
+    history: list[int]
+    items: dict[str, int]
+
+
+def show(row: Rich) -> Shown:
+    return Shown(
+        row.count,
+        list(row.tags),
+        copy.copy(row.latest.get()),
+        row.highest.get(),
+        list(row.history),
+        dict(row.items),
+    )
+
+
+def twin_of(shown: Shown) -> Rich:
+    """A row of no backend, as the one that was shown."""
+    row = Rich(count=shown.count, tags=list(shown.tags))
+    if shown.latest is not None:
+        row.latest.set(list(shown.latest))
+    if shown.highest is not None:
+        row.highest.add(shown.highest)
+    row.history.extend(shown.history)
+    row.items.update(shown.items)
+    return row
+
+
+def _tag(row: Rich) -> None:
+    row.tags = [*row.tags, str(row.count)]
+
+
+def _set_value(row: Rich) -> None:
+    row.latest.set([str(row.count)])
+
+
+def _change_value_in_place(row: Rich) -> None:
+    latest = row.latest.get()
+    if latest is not None:
+        latest.append(str(row.count))
+
+
+def _put_item(row: Rich) -> None:
+    row.items[f"i{row.count % 5}"] = row.count
+
+
+def _remove_item(row: Rich) -> None:
+    row.items.pop(f"i{row.count % 5}", None)
+
+
+def _append_and_cut(row: Rich) -> None:
+    row.history.extend([row.count, -row.count])
+    if len(row.history) > 12:
+        row.history.replace(list(row.history)[-3:])
+
+
+CHANGES: list[Callable[[Rich], None]] = [
+    _tag,
+    _set_value,
+    _change_value_in_place,
+    lambda row: row.highest.add(row.count),
+    lambda row: row.latest.clear(),
+    _put_item,
+    _remove_item,
+    lambda row: row.items.clear(),
+    _append_and_cut,
+    lambda row: row.history.append(row.count),
+    lambda row: row.history.clear(),
+]
+
+Handles = list[tuple[KeyedHandle, ...]]
+Model = dict[str, Shown]
 
 
 class AgreementMachine(RuleBasedStateMachine):
@@ -44,13 +133,13 @@ class AgreementMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.storage = Storage()
-        self.model: Model = {}
+        self.model: dict[str, Rich] = {}
         self.next_id = 1
         self.base = 0
-        self.undecided: dict[int, tuple[list[tuple[KeyedHandle, ...]], Model, bool]] = {}
-        self.completed: dict[int, tuple[list[tuple[KeyedHandle, ...]], Model]] = {}
-        self.savepoint: tuple[list[tuple[KeyedHandle, ...]], Model] | None = None
-        self.subtasks: list[Backend] = []
+        self.undecided: dict[int, tuple[Handles, Model, bool]] = {}
+        self.completed: dict[int, tuple[Handles, Model]] = {}
+        self.savepoint: tuple[Handles, Model] | None = None
+        self.subtasks: list[KeyedBackend[str, Rich]] = []
 
     @initialize(parallelism=st.integers(1, 3))
     def begin(self, parallelism: int) -> None:
@@ -59,13 +148,13 @@ class AgreementMachine(RuleBasedStateMachine):
     def _start(self, parallelism: int) -> None:
         for backend in self.subtasks:
             backend.close()
-        self.subtasks = [self.new(key_group_range(GROUPS, parallelism, index)) for index in range(parallelism)]
+        self.subtasks = [self.new(key_group_range(GROUPS, parallelism, index), Rich) for index in range(parallelism)]
 
-    def _owner(self, key: str) -> Backend:
+    def _owner(self, key: str) -> KeyedBackend[str, Rich]:
         return self.subtasks[group_of(key) * len(self.subtasks) // GROUPS]
 
-    @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=8), tag=st.none() | st.text(max_size=3))
-    def update(self, keys: list[str], tag: str | None) -> None:
+    @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=8), change=st.sampled_from(CHANGES))
+    def update(self, keys: list[str], change: Callable[[Rich], None]) -> None:
         for group in {group_of(key) for key in keys}:
             batch = [key for key in keys if group_of(key) == group]
             backend = self._owner(batch[0])
@@ -74,25 +163,30 @@ class AgreementMachine(RuleBasedStateMachine):
                 row = rows.get(key)
                 if row is None:
                     row = rows[key] = backend.new_row(group, key)
-                row.count += 1
-                if tag is not None:
-                    row.tags = [*row.tags, tag]
-                self.model[key] = (row.count, list(row.tags))
+                twin = self.model.setdefault(key, Rich())
+                for one in (row, twin):
+                    one.count += 1
+                    change(one)
 
-    @rule(key=st.sampled_from(KEYS))
-    def remove(self, key: str) -> None:
-        self._owner(key).rows_for(group_of(key), [key]).pop(key, None)
+    @rule(key=st.sampled_from(KEYS), again=st.booleans())
+    def remove(self, key: str, again: bool) -> None:
+        group, backend = group_of(key), self._owner(key)
+        rows = backend.rows_for(group, [key])
+        rows.pop(key, None)
         self.model.pop(key, None)
+        if again:
+            rows[key] = backend.new_row(group, key)
+            self.model[key] = Rich()
 
     @rule(form=st.sampled_from([SnapshotForm.INCREMENTAL, SnapshotForm.INCREMENTAL, *SnapshotForm]))
     def snapshot(self, form: SnapshotForm) -> None:
         checkpoint = self.next_id
         self.next_id += 1
         snapshots = [b.snapshot(CheckpointId(checkpoint), CheckpointId(self.base), form) for b in self.subtasks]
-        model = copy.deepcopy(self.model)
+        model = {key: show(row) for key, row in self.model.items()}
         if self.model:
             for key in sorted(self.model)[:7]:  # enough of them to be written somewhere before the second phase
-                self.update([key], "after the barrier")
+                self.update([key], _put_item)
         handles = [self.storage.store(snapshot) for snapshot in snapshots]
         self.undecided[checkpoint] = (handles, model, form is SnapshotForm.CANONICAL)
 
@@ -134,7 +228,7 @@ class AgreementMachine(RuleBasedStateMachine):
             backend.adopt(
                 backend.load([h for part in handles for h in part], self.storage.read), CheckpointId(self.base)
             )
-        self.model = copy.deepcopy(model)
+        self.model = {key: twin_of(shown) for key, shown in model.items()}
         self.undecided.clear()
 
     @rule()
@@ -143,8 +237,8 @@ class AgreementMachine(RuleBasedStateMachine):
         for key in KEYS:
             row = self._owner(key).rows_for(group_of(key), [key]).get(key)
             if row is not None:
-                found[key] = (row.count, list(row.tags))
-        assert found == self.model
+                found[key] = show(row)
+        assert found == {key: show(row) for key, row in self.model.items()}
 
     @rule()
     def either_backend_reads_the_savepoint(self) -> None:
@@ -152,9 +246,10 @@ class AgreementMachine(RuleBasedStateMachine):
             return
         handles, model = self.savepoint
         for new in (memory, self.new):
-            backend: Backend = new()
+            backend: KeyedBackend[str, Rich] = new(row_type=Rich)
             backend.adopt(backend.load([h for part in handles for h in part], self.storage.read), CheckpointId(1))
-            assert counts(backend, KEYS) == {key: count for key, (count, _) in model.items()}
+            rows = {key: backend.rows_for(group_of(key), [key]).get(key) for key in KEYS}
+            assert {key: show(row) for key, row in rows.items() if row is not None} == model
             backend.close()
 
     def teardown(self) -> None:
