@@ -12,6 +12,7 @@ from moorage.api.pipeline import KeyedStream, Pipeline, Stream
 from moorage.api.state import ListState, MapState, ReducingState, Ttl, ValueState
 from moorage.errors import MoorageError, PipelineError
 from moorage.graph.job_graph import CheckpointConfig, RestartConfig
+from moorage.inspect import read_state
 
 __version__ = "0.1.0"
 
@@ -36,4 +37,5 @@ __all__ = [
     "Text",
     "Ttl",
     "ValueState",
+    "read_state",
 ]

@@ -156,15 +156,15 @@ def source_offsets(handle: OperatorHandle, files: StateFiles) -> Iterator[Source
 def channel_positions(handle: InputHandle, files: StateFiles) -> Iterator[PositionPart]:
     """Of a channel of ours: where it lies in the exchange's log."""
     for part in decode_positions(files.read(handle.stream)).exchanges:
-        columns = (part.partitions, part.attempts, part.producers, part.offsets, part.open)
-        for partition, attempt, producer, offset, is_open in zip(*columns, strict=True):
+        columns = (part.partitions, part.attempts, part.producers, part.offsets, part.until)
+        for partition, attempt, producer, offset, until in zip(*columns, strict=True):
             yield PositionPart(
                 exchange=part.exchange,
                 partition=partition,
                 attempt=attempt,
                 producer=producer,
                 offset=offset,
-                open=is_open,
+                open=until > 0,
             )
 
 
