@@ -133,11 +133,6 @@ def merged_state_path(
     return f"{job}/shared/{checkpoint}-{name}" if shared else f"{job}/chk-{checkpoint}/{name}"
 
 
-def savepoint_folder(job: JobId, token: str) -> str:
-    """Name of the folder of a savepoint; ``token`` makes it unique."""
-    return f"savepoint-{job}-{token}"
-
-
 def savepoint_state_path(attempt: Attempt, vertex: VertexId, subtask: int, name: str) -> str:
     """A file of a savepoint, relative to its folder."""
     return f"{vertex}-{subtask}-a{attempt}-{name}"
@@ -164,7 +159,7 @@ def split_checkpoint_location(folder: str) -> tuple[str, str]:
     """The URL of the folder of a checkpoint or savepoint, taken apart: the root of the storage that the files of a
     checkpoint are relative to, and the folder in it; for any other folder, the one above it and its name."""
     match = _CHECKPOINT_FOLDER.fullmatch(folder)
-    if match is None or match[1].endswith(":/"):
+    if match is None or match[1].endswith(":"):
         raise StorageError(f"{folder} is not the folder of a checkpoint or savepoint")
     return match[1], check_storage_path(match[2])
 

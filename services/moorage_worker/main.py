@@ -12,6 +12,7 @@ from functools import partial
 
 from moorage.adapters.clock import SystemClock
 from moorage.adapters.executor import ThreadExecutor
+from moorage.adapters.object_storage import DirectoryStorage, open_storage
 from moorage.api.loader import load_pipeline
 from moorage.config import KafkaSettings, StorageSettings, WorkerSettings, load
 from moorage.connectors.kafka_source import KafkaSourceReader
@@ -19,6 +20,8 @@ from moorage.errors import MoorageError
 from moorage.exchange.result_partition import ExchangeLimits
 from moorage.ids import WorkerId
 from moorage.task.context import TaskSettings
+from moorage.task.local_recovery import LocalCopies
+from moorage.task.state_writer import StateFileLimits
 from moorage.task.worker import WorkerConfig, WorkerHooks, WorkerProcess
 from moorage_service.metrics import serve_metrics
 from moorage_service.runtime import LoopTime, StopFlag, failpoint, loop, run, start_logging
@@ -70,6 +73,8 @@ def _worker(worker_id: WorkerId, supervisor: int, environ: Mapping[str, str], st
             new_source_reader=KafkaSourceReader,
             warn=logger.warning,
             failpoint=failpoint(settings),
+            open_storage=open_storage,
+            local_copies=_local_copies(settings),
         ),
     )
     registry.register(WorkerCollector(worker, settings.slots, time_))
@@ -95,6 +100,13 @@ def _worker(worker_id: WorkerId, supervisor: int, environ: Mapping[str, str], st
     os._exit(0)  # threads of librdkafka and of calls under way have nothing left that anybody waits for
 
 
+def _local_copies(settings: WorkerSettings) -> LocalCopies | None:
+    if settings.local_recovery_dir is None:
+        return None
+    storage = DirectoryStorage(Path(settings.local_recovery_dir), durable=False)
+    return LocalCopies(storage, settings.local_recovery_max_bytes)
+
+
 def _say_goodbye(worker: WorkerProcess) -> None:
     worker.leave()
     end = time.monotonic() + _GOODBYE_S
@@ -114,6 +126,12 @@ def _task_settings(settings: WorkerSettings) -> TaskSettings:
         max_poll_records=settings.max_poll_records,
         linger_ms=settings.linger_ms,
         held_bytes_max=settings.held_max_bytes,
-        inline_state_max_bytes=settings.state_inline_max_bytes,
+        state_files=StateFileLimits(
+            inline_max_bytes=settings.state_inline_max_bytes,
+            merged_piece_max_bytes=settings.state_merged_piece_max_bytes,
+            merged_file_max_bytes=settings.state_merged_file_max_bytes,
+            linger_ms=settings.state_merge_linger_ms,
+            uploads=settings.upload_threads,
+        ),
         transaction_timeout_ms=settings.transaction_timeout_ms,
     )

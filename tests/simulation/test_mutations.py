@@ -16,10 +16,9 @@ from moorage.cleaner_process import calls
 from moorage.cleaner_process import job_cleaning as cleaner
 from moorage.connectors.kafka_source import KafkaSourceReader
 from moorage.exchange.result_partition import ResultPartition
-from moorage.ports import CheckpointStorage, Executor
-from moorage.task import committer, snapshots
+from moorage.task import committer
 from moorage.task.committer import CommitterSubtask
-from moorage.task.snapshots import Snapshots, write_once
+from moorage.task.state_writer import StateWriter
 from moorage.testing.simulate import SeedFailure, main, simulate_seed
 
 SEEDS = 100
@@ -87,22 +86,21 @@ def frames_are_taken_for_stored_before_they_are(patch: pytest.MonkeyPatch) -> No
 
 
 def a_checkpoint_is_acknowledged_before_its_files_are_written(patch: pytest.MonkeyPatch) -> None:
-    call = Snapshots._call
-    executors: list[Executor] = []
+    write = StateWriter._write
 
-    def unnoticed(self: Snapshots, pending: Any, blocking: Callable[[], None], *rest: Any) -> None:
-        def run() -> None:
-            executors.append(self._context.executor)
-            blocking()
-            executors.pop()
+    def write_later(self: StateWriter, path: str, data: Any) -> None:
+        self._executor.submit(lambda: write(self, path, data), lambda *_: None)
 
-        call(self, pending, run, *rest)
+    patch.setattr(StateWriter, "_write", write_later)
 
-    def write_later(storage: CheckpointStorage, path: str, data: bytes) -> None:
-        executors[-1].submit(lambda: write_once(storage, path, data), lambda *_: None)
 
-    patch.setattr(Snapshots, "_call", unnoticed)
-    patch.setattr(snapshots, "write_once", write_later)
+def a_subtask_gets_the_state_of_its_neighbour(patch: pytest.MonkeyPatch) -> None:
+    stored = StateWriter._stored
+
+    def turned(self: StateWriter, segments: Any, handles: Any, error: Any) -> None:
+        stored(self, segments, None if handles is None else handles[::-1], error)
+
+    patch.setattr(StateWriter, "_stored", turned)
 
 
 def a_source_snapshots_what_it_has_not_read_yet(patch: pytest.MonkeyPatch) -> None:
@@ -145,6 +143,7 @@ MUTATIONS: list[Mutation] = [
     the_gate_takes_zombies_for_the_running_attempt,
     frames_are_taken_for_stored_before_they_are,
     a_checkpoint_is_acknowledged_before_its_files_are_written,
+    a_subtask_gets_the_state_of_its_neighbour,
     a_source_snapshots_what_it_has_not_read_yet,
     state_forgets_what_changed_for_an_aborted_checkpoint,
     the_cleaner_deletes_what_a_checkpoint_refers_to,

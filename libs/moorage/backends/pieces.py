@@ -16,6 +16,8 @@ class StatePiece:
     """Later checkpoints may refer to it."""
     data: bytes | Path
     """Path: a local file, which must stay until the snapshot is finished or aborted."""
+    inline: bool = True
+    """It may lie in the metadata, of every checkpoint that refers to it, when it is small. A local file never does."""
 
     @property
     def size_bytes(self) -> int:

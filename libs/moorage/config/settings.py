@@ -13,6 +13,7 @@ from pathlib import Path
 
 from moorage.config.declaration import Options, Secret, Settings, setting
 
+GIB = 1 << 30
 MIB = 1 << 20
 KIB = 1 << 10
 
@@ -265,7 +266,9 @@ class WorkerSettings(ServiceSettings, prefix="WORKER_"):
     heartbeat_interval_ms: int = setting(
         500, "Time between two heartbeats to the coordinator.", minimum=50, maximum=1_000
     )
-    upload_threads: int = setting(2, "Threads that write state to the storage.", minimum=1, maximum=64)
+    upload_threads: int = setting(
+        2, "Files of state that are written to the storage at the same time.", minimum=1, maximum=64
+    )
     max_poll_records: int = setting(
         10_000, "Records that a source takes from Kafka at a time.", minimum=1, maximum=1_000_000
     )
@@ -300,6 +303,31 @@ class WorkerSettings(ServiceSettings, prefix="WORKER_"):
         "State of at most so many bytes goes into the checkpoint's metadata, not into a file.",
         minimum=0,
         maximum=100 * KIB,
+    )
+    state_merged_piece_max_bytes: int = setting(
+        MIB,
+        "State of at most so many bytes goes into one file with that of the worker's other subtasks; 0: each into a"
+        " file of its own.",
+        minimum=0,
+        maximum=GIB,
+    )
+    state_merged_file_max_bytes: int = setting(
+        32 * MIB, "A merged file of so many bytes is closed and the next one begun.", minimum=KIB, maximum=GIB
+    )
+    state_merge_linger_ms: int = setting(
+        100,
+        "A merged file that nothing was added to for so long is closed, although subtasks of the worker are missing.",
+        minimum=0,
+        maximum=60_000,
+    )
+    local_recovery_dir: str | None = setting(
+        None,
+        "Folder in which the worker keeps copies of the state files of its last checkpoints, to restore from them"
+        " instead of the storage; not shared with another worker.",
+        shown_default="no copies",
+    )
+    local_recovery_max_bytes: int = setting(
+        10 * GIB, "What the copies may take up; the oldest make room.", minimum=0, maximum=1 << 50
     )
     transaction_timeout_ms: int = setting(
         900_000,

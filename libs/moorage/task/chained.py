@@ -61,3 +61,4 @@ class ChainedSubtask(Subtask):
     def close(self) -> None:
         super().close()
         self._chain.close()
+        self._snapshots.close()

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from moorage.api.compiler import CompiledPipeline
-from moorage.errors import CorruptDataError, MoorageError
 from moorage.exchange.result_partition import ExchangeLimits
 from moorage.graph.job_graph import JobVertex
 from moorage.ids import Attempt, CheckpointId, JobId, WorkerId
 from moorage.messages.commands import DeployJob
 from moorage.messages.events import CheckpointMetrics, Event, ExchangeProgress
 from moorage.ports import CheckpointStorage, Clock, Executor, Log, LogWriter
-from moorage.state.handles import ByteStreamHandle, FileHandle, StreamHandle
+from moorage.serde.state_files import read_stream
+from moorage.state.handles import ByteStreamHandle, StreamHandle
 from moorage.state.operator_state import CheckpointMetadata
 from moorage.task.fates import Fates
+from moorage.task.local_recovery import LocalRecovery
+from moorage.task.state_writer import StateFileLimits, StateWriter
+
+_COUNTING = threading.Lock()
+"""State is read by many threads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +36,7 @@ class TaskSettings:
     idle_linger_ms: int = 5
     """The same when no input is waiting."""
     held_bytes_max: int = 64 << 20
-    inline_state_max_bytes: int = 20 << 10
+    state_files: StateFileLimits = field(default_factory=StateFileLimits)
     pending_bytes_max: int = 64 << 20
     """Unconfirmed bytes at which a subtask stops reading."""
     progress_interval_ms: int = 100
@@ -63,6 +69,8 @@ class TaskCounters:
     transactions_replayed: int = 0
     broken_transactions: int = 0
     acknowledged_checkpoint: int = 0
+    restored_local_bytes: int = 0
+    restored_storage_bytes: int = 0
     snapshot: CheckpointMetrics = field(default_factory=CheckpointMetrics)
     """Of the acknowledged checkpoint."""
 
@@ -78,6 +86,10 @@ class TaskContext:
     writer: LogWriter
     """The idempotent producer of this attempt on this worker."""
     storage: CheckpointStorage
+    restore_storage: CheckpointStorage
+    """Where the files of the restored checkpoint lie: ``storage``, or elsewhere in the case of a savepoint."""
+    state_writer: StateWriter
+    local: LocalRecovery | None
     executor: Executor
     clock: Clock
     fates: Fates
@@ -115,16 +127,17 @@ class TaskContext:
         return f"{self.job}.{self.vertex.vertex}-{self.subtask}.a{self.attempt}"
 
     def read_stream(self, stream: StreamHandle) -> bytes:
-        """*Blocking.* The bytes of a state handle, of the size that it says."""
-        match stream:
-            case ByteStreamHandle():
-                return stream.data
-            case FileHandle():
-                data = self.storage.read(stream.path)
-                if len(data) != stream.size_bytes:
-                    raise CorruptDataError(
-                        f"state file {stream.path} has {len(data)} bytes, its checkpoint says {stream.size_bytes}"
-                    )
+        """*Blocking.* The bytes of a state handle that is restored, checked: of a local copy, else of the storage.
+        ObjectMissingError, CorruptDataError."""
+        if isinstance(stream, ByteStreamHandle):
+            return stream.data
+        if self.local is not None and self.restore_storage is self.storage:
+            data = self.local.copies.read(stream)
+            if data is not None:
+                with _COUNTING:
+                    self.counters.restored_local_bytes += len(data)
                 return data
-            case _:
-                raise MoorageError(f"state in a {type(stream).__name__} can't be restored by this version")
+        data = read_stream(self.restore_storage, stream)
+        with _COUNTING:
+            self.counters.restored_storage_bytes += len(data)
+        return data

@@ -7,15 +7,16 @@ A checkpoint is acknowledged only when the subtask's state is durable **and** ev
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 
 import msgspec
 
 from moorage.backends.pieces import StatePiece
-from moorage.errors import MoorageError, ObjectExistsError, StorageError
+from moorage.errors import MoorageError
 from moorage.exchange.result_partition import ResultPartition
-from moorage.ids import CheckpointId, OperatorId
+from moorage.ids import CheckpointId, OperatorId, SubtaskId
 from moorage.messages.events import (
     AcknowledgeCheckpoint,
     CheckpointMetrics,
@@ -23,11 +24,10 @@ from moorage.messages.events import (
     DeclineReason,
     OperatorSnapshot,
 )
-from moorage.naming import exclusive_state_path, shared_state_path
-from moorage.ports import CheckpointStorage
-from moorage.state.handles import ByteStreamHandle, FileHandle, StreamHandle
+from moorage.state.handles import StreamHandle
 from moorage.state.operator_state import OperatorSubtaskState
 from moorage.task.context import TaskContext
+from moorage.task.state_writer import SnapshotId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +51,13 @@ class _Pending:
     parts: Sequence[StatePart]
     started_ms: int
     metrics: CheckpointMetrics
+    location: str | None
+    """Of a savepoint."""
     calls: int = 0
-    streams: dict[int, list[StreamHandle]] = field(default_factory=dict)
-    """Index of the part -> where its pieces lie."""
-    written_bytes: int = 0
+    pieces: Sequence[Sequence[StatePiece]] = ()
+    """By part."""
+    streams: Sequence[StreamHandle] = ()
+    """Where all of them lie."""
     failure: tuple[DeclineReason, str] | None = None
 
 
@@ -66,6 +69,15 @@ class Snapshots:
         self._outputs = outputs
         self._pending: list[_Pending] = []
         self._flushes = 0
+        self._closed = False
+        context.state_writer.join(context.job, context.attempt)
+
+    def close(self) -> None:
+        """No snapshot follows, and what is under way is nobody's any more."""
+        if not self._closed:
+            self._closed = True
+            self._pending.clear()
+            self._context.state_writer.leave(self._context.job, self._context.attempt)
 
     def begin(
         self,
@@ -75,8 +87,10 @@ class Snapshots:
         epochs: Mapping[int, int],
         flushes: Sequence[Callable[[], None]],
         metrics: CheckpointMetrics,
+        location: str | None = None,
     ) -> None:
-        """Start the asynchronous phase. ``flushes``: blocking calls that must have succeeded too."""
+        """Start the asynchronous phase. ``flushes``: blocking calls that must have succeeded too; ``location``: the
+        folder of a savepoint."""
         context = self._context
         pending = _Pending(
             checkpoint=checkpoint,
@@ -85,14 +99,13 @@ class Snapshots:
             parts=parts,
             started_ms=context.clock.monotonic_ms(),
             metrics=metrics,
+            location=location,
         )
         self._pending.append(pending)
         context.failpoint("after-snapshot-before-upload")
-        for index, part in enumerate(parts):
-            self._call(pending, partial(self._write, pending, index, part), DeclineReason.STORAGE)
+        self._encode(pending)
         for flush in flushes:
-            self._flushes += 1
-            self._call(pending, flush, DeclineReason.LOG, self._flushed)
+            self._flush(pending, flush)
         self.poll()
 
     @property
@@ -100,42 +113,58 @@ class Snapshots:
         """A flush is under way, of an aborted checkpoint perhaps; it ends only when nothing is added meanwhile."""
         return self._flushes > 0
 
-    def _flushed(self) -> None:
-        self._flushes -= 1
+    def _encode(self, pending: _Pending) -> None:
+        """Encode the parts in a thread, then have the pieces of all of them stored at once."""
 
-    def _write(self, pending: _Pending, index: int, part: StatePart) -> None:
-        """*Blocking.* Encode a part and make it durable."""
-        pieces = part.encode()
-        pending.streams[index] = [self._store(pending.checkpoint, piece) for piece in pieces]
-        pending.written_bytes += sum(piece.size_bytes for piece in pieces)
+        def encode() -> list[list[StatePiece]]:
+            return [[self._read_small(piece) for piece in part.encode()] for part in pending.parts]
 
-    def _store(self, checkpoint: CheckpointId, piece: StatePiece) -> StreamHandle:
-        context = self._context
-        data = piece.data if isinstance(piece.data, bytes) else piece.data.read_bytes()
-        if len(data) <= context.settings.inline_state_max_bytes:
-            return ByteStreamHandle(f"{context.vertex.vertex}-{context.subtask}-{piece.name}-{checkpoint}", data)
-        path_of = shared_state_path if piece.shared else exclusive_state_path
-        path = path_of(context.job, checkpoint, context.attempt, context.vertex.vertex, context.subtask, piece.name)
-        write_once(context.storage, path, data)
-        return FileHandle(path, len(data))
+        def encoded(parts: list[list[StatePiece]] | None, error: Exception | None) -> None:
+            if all(pending is not other for other in self._pending):
+                return  # aborted meanwhile
+            if parts is None:
+                self._ended(pending, DeclineReason.INTERNAL, error)
+                return
+            pending.pieces = parts
+            context = self._context
+            context.state_writer.store(
+                SnapshotId(context.job, context.attempt, pending.checkpoint),
+                SubtaskId(context.vertex.vertex, context.subtask),
+                [piece for pieces in parts for piece in pieces],
+                stored,
+                pending.location,
+            )
 
-    def _call(
-        self,
-        pending: _Pending,
-        call: Callable[[], None],
-        reason: DeclineReason,
-        ended: Callable[[], None] = lambda: None,
-    ) -> None:
+        def stored(streams: Sequence[StreamHandle] | None, error: Exception | None) -> None:
+            if streams is not None:
+                pending.streams = streams
+            self._ended(pending, DeclineReason.STORAGE, error)
+
+        pending.calls += 1
+        self._context.executor.submit(encode, encoded)
+
+    def _read_small(self, piece: StatePiece) -> StatePiece:
+        """*Blocking.* A small local file can be merged with others."""
+        limits = self._context.state_writer.limits
+        if isinstance(piece.data, Path) and piece.size_bytes <= limits.merged_piece_max_bytes:
+            return replace(piece, data=piece.data.read_bytes(), inline=False)
+        return piece
+
+    def _flush(self, pending: _Pending, flush: Callable[[], None]) -> None:
+        self._flushes += 1
         pending.calls += 1
 
-        def done(_: None, error: Exception | None) -> None:
-            ended()
-            pending.calls -= 1
-            if error is not None and pending.failure is None:
-                kind = reason if isinstance(error, MoorageError) else DeclineReason.INTERNAL
-                pending.failure = (kind, f"{type(error).__name__}: {error}")
+        def flushed(_: None, error: Exception | None) -> None:
+            self._flushes -= 1
+            self._ended(pending, DeclineReason.LOG, error)
 
-        self._context.executor.submit(call, done)
+        self._context.executor.submit(flush, flushed)
+
+    def _ended(self, pending: _Pending, reason: DeclineReason, error: Exception | None) -> None:
+        pending.calls -= 1
+        if error is not None and pending.failure is None:
+            kind = reason if isinstance(error, MoorageError) else DeclineReason.INTERNAL
+            pending.failure = (kind, f"{type(error).__name__}: {error}")
 
     def poll(self) -> bool:
         """Acknowledge or decline what is ready, oldest first; True when something was."""
@@ -155,19 +184,28 @@ class Snapshots:
     def abort(self, checkpoint: CheckpointId) -> None:
         """The coordinator has given the checkpoint up: nothing will be said of it any more."""
         self._pending = [p for p in self._pending if p.checkpoint != checkpoint]
+        context = self._context
+        context.state_writer.abort(SnapshotId(context.job, context.attempt, checkpoint))
 
     def _acknowledge(self, pending: _Pending) -> None:
         context = self._context
         context.failpoint("after-flush-before-ack")
-        states = [(part.operator, part.finish(pending.streams[i])) for i, part in enumerate(pending.parts)]
+        streams = iter(pending.streams)
+        states = [
+            (part.operator, part.finish(list(islice(streams, len(pieces)))))
+            for part, pieces in zip(pending.parts, pending.pieces, strict=True)
+        ]
         metrics = msgspec.structs.replace(
             pending.metrics,
             async_ms=context.clock.monotonic_ms() - pending.started_ms,
-            written_bytes=pending.written_bytes,
+            written_bytes=sum(stream.size_bytes for stream in pending.streams),
             state_bytes=sum(state.size_bytes for _, state in states),
         )
         context.counters.acknowledged_checkpoint = pending.checkpoint
         context.counters.snapshot = metrics
+        if context.local is not None:
+            paths = (path for _, state in states for path in state.paths())
+            context.local.acknowledged(context.job, pending.checkpoint, paths)
         context.report(
             AcknowledgeCheckpoint(
                 worker=context.worker,
@@ -199,13 +237,3 @@ def decline(context: TaskContext, checkpoint: CheckpointId, reason: DeclineReaso
             detail=detail,
         )
     )
-
-
-def write_once(storage: CheckpointStorage, path: str, data: bytes) -> None:
-    """*Blocking.* Create the object. The path names attempt, subtask and checkpoint, so what is there already can only
-    be the result of a try whose answer was lost."""
-    try:
-        storage.write(path, data)
-    except ObjectExistsError:
-        if storage.read(path) != data:
-            raise StorageError(f"{path} exists with other content") from None

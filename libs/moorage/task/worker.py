@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 
@@ -23,6 +23,7 @@ from moorage.backends.memory import MemoryKeyedBackend
 from moorage.errors import CorruptDataError, LogError, MoorageError, PipelineError
 from moorage.graph.job_graph import JobVertex
 from moorage.ids import Attempt, Epoch, JobId, OperatorUid, TopicPartition, WorkerId
+from moorage.locations import Locations, OpenStorage, no_other_storage
 from moorage.messages.commands import (
     CancelJob,
     Command,
@@ -53,10 +54,12 @@ from moorage.task.chain import Chain
 from moorage.task.committer import CommitterSubtask
 from moorage.task.context import TaskContext, TaskSettings
 from moorage.task.fates import Fates
+from moorage.task.local_recovery import LocalCopies, LocalRecovery
 from moorage.task.outputs import Outputs
 from moorage.task.reading import ReadingSubtask
 from moorage.task.snapshots import decline
 from moorage.task.source import SourceReader, SourceSubtask
+from moorage.task.state_writer import StateWriter
 from moorage.task.subtask import TERMINAL, Subtask, describe
 from moorage.topics import control_topics
 
@@ -82,6 +85,10 @@ class WorkerHooks:
     new_source_reader: Callable[[TaskContext, OperatorUid, KafkaSource], SourceReader]
     warn: Callable[[str], None]
     failpoint: Callable[[str], None]
+    open_storage: OpenStorage = no_other_storage
+    """Of savepoints that are named by a URL."""
+    local_copies: LocalCopies | None = None
+    """None: state is always restored from the storage."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -114,6 +121,15 @@ class Deployment:
                     yield vertex, slot
 
 
+class _Loaded(NamedTuple):
+    """What an attempt begins with."""
+
+    pipeline: CompiledPipeline
+    metadata: CheckpointMetadata | None
+    storage: CheckpointStorage
+    """Where the files of the restored checkpoint lie."""
+
+
 class WorkerProcess:
     """One incarnation of a worker on the given ports."""
 
@@ -141,6 +157,17 @@ class WorkerProcess:
         self._progress: LogReader | None = None
         self._next_heartbeat_ms = 0
         self._failure: Exception | None = None
+        self._locations = Locations(storage, hooks.open_storage)
+        self._local = None if hooks.local_copies is None else LocalRecovery(hooks.local_copies, executor)
+        self._state_writer = StateWriter(
+            worker=config.worker,
+            storage=storage,
+            locations=self._locations,
+            executor=executor,
+            clock=clock,
+            limits=config.task.state_files,
+            copies=hooks.local_copies,
+        )
         self.counters = WorkerCounters()
         self._start()
 
@@ -178,6 +205,7 @@ class WorkerProcess:
             deployment.writer.poll()
             for subtask in deployment.subtasks:
                 worked = self._step_subtask(subtask) or worked
+        self._state_writer.poll()
         self._control.poll()
         now_ms = self._clock.monotonic_ms()
         if now_ms >= self._next_heartbeat_ms:
@@ -327,6 +355,9 @@ class WorkerProcess:
             deployment.fates.completed(command.checkpoint)
         else:
             deployment.fates.aborted(command.checkpoint)
+        if self._local is not None:
+            tell = self._local.completed if completed else self._local.aborted
+            tell(command.job, command.checkpoint)
         for subtask in deployment.subtasks:
             with self._failing(subtask):
                 if completed:
@@ -366,21 +397,21 @@ class WorkerProcess:
         )
         self._deployments[command.job] = deployment
 
-        def loaded(result: tuple[CompiledPipeline, CheckpointMetadata | None] | None, error: Exception | None) -> None:
+        def loaded(result: _Loaded | None, error: Exception | None) -> None:
             if self._deployments.get(command.job) is not deployment:
                 return
             if result is None:
                 self._loading_failed(deployment, error or MoorageError("the deployment was not loaded"))
                 return
             try:
-                self._build(deployment, *result)
+                self._build(deployment, result)
             except Exception as failure:  # noqa: BLE001 - as in step
                 self._loading_failed(deployment, failure)
 
         self._executor.submit(lambda: self._load(command), loaded)
         self._heartbeat()
 
-    def _load(self, command: DeployJob) -> tuple[CompiledPipeline, CheckpointMetadata | None]:
+    def _load(self, command: DeployJob) -> _Loaded:
         """*Blocking.* The user's code and the checkpoint."""
         pipeline = self._hooks.load_pipeline(command.graph.pipeline_ref)
         if pipeline.graph.fingerprint != command.graph.fingerprint:
@@ -389,15 +420,16 @@ class WorkerProcess:
                 " bring the same code to all workers and restart them, or cancel the job and submit it to begin anew"
             )
         if command.restore_path is None:
-            return pipeline, None
-        data = self._storage.read(command.restore_path)
+            return _Loaded(pipeline, None, self._storage)
+        place = self._locations.folder(command.restore_path)
+        data = place.storage.read(place.metadata_path)
         if command.restore_checksum is not None and xxhash.xxh3_64_intdigest(data) != command.restore_checksum:
             raise CorruptDataError(f"{command.restore_path}: wrong checksum")
-        return pipeline, decode_metadata(data)
+        return _Loaded(pipeline, decode_metadata(data, place.folder), place.storage)
 
-    def _build(self, deployment: Deployment, pipeline: CompiledPipeline, metadata: CheckpointMetadata | None) -> None:
+    def _build(self, deployment: Deployment, loaded: _Loaded) -> None:
         for vertex, slot in deployment.planned():
-            context = self._context(deployment, pipeline, metadata, vertex, slot)
+            context = self._context(deployment, loaded, vertex, slot)
             deployment.subtasks.append(self._subtask(context))
         for subtask in deployment.subtasks:
             subtask.start()
@@ -405,8 +437,7 @@ class WorkerProcess:
     def _context(
         self,
         deployment: Deployment,
-        pipeline: CompiledPipeline,
-        metadata: CheckpointMetadata | None,
+        loaded: _Loaded,
         vertex: JobVertex,
         slot: int,
     ) -> TaskContext:
@@ -415,14 +446,17 @@ class WorkerProcess:
             vertex=vertex,
             subtask=slot,
             worker=self._config.worker,
-            pipeline=pipeline,
+            pipeline=loaded.pipeline,
             log=self._log,
             writer=deployment.writer,
             storage=self._storage,
+            restore_storage=loaded.storage,
+            state_writer=self._state_writer,
+            local=self._local,
             executor=self._executor,
             clock=self._clock,
             fates=deployment.fates,
-            metadata=metadata,
+            metadata=loaded.metadata,
             settings=self._config.task,
             report=self._report,
             publish=self._publish,

@@ -42,6 +42,7 @@ from moorage.serde.metadata import decode_metadata
 from moorage.serde.positions import decode_positions
 from moorage.state.handles import ByteStreamHandle, InputChannelHandle
 from moorage.task.context import TaskSettings
+from moorage.task.state_writer import StateFileLimits
 from moorage.task.worker import WorkerConfig, WorkerHooks, WorkerProcess
 from moorage.testing.clocks import ManualClock
 from moorage.testing.executor import InlineExecutor
@@ -140,7 +141,13 @@ class Simulation:
             linger_ms=20,
             idle_linger_ms=self.rng.choice([0, 10]),
             held_bytes_max=self.rng.choice([0, 300, 1 << 20]),
-            inline_state_max_bytes=self.rng.choice([0, 100, 10_000]),
+            state_files=StateFileLimits(
+                inline_max_bytes=self.rng.choice([0, 100, 10_000]),
+                merged_piece_max_bytes=self.rng.choice([0, 200, 1 << 20]),
+                merged_file_max_bytes=self.rng.choice([300, 1 << 20]),
+                linger_ms=self.rng.choice([0, 20]),
+                uploads=self.rng.choice([1, 3]),
+            ),
             progress_interval_ms=30,
             transaction_timeout_ms=60_000,
         )

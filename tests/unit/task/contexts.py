@@ -10,6 +10,7 @@ from tests.unit.task.harness import EPOCH, SETTINGS, orders_pipeline
 import moorage as mo
 from moorage.api.compiler import compile_pipeline
 from moorage.ids import Attempt, CheckpointId, WorkerId
+from moorage.locations import Locations
 from moorage.messages.commands import DeployJob
 from moorage.messages.events import Event, ExchangeProgress
 from moorage.messages.registry import LineageSegment
@@ -18,6 +19,7 @@ from moorage.ports import TopicSpec
 from moorage.state.operator_state import CheckpointMetadata
 from moorage.task.context import TaskContext, TaskSettings
 from moorage.task.fates import Fates
+from moorage.task.state_writer import StateWriter
 from moorage.testing.clocks import ManualClock
 from moorage.testing.executor import InlineExecutor
 from moorage.testing.memory_log import MemoryCluster, MemoryLog
@@ -77,6 +79,16 @@ class TaskWorld:
             log=self.log,
             writer=self.log.writer("frames"),
             storage=self.storage,
+            restore_storage=self.storage,
+            state_writer=StateWriter(
+                worker=WorkerId("w/x"),
+                storage=self.storage,
+                locations=Locations(self.storage),
+                executor=self.executor,
+                clock=self.clock,
+                limits=settings.state_files,
+            ),
+            local=None,
             executor=self.executor,
             clock=self.clock,
             fates=Fates(),

@@ -37,6 +37,7 @@ from moorage.serde import control
 from moorage.serde.metadata import encode_metadata
 from moorage.state.operator_state import CheckpointMetadata, OperatorState, OperatorSubtaskState
 from moorage.task.context import TaskContext, TaskSettings
+from moorage.task.state_writer import StateFileLimits
 from moorage.task.worker import WorkerConfig, WorkerHooks, WorkerProcess
 from moorage.testing.clocks import ManualClock
 from moorage.testing.executor import InlineExecutor
@@ -45,7 +46,10 @@ from moorage.testing.memory_storage import MemoryStorage
 
 EPOCH = Epoch(1)
 SETTINGS = TaskSettings(
-    limits=ExchangeLimits(frame_max_records=50), inline_state_max_bytes=100, linger_ms=20, idle_linger_ms=1
+    limits=ExchangeLimits(frame_max_records=50),
+    state_files=StateFileLimits(inline_max_bytes=100),
+    linger_ms=20,
+    idle_linger_ms=1,
 )
 
 

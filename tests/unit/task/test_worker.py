@@ -20,8 +20,9 @@ from moorage.messages.commands import (
     TriggerCheckpoint,
 )
 from moorage.messages.events import DeclineReason, SubtaskState, SubtaskStateChanged, WorkerHeartbeat
-from moorage.naming import COMMANDS_TOPIC, EVENTS_TOPIC, PROGRESS_TOPIC, shared_state_path
+from moorage.naming import COMMANDS_TOPIC, EVENTS_TOPIC, PROGRESS_TOPIC
 from moorage.serde import control
+from moorage.task.state_writer import StateFileLimits
 
 JOB = JobId("orders")
 ORDERS = [(f"user-{i % 7}", float(i)) for i in range(100)]
@@ -311,7 +312,8 @@ def subtasks(harness: Harness, vertex: str) -> list[object]:
 
 def restored_from_files() -> Harness:
     """A completed checkpoint whose state lies in files."""
-    harness = Harness(orders_pipeline(parallelism=1), workers=1, settings=replace(SETTINGS, inline_state_max_bytes=0))
+    settings = replace(SETTINGS, state_files=StateFileLimits(inline_max_bytes=0))
+    harness = Harness(orders_pipeline(parallelism=1), workers=1, settings=settings)
     harness.started()
     harness.produce(ORDERS)
     harness.run(20)
@@ -323,7 +325,7 @@ def restored_from_files() -> Harness:
 @pytest.mark.parametrize("damage", ["corrupt", "missing", "cut off"])
 def test_a_damaged_checkpoint_is_not_restored(what: str, damage: str) -> None:
     harness = restored_from_files()
-    (path,) = [path for path in harness.storage.paths() if path.endswith(what)]
+    (path,) = [path for path in harness.storage.paths() if what in path]
     data = harness.storage.read(path)
     harness.deploy()
     if damage == "corrupt":
@@ -334,8 +336,7 @@ def test_a_damaged_checkpoint_is_not_restored(what: str, damage: str) -> None:
             harness.storage.write(path, data[:-1])
     harness.run(20)
     assert harness.failures()
-    message = harness.failures()[0].failure or ""
-    assert path in message or message.startswith("source 'orders' in checkpoint 1: position of a Kafka source: wrong")
+    assert path in (harness.failures()[0].failure or "")
 
 
 def test_a_checkpoint_whose_files_are_whole_is_restored() -> None:
@@ -389,18 +390,6 @@ def test_a_write_whose_answer_was_lost_is_no_failure() -> None:
     harness.storage.faults.fail_next("write", ObjectExistsError("it exists"), after=True)
     harness.checkpoint_now()
     assert not harness.declined()
-
-
-def test_a_file_of_other_content_is_never_taken_for_ours() -> None:
-    harness = Harness(orders_pipeline(parallelism=1), workers=1)
-    harness.started()
-    harness.produce(ORDERS)
-    harness.run(10)
-    path = shared_state_path(JOB, CheckpointId(1), Attempt(1), VertexId("totals"), 0, "totals")
-    harness.storage.write(path, b"somebody else's")
-    harness.trigger()
-    harness.run(20)
-    assert [d.detail for d in harness.declined()] == [f"StorageError: {path} exists with other content"]
 
 
 def test_a_trigger_before_the_source_runs_is_declined() -> None:

@@ -29,8 +29,10 @@ class DirectoryStorage(ObjectStorage):
     _ABANDONED_S = 3_600.0
     _LINK_ATTEMPTS = 100
 
-    def __init__(self, root: Path, *, create: bool = True) -> None:
-        """``create``: make the folder if it is not there; else ObjectMissingError."""
+    def __init__(self, root: Path, *, create: bool = True, durable: bool = True) -> None:
+        """``create``: make the folder if it is not there; else ObjectMissingError. ``durable``: objects outlive a power
+        cut."""
+        self._durable = durable
         self._root = root.absolute()
         self._tmp = self._root / self._TMP
         if not create and not root.is_dir():
@@ -66,12 +68,13 @@ class DirectoryStorage(ObjectStorage):
                 for chunk in chunks:
                     file.write(chunk)
                 file.flush()
-                os.fsync(file.fileno())
+                if self._durable:
+                    os.fsync(file.fileno())
             folder = self._root / path
             self._link(temporary, folder)
         finally:
             temporary.unlink(missing_ok=True)
-        while folder != self._root:
+        while self._durable and folder != self._root:
             folder = folder.parent
             _sync_folder(folder)
 
