@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
 
-from moorage.errors import MoorageError
+from moorage.errors import MoorageError, SettingError
+
+if TYPE_CHECKING:
+    from moorage.inspect.checkpoint import OpenCheckpoint
 
 
 class NotWholeError(MoorageError):
@@ -29,6 +32,13 @@ def inspect(
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every file and check sizes and checksums; exit code 1: not whole.")
     ] = False,
+    rows: Annotated[
+        str | None,
+        typer.Option(metavar="OPERATOR", help="Print this operator's rows of state instead, as JSON lines."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the rows there: .jsonl, .ndjson or .parquet.")
+    ] = None,
     root: Annotated[
         str | None,
         typer.Option(metavar="PATH_OR_URL", help="The storage in which the files lie; default: as the folder tells."),
@@ -40,8 +50,12 @@ def inspect(
     from moorage.inspect.verify import verify as verify_files
     from moorage_cli.inspect_view import report_view, verification_view
 
-    out = Console(soft_wrap=True)
+    if output is not None and rows is None:
+        raise SettingError("--output needs --rows OPERATOR")
     checkpoint = open_checkpoint(location, root=root)
+    if rows is not None:
+        _print_rows(checkpoint, rows, output)
+        return
     report = describe(checkpoint)
     verification = verify_files(checkpoint) if verify else None
     if as_json:
@@ -50,11 +64,24 @@ def inspect(
             document["verification"] = msgspec.to_builtins(verification)
         _write_json(document)
     else:
+        out = Console(soft_wrap=True)
         out.print(report_view(report, full=full))
         if verification is not None:
             out.print(verification_view(verification))
     if verification is not None and not verification.whole:
         raise NotWholeError(f"{checkpoint.location}: {len(verification.damaged)} of its files are not whole")
+
+
+def _print_rows(checkpoint: OpenCheckpoint, operator: str, output: Path | None) -> None:
+    from moorage.inspect.export import export, write_json_lines
+    from moorage.inspect.rows import rows_of, schemas_of
+
+    if output is None:
+        write_json_lines(sys.stdout.buffer, rows_of(checkpoint, operator))
+        sys.stdout.flush()
+        return
+    count = export(rows_of(checkpoint, operator), schemas_of(checkpoint, operator), output)
+    Console(stderr=True, soft_wrap=True).print(f"{count} rows of {operator} in {output}", highlight=False, markup=False)
 
 
 def _write_json(document: object) -> None:

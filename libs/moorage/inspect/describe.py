@@ -89,7 +89,9 @@ def describe(checkpoint: OpenCheckpoint) -> CheckpointReport:
         metadata_bytes=checkpoint.size_bytes,
         checkpoint=metadata.checkpoint,
         written_by="Flink" if origin is None else "Moorage",
-        origin=None if origin is None else Origin(**msgspec.structs.asdict(origin)),
+        origin=None
+        if origin is None
+        else Origin(job=origin.job, attempt=origin.attempt, triggered_ms=origin.triggered_ms),
         savepoint=metadata.savepoint,
         properties=msgspec.to_builtins(metadata.properties or usual),
         state_bytes=sum(max(0, stream.size_bytes) for stream in streams),

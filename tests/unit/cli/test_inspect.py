@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.compute as pc
+from pyarrow import parquet
 from tests.unit.cli.test_app import run
 from tests.unit.inspect.checkpoints import USERS, orders_checkpoint
+from tests.unit.inspect.test_rows import TOTALS, Total, base, checkpoint_of
 
 GOLDEN = Path(__file__).parents[2] / "compatibility" / "flink" / "golden"
 
@@ -68,4 +71,28 @@ def test_names_what_is_no_checkpoint(tmp_path: Path) -> None:
     ):
         result = run("inspect", location)
         assert (result.returncode, result.stdout, result.stderr.count("\n")) == (code, "", 1)
+        assert words in result.stderr
+
+
+def test_prints_and_exports_rows(tmp_path: Path) -> None:
+    users = {f"user-{n}": Total(count=n) for n in range(30)}
+    checkpoint_of(tmp_path, base(TOTALS, users))
+    folder = str(tmp_path / "orders" / "chk-3")
+    result = run("inspect", folder, "--rows", "totals")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert {row["key"]: row["count"] for row in map(json.loads, result.stdout.splitlines())} == {
+        user: total.count for user, total in users.items()
+    }
+    file = tmp_path / "totals.parquet"
+    result = run("inspect", folder, "--rows", "totals", "--output", str(file))
+    assert (result.returncode, result.stdout) == (0, "")
+    assert result.stderr == f"30 rows of totals in {file}\n"
+    assert pc.sum(parquet.read_table(file)["count"]).as_py() == sum(range(30))
+    for arguments, code, words in (
+        (["--rows", "nothing"], 1, "no operator 'nothing'; it has totals"),
+        (["--output", "x.parquet"], 2, "--output needs --rows OPERATOR"),
+        (["--rows", "totals", "--output", "x.csv"], 2, "must end in .parquet"),
+    ):
+        result = run("inspect", folder, *arguments)
+        assert (result.returncode, result.stdout) == (code, "")
         assert words in result.stderr
