@@ -82,6 +82,17 @@ class StartAttempt(Operation[None], frozen=True, kw_only=True):
     latest: CheckpointId
 
 
+class RebuildJob(Operation[JobHistory | None], frozen=True, kw_only=True):
+    """Bring back a job that the registry has lost, from the checkpoints in the storage; returns what the registry holds
+    then. None: there is no checkpoint to bring it back from. STALE: the registry knows the job."""
+
+    epoch: Epoch
+    job: JobId
+    running: Attempt
+    """The highest attempt of the job that workers run; 0: none is known. The job goes on with it if the newest
+    checkpoint is its own, else it is RESTARTING with a number that no attempt ever had."""
+
+
 class NextCheckpointId(Operation[CheckpointId], frozen=True, kw_only=True):
     epoch: Epoch
     job: JobId

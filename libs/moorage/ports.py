@@ -370,6 +370,18 @@ class Registry(Protocol):
         Repeated with the record that is stored already, it does nothing."""
         ...
 
+    def rebuild_job(
+        self,
+        epoch: Epoch,
+        record: JobRecord,
+        checkpoints: Sequence[CheckpointRecord],
+        completed_ids: Sequence[CheckpointId],
+        last_checkpoint_id: CheckpointId,
+    ) -> None:
+        """Store a job that the registry has lost, with what its checkpoints tell. StaleAttemptError when a job of that
+        name is known; repeated with the record that is stored already, it does nothing."""
+        ...
+
     def last_attempt(self, job: JobId) -> Attempt:
         """The highest attempt ever stored under this name, 0 if none; it outlives ``purge_job``."""
         ...

@@ -473,3 +473,40 @@ class TestCleaner:
         assert registry.begin_purge(JOB, SUBMITTED_MS + 1)
         registry.purge_job(JOB, SUBMITTED_MS)
         assert list(registry.jobs()) == [again]
+
+
+class TestRebuild:
+    """A registry that has lost a job gets it back."""
+
+    def test_it_holds_what_it_is_given(self, registry: Registry, epoch: Epoch) -> None:
+        registry.rebuild_job(
+            epoch, job(4), [record(7), record(9)], [CheckpointId(n) for n in (5, 7, 9)], CheckpointId(20)
+        )
+        assert list(registry.jobs()) == [job(4)]
+        assert list(registry.checkpoints(JOB)) == [record(7), record(9)]
+        assert list(registry.completed_ids(JOB)) == [5, 7, 9]
+        assert registry.last_attempt(JOB) == 4
+        assert registry.next_checkpoint_id(epoch, JOB) == 21
+
+    def test_it_may_be_repeated(self, registry: Registry, epoch: Epoch) -> None:
+        for _ in range(2):
+            registry.rebuild_job(epoch, job(4), [record(7)], [CheckpointId(7)], CheckpointId(7))
+        registry.add_checkpoint(epoch, JOB, Attempt(4), record(8), 3)
+        registry.rebuild_job(epoch, job(4), [record(7)], [CheckpointId(7)], CheckpointId(7))
+        assert list(registry.checkpoints(JOB)) == [record(7), record(8)]
+
+    def test_a_job_that_is_known_is_left_alone(self, registry: Registry, epoch: Epoch) -> None:
+        registry.save_job(epoch, job(1))
+        with pytest.raises(StaleAttemptError):
+            registry.rebuild_job(epoch, job(4), [record(7)], [CheckpointId(7)], CheckpointId(7))
+        assert list(registry.checkpoints(JOB)) == []
+
+    def test_numbers_never_fall(self, registry: Registry, epoch: Epoch) -> None:
+        for _ in range(30):
+            registry.next_checkpoint_id(epoch, JOB)
+        registry.rebuild_job(epoch, job(4), [], [], CheckpointId(20))
+        assert registry.next_checkpoint_id(epoch, JOB) == 31
+
+    def test_a_former_leader_may_not(self, registry: Registry, epoch: Epoch) -> None:
+        with pytest.raises(FencedError):
+            registry.rebuild_job(Epoch(epoch - 1), job(4), [], [], CheckpointId(0))

@@ -121,6 +121,23 @@ raise(KEYS[3], ARGV[2], ARGV[3])
 return {{'OK'}}
 """
 
+_REBUILD_JOB = f"""{_FENCE}{_RAISE}
+-- KEYS epoch, jobs, attempts, checkpoint-ids, checkpoints, completed
+-- ARGV epoch, job, attempt, record, last checkpoint id, how many completed ids follow, these,
+--   then pairs of checkpoint id and record
+local stored = redis.call('HGET', KEYS[2], ARGV[2])
+if stored == ARGV[4] then return {{'OK'}} end
+if stored then return {{'STALE', 'it is known, at attempt ' .. cjson.decode(stored).attempt}} end
+redis.call('DEL', KEYS[5], KEYS[6])
+local behind = 6 + tonumber(ARGV[6])
+for i = 7, behind do redis.call('ZADD', KEYS[6], ARGV[i], ARGV[i]) end
+for i = behind + 1, #ARGV, 2 do redis.call('HSET', KEYS[5], ARGV[i], ARGV[i + 1]) end
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
+raise(KEYS[3], ARGV[2], ARGV[3])
+raise(KEYS[4], ARGV[2], ARGV[5])
+return {{'OK'}}
+"""
+
 _NEXT_CHECKPOINT_ID = f"""{_FENCE}
 -- KEYS epoch, checkpoint-ids; ARGV epoch, job
 return {{'OK', redis.call('HINCRBY', KEYS[2], ARGV[2], 1)}}
@@ -266,6 +283,7 @@ class RedisRegistry:
             "lease": _LEASE,
             "save_job": _SAVE_JOB,
             "start_attempt": _START_ATTEMPT,
+            "rebuild_job": _REBUILD_JOB,
             "next_checkpoint_id": _NEXT_CHECKPOINT_ID,
             "add_checkpoint": _ADD_CHECKPOINT,
             "remove_checkpoint": _REMOVE_CHECKPOINT,
@@ -334,6 +352,32 @@ class RedisRegistry:
             ["jobs", "attempts", f"checkpoints:{record.job}"],
             [record.job, record.attempt, msgspec.json.encode(record), latest],
             f"attempt {record.attempt} of job {record.job} can't start from checkpoint {latest}",
+        )
+
+    def rebuild_job(
+        self,
+        epoch: Epoch,
+        record: JobRecord,
+        checkpoints: Sequence[CheckpointRecord],
+        completed_ids: Sequence[CheckpointId],
+        last_checkpoint_id: CheckpointId,
+    ) -> None:
+        job = record.job
+        pairs = [part for known in checkpoints for part in (known.checkpoint, msgspec.json.encode(known))]
+        self._change(
+            "rebuild_job",
+            epoch,
+            ["jobs", "attempts", "checkpoint-ids", f"checkpoints:{job}", f"completed:{job}"],
+            [
+                job,
+                record.attempt,
+                msgspec.json.encode(record),
+                last_checkpoint_id,
+                len(completed_ids),
+                *completed_ids,
+                *pairs,
+            ],
+            f"job {job} can't be rebuilt",
         )
 
     def last_attempt(self, job: JobId) -> Attempt:

@@ -32,6 +32,7 @@ from moorage.checkpoint.options import snapshot_options
 from moorage.checkpoint.pending import AcknowledgeOutcome, PendingCheckpoint, PendingState, paths_written_for
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
 from moorage.checkpoint.reasons import reason_of_decline, reason_of_registration
+from moorage.checkpoint.rebuild import encode_record
 from moorage.checkpoint.sink_commits import SinkCommits
 from moorage.checkpoint.stats import CheckpointStats
 from moorage.checkpoint.stats_tracker import CheckpointStatsTracker
@@ -58,7 +59,7 @@ from moorage.messages.commands import (
     TriggerCheckpoint,
 )
 from moorage.messages.events import AcknowledgeCheckpoint, DeclineCheckpoint, SinkCommitted
-from moorage.messages.registry import CheckpointRecord, RestoreMode
+from moorage.messages.registry import CheckpointRecord, JobRecord, RestoreMode
 from moorage.naming import metadata_of, metadata_path, savepoint_folder
 from moorage.state.operator_state import CheckpointOrigin
 
@@ -110,6 +111,8 @@ class CheckpointCoordinator:
         self._is_unclaimed = restore is not None and restore.mode is RestoreMode.NO_CLAIM
         self._must_be_full = False
         """The next checkpoint may refer to no file of an earlier one: the job runs on files that are not its own."""
+        self._record = b""
+        """The job as stored, for the origin of its checkpoints."""
         self._stop: CheckpointRequest | None = None
         """The request to stop with a savepoint that is not decided."""
         self._failed_savepoints: dict[CheckpointId, str] = {}
@@ -120,13 +123,14 @@ class CheckpointCoordinator:
 
     # --- life of an attempt ------------------------------------------------------------------------------------------
 
-    def start(self, execution: Execution, restored: CheckpointId | None) -> None:
-        """An attempt runs, that started from ``restored``: checkpoints are taken as soon as its subtasks run."""
+    def start(self, execution: Execution, record: JobRecord) -> None:
+        """An attempt runs, as ``record`` says: checkpoints are taken as soon as its subtasks run."""
         self._execution = execution
         self._graph = execution.graph
         self._plan = None
         self._input_has_ended = False
-        self._base = self._base_of(execution.attempt, restored)
+        self._record = encode_record(record)
+        self._base = self._base_of(execution.attempt, record.restored_checkpoint)
         self._must_be_full = self._is_unclaimed and self._base == 0
         delay_ms = round(abs(self._random()) * self._config.initial_delay_max_ms)
         self._decider.start(self._effects.now_ms, delay_ms)
@@ -332,7 +336,13 @@ class CheckpointCoordinator:
             WriteMetadata(
                 path=self._metadata_path(pending),
                 metadata=pending.metadata(),
-                origin=CheckpointOrigin(job=self._job, attempt=pending.attempt, triggered_ms=pending.triggered_ms),
+                origin=CheckpointOrigin(
+                    job=self._job,
+                    attempt=pending.attempt,
+                    triggered_ms=pending.triggered_ms,
+                    record=self._record,
+                    completed=self._fates.completed_ids(),
+                ),
             ),
             partial(self._written, pending),
             partial(self._not_written, pending),

@@ -54,6 +54,10 @@ class Fates:
             return CheckpointFate.UNKNOWN
         return CheckpointFate.COMPLETED if self._is_completed(checkpoint) else CheckpointFate.ABORTED
 
+    def completed_ids(self) -> tuple[CheckpointId, ...]:
+        """As far as they are known, ascending."""
+        return tuple(self._completed)
+
     def message(self, attempt: Attempt, committed: CheckpointId | None) -> JobFates:
         """``committed``: every sink has committed up to here; None: not known, so all that is known is sent."""
         keep_from = max(0, len(self._completed) - FATES_SENT_MIN)

@@ -35,6 +35,7 @@ class TaskStats(msgspec.Struct, frozen=True, kw_only=True):
 
     vertex: VertexId
     subtasks: int
+    """Those that must acknowledge: all but the finished ones."""
     acknowledged: int = 0
     latest_ack_ms: int | None = None
     metrics: CheckpointMetrics = CheckpointMetrics()

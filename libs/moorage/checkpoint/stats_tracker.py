@@ -9,7 +9,7 @@ with a leader are the summary, the history of what is not retained, and how ofte
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -227,12 +227,13 @@ class _Total:
 
 
 class _PendingTask:
-    """A vertex while its checkpoint is in progress."""
+    """A vertex while its checkpoint is in progress. Nobody waits for its ``finished`` subtasks."""
 
-    __slots__ = ("_details", "_latest_ms", "_total", "_vertex")
+    __slots__ = ("_details", "_finished", "_latest_ms", "_total", "_vertex")
 
-    def __init__(self, vertex: JobVertex) -> None:
+    def __init__(self, vertex: JobVertex, finished: int) -> None:
         self._vertex = vertex
+        self._finished = finished
         self._details: list[SubtaskStats | None] = [None] * vertex.parallelism
         self._total = _Total()
         self._latest_ms: int | None = None
@@ -245,7 +246,7 @@ class _PendingTask:
     def snapshot(self) -> TaskStats:
         return TaskStats(
             vertex=self._vertex.vertex,
-            subtasks=len(self._details),
+            subtasks=len(self._details) - self._finished,
             acknowledged=len(self._details) - self._details.count(None),
             latest_ack_ms=self._latest_ms,
             metrics=self._total.metrics(),
@@ -262,7 +263,8 @@ class _PendingStats:
         self._checkpoint = checkpoint
         self._triggered_ms = triggered_ms
         self._options = options
-        self._tasks = {vertex.vertex: _PendingTask(vertex) for vertex in plan.vertices}
+        finished = Counter(subtask.vertex for subtask in plan.finished)
+        self._tasks = {vertex.vertex: _PendingTask(vertex, finished[vertex.vertex]) for vertex in plan.vertices}
 
     def acknowledged(self, message: AcknowledgeCheckpoint, now_ms: int) -> None:
         self._tasks[message.vertex].acknowledged(message, now_ms)

@@ -383,7 +383,7 @@ class Job:
         self._restored = restored
         if restored is not None:
             self.checkpoints.stats.restored(restored, effects.wall_ms)
-        self.checkpoints.start(self._execution, record.restored_checkpoint)
+        self.checkpoints.start(self._execution, record)
         self._deploy()
         self._deadline_ms = effects.now_ms + self._silence_allowed_ms()
         effects.report(AttemptStarted(job=self.job, attempt=self.attempt, restored=record.restored_checkpoint))
@@ -430,7 +430,7 @@ class Job:
         self._execution = self._new_execution(ExecutionState.RECONCILING)
         self._pool.hold(self.job, self.record.slots)
         self._status_since_ms[JobStatus.RUNNING] = self._effects.wall_ms
-        self.checkpoints.start(self._execution, self.record.restored_checkpoint)
+        self.checkpoints.start(self._execution, self.record)
         self._deadline_ms = self._effects.now_ms + self._silence_allowed_ms()
         # First ask; then tell those who may not have heard the earlier leader's DeployJob.
         self._repeat_at_ms = self._effects.now_ms + self._config.heartbeat_interval_ms

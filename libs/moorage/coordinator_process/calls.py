@@ -6,7 +6,8 @@ from typing import Any
 
 import xxhash
 
-from moorage.coordinator_process.origin import with_origin
+from moorage.coordinator_process.origin import seal, with_origin
+from moorage.coordinator_process.rebuild import rebuild_job
 from moorage.effects import (
     AcquireLease,
     AddCheckpoint,
@@ -23,6 +24,7 @@ from moorage.effects import (
     ReadJob,
     ReadRegistry,
     ReadSavepoint,
+    RebuildJob,
     ReleaseLease,
     RemoveCheckpoint,
     RenewLease,
@@ -65,6 +67,8 @@ def run_call(operation: Operation[Any], *, registry: Registry, storage: Checkpoi
             registry.release_lease(holder, epoch)
         case ReadRegistry():
             return tuple(_history(registry, record.job, record) for record in registry.jobs())
+        case RebuildJob():
+            return rebuild_job(registry, storage, operation)
         case ReadJob(job=job):
             return _history(registry, job, next((r for r in registry.jobs() if r.job == job), None))
         case SaveJob(epoch=epoch, record=record):
@@ -143,7 +147,7 @@ def _history(registry: Registry, job: JobId, record: JobRecord | None) -> JobHis
 
 
 def _write_metadata(storage: CheckpointStorage, operation: WriteMetadata) -> WrittenMetadata:
-    data = encode_metadata(with_origin(operation.metadata, operation.origin))
+    data = seal(encode_metadata(with_origin(operation.metadata, operation.origin)))
     storage.write(operation.path, data)
     return WrittenMetadata(size_bytes=len(data), checksum=xxhash.xxh3_64_intdigest(data))
 

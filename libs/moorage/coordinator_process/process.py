@@ -28,6 +28,7 @@ from moorage.effects import (
     FollowEvents,
     Notice,
     Operation,
+    RebuildJob,
     Reply,
     Report,
     SendCleanup,
@@ -150,7 +151,7 @@ class CoordinatorProcess:
                 self._on_notice(notice)
 
     def _call(self, call: int, operation: Operation[Any]) -> None:
-        is_storage = isinstance(operation, WriteMetadata | VerifyMetadata | DiscardSavepoint)
+        is_storage = isinstance(operation, WriteMetadata | VerifyMetadata | DiscardSavepoint | RebuildJob)
         executor = self._storage_executor if is_storage else self._executor
         run = partial(run_call, operation, registry=self._registry, storage=self._storage, log=self._log)
         executor.submit(run, partial(self._finished, call, operation, self._clock.monotonic_ms()))

@@ -140,3 +140,7 @@ class CheckpointOrigin(msgspec.Struct, frozen=True, kw_only=True):
     job: JobId
     attempt: Attempt
     triggered_ms: int
+    record: bytes = b""
+    """The job as the registry holds it: ``checkpoint.rebuild.encode_record``; empty before Moorage 0.1."""
+    completed: tuple[CheckpointId, ...] = ()
+    """Checkpoints of the job that were completed before."""

@@ -98,6 +98,26 @@ class MemoryRegistry:
                 )
             self._store(record)
 
+    def rebuild_job(
+        self,
+        epoch: Epoch,
+        record: JobRecord,
+        checkpoints: Sequence[CheckpointRecord],
+        completed_ids: Sequence[CheckpointId],
+        last_checkpoint_id: CheckpointId,
+    ) -> None:
+        with self._call("rebuild_job", epoch):
+            stored = self._jobs.get(record.job)
+            if stored == record:
+                return
+            if stored is not None:
+                raise StaleAttemptError(f"job {record.job} is not rebuilt: it is known, at attempt {stored.attempt}")
+            self._checkpoints[record.job] = {known.checkpoint: known for known in checkpoints}
+            self._completed[record.job] = set(completed_ids)
+            last = self._last_checkpoint_id.get(record.job, CheckpointId(0))
+            self._last_checkpoint_id[record.job] = max(last_checkpoint_id, last)
+            self._store(record)
+
     def last_attempt(self, job: JobId) -> Attempt:
         with self._call("last_attempt"):
             return self._last_attempt.get(job, Attempt(0))

@@ -168,6 +168,15 @@ def test_the_last_acknowledgement_is_the_latest_even_when_the_clock_goes_back(tr
     assert (entry.latest_ack_ms, entry.duration_ms) == (1_020, 20)
 
 
+def test_nobody_waits_for_finished_subtasks(tracker: CheckpointStatsTracker) -> None:
+    gone = SubtaskId(SOURCE, 1)
+    tracker.triggered(ONE, 1_000, PLAN._replace(wait_for=PLAN.wait_for - {gone}, finished=frozenset({gone})))
+    acknowledge(tracker, SubtaskId(SOURCE, 0), 1_020)
+    (entry,) = tracker.snapshot().history
+    assert {task.vertex: (task.acknowledged, task.subtasks) for task in entry.tasks} == {SOURCE: (1, 1), TOTALS: (0, 2)}
+    assert (entry.acknowledged, entry.subtasks) == (1, 3)
+
+
 def test_savepoints_have_a_latest_of_their_own(tracker: CheckpointStatsTracker) -> None:
     complete(tracker, 1)
     tracker.triggered(CheckpointId(2), 2_000, PLAN, SnapshotOptions(kind=SnapshotKind.SAVEPOINT))
