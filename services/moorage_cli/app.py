@@ -13,7 +13,6 @@ import os
 import queue
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -21,18 +20,27 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
-import msgspec
 import typer
-from rich.console import Console
 
 import moorage
-from moorage.api.compiler import CompiledPipeline
-from moorage.api.loader import load_pipeline
 from moorage.api.traces import user_trace
-from moorage.config import CommandLineSettings, KafkaSettings, load
+from moorage.config import KafkaSettings, load
 from moorage.errors import MoorageError, PipelineError, SettingError, UserCodeError
-from moorage_cli.client import CoordinatorClient
+from moorage_cli.clean import clean, purge
+from moorage_cli.common import (
+    AsJson,
+    Job,
+    PipelineRef,
+    Rest,
+    connect_client,
+    err,
+    load_ref,
+    out,
+    print_json,
+    rest_token,
+)
 from moorage_cli.inspect import inspect
+from moorage_cli.jobs import cancel, dispose, rescale, restore, savepoint, stop, submit
 from moorage_cli.screen import Screen, checkpoints_table, jobs_table, troubles
 
 USER_ERROR = 2
@@ -45,15 +53,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_out = Console(soft_wrap=True)
-_err = Console(stderr=True, soft_wrap=True)
-
-Rest = Annotated[
-    str | None, typer.Option(metavar="URL", help="Where the coordinator answers; default MOORAGE_REST_URL, else here.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Job = Annotated[str, typer.Argument(help="Name of the job.")]
-PipelineRef = Annotated[str, typer.Argument(metavar="PIPELINE", help="MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE.")]
 Workers = Annotated[int, typer.Option(min=1, help="Worker processes.")]
 Kafka = Annotated[
     str | None,
@@ -71,7 +70,7 @@ def main() -> None:
         app()
     except UserCodeError as error:
         if error.__cause__ is not None:
-            _err.file.write(user_trace(error.__cause__))
+            err.file.write(user_trace(error.__cause__))
         _fail(error, USER_ERROR)
     except (PipelineError, SettingError) as error:
         _fail(error, USER_ERROR)
@@ -80,13 +79,13 @@ def main() -> None:
 
 
 def _fail(error: MoorageError, code: int) -> NoReturn:
-    _err.print(f"moorage: {error}", style="red", markup=False, highlight=False)
+    err.print(f"moorage: {error}", style="red", markup=False, highlight=False)
     raise SystemExit(code) from None
 
 
 def _version(asked: bool) -> None:
     if asked:
-        _out.print(f"moorage {moorage.__version__}", highlight=False)
+        out.print(f"moorage {moorage.__version__}", highlight=False)
         raise typer.Exit
 
 
@@ -123,9 +122,9 @@ def dev(
     from moorage_cli.embedded.processes import ProcessExit
     from moorage_cli.embedded.stack import Stack
 
-    compiled = _load(pipeline)
+    compiled = load_ref(pipeline)
     exits: queue.Queue[ProcessExit] = queue.Queue()
-    screen = Screen(_out, line_interval_s=30.0)
+    screen = Screen(out, line_interval_s=30.0)
     stack = Stack(
         data_dir,
         workers=workers,
@@ -134,16 +133,16 @@ def dev(
         kafka_port=kafka_port,
         rest_port=rest_port,
         metrics_port=metrics_port,
-        token=_token(),
+        token=rest_token(),
         on_exit=exits.put,
         announce=screen.event,
     )
     with _until_interrupted(exit_code=0), stack, stack.client() as client:
         prepare(stack, client, compiled, screen)
-        _out.print(f"\n  Kafka    {stack.bootstrap_servers}\n  REST     {stack.rest_url}", highlight=False)
+        out.print(f"\n  Kafka    {stack.bootstrap_servers}\n  REST     {stack.rest_url}", highlight=False)
         for name, url in stack.metrics_urls.items():
-            _out.print(f"  metrics  {url}  {name}", highlight=False)
-        _out.print(
+            out.print(f"  metrics  {url}  {name}", highlight=False)
+        out.print(
             f"  logs     {stack.logs_dir}\n  Ctrl-C ends; the next start goes on from the last checkpoint.\n",
             highlight=False,
         )
@@ -165,14 +164,14 @@ def demo(
     from moorage_cli.demo import Demo, NotExactlyOnceError, borrowed_kafka, report_table
     from moorage_cli.embedded.stack import Stack
 
-    screen = Screen(_err if as_json else _out)
+    screen = Screen(err if as_json else out)
     borrowed = nullcontext() if kafka is None else borrowed_kafka(kafka)
     with borrowed, _demo_dir(keep) as data_dir:
         stack = Stack(
             data_dir,
             workers=workers,
             kafka=kafka,
-            token=_token(),
+            token=rest_token(),
             on_exit=lambda exit_: screen.event(str(exit_), "yellow"),
             announce=screen.event,
         )
@@ -180,10 +179,10 @@ def demo(
             run = Demo(stack, screen, orders=orders, seconds=seconds, timeout_s=timeout)
             report = run.run()
         if as_json:
-            _print_json(report)
+            print_json(report)
         else:
-            _out.print()
-            _out.print(report_table(report))
+            out.print()
+            out.print(report_table(report))
         if not report.exactly_once:
             raise NotExactlyOnceError("the output is not exactly-once")
 
@@ -201,7 +200,7 @@ def _demo_dir(keep: Path | None) -> Iterator[Path]:
         shutil.rmtree(directory)
         raise
     except BaseException:
-        _err.print(f"Data and logs of this run are in {directory}", highlight=False)
+        err.print(f"Data and logs of this run are in {directory}", highlight=False)
         raise
     shutil.rmtree(directory)
 
@@ -266,13 +265,13 @@ def topics(
     from moorage_cli.kafka import connect, create_missing, topics_of
 
     if pipeline is None:
-        _out.print("no pipeline is named, so no topics are needed", highlight=False)
+        out.print("no pipeline is named, so no topics are needed", highlight=False)
         return
-    names = topics_of(_load(pipeline))
+    names = topics_of(load_ref(pipeline))
     with closing(connect(load(KafkaSettings, os.environ).bootstrap_servers)) as log:
         created = create_missing(log, names, partitions)
     for name in names:
-        _out.print(f"{name}: {f'created, {partitions} partitions' if name in created else 'is there'}", highlight=False)
+        out.print(f"{name}: {f'created, {partitions} partitions' if name in created else 'is there'}", highlight=False)
 
 
 @app.command()
@@ -289,73 +288,43 @@ def loadgen(
         closing(connect(load(KafkaSettings, os.environ).bootstrap_servers)) as log,
         closing(log.record_writer("loadgen")) as writer,
     ):
-        OrderLoad(writer, rate=rate, users=users, tell=lambda line: _out.print(line, highlight=False)).run()
+        OrderLoad(writer, rate=rate, users=users, tell=lambda line: out.print(line, highlight=False)).run()
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------
 
 
 @app.command()
-def submit(pipeline: PipelineRef, rest: Rest = None, as_json: AsJson = False) -> None:
-    """Compile a pipeline and start it; workers import it by the same name, so they need the same files."""
-    graph = _load(pipeline).graph
-    with _client(rest) as client:
-        job = client.submit(graph)
-    if as_json:
-        _print_json({"jobid": job})
-    else:
-        _out.print(f"submitted {job}", highlight=False)
-
-
-@app.command()
 def jobs(rest: Rest = None, as_json: AsJson = False) -> None:
     """List the jobs."""
-    with _client(rest) as client:
+    with connect_client(rest) as client:
         found = client.jobs()
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
-        _out.print(jobs_table(found))
+        out.print(jobs_table(found))
         for line in troubles(found):
-            _out.print(line)
-
-
-@app.command()
-def cancel(job: Job, rest: Rest = None) -> None:
-    """End a job for good, without a last checkpoint: submitted again, it begins anew."""
-    with _client(rest) as client:
-        client.cancel(job)
-    _out.print(f"{job} is being cancelled", highlight=False)
+            out.print(line)
 
 
 @app.command()
 def checkpoints(job: Job, rest: Rest = None, as_json: AsJson = False) -> None:
     """Show a job's newest checkpoints."""
-    with _client(rest) as client:
+    with connect_client(rest) as client:
         statistics = client.checkpoints(job)
     if as_json:
-        _print_json(statistics)
+        print_json(statistics)
     else:
-        _out.print(checkpoints_table(statistics))
+        out.print(checkpoints_table(statistics))
 
 
+app.command()(submit)
+app.command()(restore)
+app.command()(cancel)
+app.command()(stop)
+app.command()(savepoint)
+app.command()(dispose)
+app.command()(rescale)
 app.command()(inspect)
-
-
-def _load(ref: str) -> CompiledPipeline:
-    """Import a pipeline as `python -m` would, with the present directory on the path."""
-    sys.path.insert(0, str(Path.cwd()))
-    return load_pipeline(ref)
-
-
-def _client(rest: str | None) -> CoordinatorClient:
-    return CoordinatorClient(rest or load(CommandLineSettings, os.environ).rest_url, _token())
-
-
-def _token() -> str | None:
-    token = load(CommandLineSettings, os.environ).rest_token
-    return token.reveal() if token is not None else None
-
-
-def _print_json(data: object) -> None:
-    _out.file.write(msgspec.json.format(msgspec.json.encode(data)).decode() + "\n")
+app.command()(clean)
+app.command()(purge)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -10,6 +12,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from moorage.cluster.protocol import RestoreFrom
 from moorage.errors import MoorageError
 from moorage.graph.job_graph import JobGraph
 
@@ -120,6 +123,51 @@ class _Submitted(msgspec.Struct, frozen=True):
     jobid: str
 
 
+class _Triggered(msgspec.Struct, frozen=True, rename="kebab"):
+    request_id: str
+
+
+class _QueueStatus(msgspec.Struct, frozen=True):
+    id: str
+
+
+class _Cause(msgspec.Struct, frozen=True, rename="kebab"):
+    stack_trace: str
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    location: str | None = None
+    checkpoint_id: int | None = msgspec.field(name="checkpointId", default=None)
+    failure: _Cause | None = msgspec.field(name="failure-cause", default=None)
+    camel_failure: _Cause | None = msgspec.field(name="failureCause", default=None)
+
+
+class _OperationResult(msgspec.Struct, frozen=True):
+    status: _QueueStatus
+    operation: _Outcome | None = None
+
+
+class Operation:
+    """Something that goes on in the coordinator after its answer."""
+
+    def __init__(self, ask: Callable[[], _OperationResult]) -> None:
+        self._ask = ask
+
+    def wait(self, timeout_s: float | None = None) -> _Outcome:
+        """Its outcome; RestError with the coordinator's words when it failed, or when time is out (it goes on)."""
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        delay_s = 0.02
+        while (outcome := self._ask().operation) is None:
+            if deadline_s is not None and time.monotonic() > deadline_s:
+                raise RestError(f"not done after {timeout_s:g} s; it goes on", HTTPStatus.GATEWAY_TIMEOUT)
+            time.sleep(delay_s)
+            delay_s = min(1.5 * delay_s, 0.5)
+        cause = outcome.failure or outcome.camel_failure
+        if cause is not None:
+            raise RestError(cause.stack_trace, HTTPStatus.CONFLICT)
+        return outcome
+
+
 class _Errors(msgspec.Struct, frozen=True):
     errors: tuple[str, ...]
 
@@ -165,15 +213,52 @@ class CoordinatorClient:
     def checkpoints(self, job: str) -> CheckpointStatistics:
         return self._get(f"{_job_path(job)}/checkpoints", CheckpointStatistics)
 
-    def submit(self, graph: JobGraph) -> str:
-        """Start a job; returns its id once the coordinator has stored it."""
-        body = msgspec.json.encode({"graph": graph, "restore": None})
-        headers = {"content-type": "application/json"}
-        return self._decode(self._send("POST", "/jobs", content=body, headers=headers), _Submitted).jobid
+    def submit(self, graph: JobGraph, restore: RestoreFrom | None = None) -> str:
+        """Start a job, from a savepoint perhaps; returns its id once the coordinator has stored it."""
+        body = {"graph": graph, "restore": restore}
+        return self._decode(self._send("POST", "/jobs", **_json(body)), _Submitted).jobid
 
     def cancel(self, job: str) -> None:
         """Returns once the coordinator has accepted it; the job ends a little later."""
         self._send("PATCH", _job_path(job), params={"mode": "cancel"})
+
+    def savepoint(self, job: str, directory: str | None = None, *, native: bool = False) -> Operation:
+        """``directory``: where the savepoint's own folder is made; None: at the job's usual place."""
+        body = {"target-directory": directory, "formatType": _format(native)}
+        return self._start(f"{_job_path(job)}/savepoints", body, f"{_job_path(job)}/savepoints")
+
+    def stop(self, job: str, directory: str | None = None, *, native: bool = False, drain: bool = False) -> Operation:
+        """Stop with a savepoint; it is done when the job has ended."""
+        body = {"targetDirectory": directory, "formatType": _format(native), "drain": drain}
+        return self._start(f"{_job_path(job)}/stop", body, f"{_job_path(job)}/savepoints")
+
+    def cancel_with_savepoint(self, job: str, directory: str | None = None, *, native: bool = False) -> Operation:
+        body = {"target-directory": directory, "formatType": _format(native), "cancel-job": True}
+        return self._start(f"{_job_path(job)}/savepoints", body, f"{_job_path(job)}/savepoints")
+
+    def dispose(self, savepoint: str) -> Operation:
+        return self._start("/savepoint-disposal", {"savepoint-path": savepoint}, "/savepoint-disposal")
+
+    def rescale(
+        self, job: str, parallelism: int | None, vertices: Mapping[str, int], *, automatic: bool = False
+    ) -> None:
+        """Returns once an attempt with the new parallelism is stored. ``parallelism``: of the vertices that are not
+        named; None: they keep theirs."""
+        path = f"{_job_path(job)}/resource-requirements"
+        present = self._get(path, dict[str, Any])
+        if unknown := sorted(vertices.keys() - present.keys()):
+            raise RestError(f"job {job} has no vertex {unknown[0]!r}; it has {', '.join(sorted(present))}", 404)
+        wanted = {name: vertices.get(name, parallelism) for name in present}
+        body = {
+            name: {"parallelism": {"lowerBound": 1, "upperBound": number}}
+            for name, number in wanted.items()
+            if number is not None
+        }
+        self._send("PUT", path, params={"automatic": "true"} if automatic else {}, **_json(body), timeout=None)
+
+    def _start(self, path: str, body: object, outcomes: str) -> Operation:
+        trigger = self._decode(self._send("POST", path, **_json(body)), _Triggered).request_id
+        return Operation(lambda: self._get(f"{outcomes}/{trigger}", _OperationResult))
 
     def close(self) -> None:
         self._http.close()
@@ -220,6 +305,14 @@ class CoordinatorClient:
             raise CoordinatorUnreachableError(
                 f"{response.url} answers, but not as a coordinator of this version does: {error}"
             ) from None
+
+
+def _json(body: object) -> dict[str, Any]:
+    return {"content": msgspec.json.encode(body), "headers": {"content-type": "application/json"}}
+
+
+def _format(native: bool) -> str:
+    return "NATIVE" if native else "CANONICAL"
 
 
 def _job_path(job: str) -> str:

@@ -35,6 +35,12 @@ class Call(NamedTuple):
         """A path parameter that is a whole number."""
         return _whole(name, self.path[name])
 
+    def query_flag(self, name: str) -> bool:
+        text = self.query.get(name, "false")
+        if text not in ("true", "false"):
+            raise RestError(400, f"{name}={text!r} must be true or false")
+        return text == "true"
+
     def query_number(self, name: str) -> int | None:
         text = self.query.get(name)
         return None if text is None else _whole(name, text)

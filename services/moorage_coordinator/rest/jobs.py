@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from moorage.checkpoint.notices import CheckpointFailed
@@ -14,6 +16,8 @@ from moorage_coordinator.rest.endpoints import Call, Empty, Endpoint, Parameter,
 from moorage_coordinator.rest.questions import Questions
 
 EXCEPTIONS_SHOWN = 20
+Parallelism = Annotated[int, msgspec.Meta(ge=1, le=2**15)]
+"""At most Flink's upper bound of the maximum parallelism."""
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,10 +32,10 @@ class Submitted(msgspec.Struct, frozen=True):
 
 
 class ParallelismBounds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """The job runs with the upper bound."""
+    """The job runs with the upper bound; the lower one is at most as high."""
 
-    lower_bound: int = 1
-    upper_bound: int
+    lower_bound: Parallelism = 1
+    upper_bound: Parallelism
 
 
 class VertexRequirements(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +51,10 @@ class JobsResource:
     def endpoints(self) -> list[Endpoint]:
         mode = Parameter({"enum": ["cancel"], "default": "cancel"}, "The only one is `cancel`.")
         at_most = Parameter({"type": "integer", "minimum": 0, "default": EXCEPTIONS_SHOWN}, "How many, newest first.")
+        automatic = Parameter(
+            {"type": "boolean", "default": False},
+            "Vertices that are not named take as many slots as there are, now and whenever workers join.",
+        )
         requirements = dict[str, VertexRequirements]
         return [
             Endpoint("GET", "/jobs", self.jobs, flink.Jobs, "Every job and its status."),
@@ -97,6 +105,7 @@ class JobsResource:
                 "Go on from a checkpoint with another parallelism; answered when the new attempt is stored.",
                 body=requirements,
                 body_required=True,
+                query={"automatic": automatic},
                 errors=(409,),
             ),
         ]
@@ -143,15 +152,16 @@ class JobsResource:
         body: dict[str, VertexRequirements] = call.body
         for vertex, wanted in body.items():
             bounds = wanted.parallelism
-            if not 1 <= bounds.lower_bound <= bounds.upper_bound:
+            if bounds.lower_bound > bounds.upper_bound:
                 raise RestError(
-                    400,
-                    f"parallelism of {vertex}: 1 <= lowerBound <= upperBound must hold, not {bounds.lower_bound} and"
-                    f" {bounds.upper_bound}",
+                    400, f"parallelism of {vertex}: lowerBound {bounds.lower_bound} is above {bounds.upper_bound}"
                 )
         job = JobId(call.path["job_id"])
         vertices = {VertexId(vertex): wanted.parallelism.upper_bound for vertex, wanted in body.items()}
-        result = await self._questions.ask(lambda number: RescaleRequested(request=number, job=job, vertices=vertices))
+        automatic = call.query_flag("automatic")
+        result = await self._questions.ask(
+            lambda number: RescaleRequested(request=number, job=job, vertices=vertices, automatic=automatic)
+        )
         if isinstance(result, CheckpointFailed):
             raise RestError(409, f"there is no checkpoint to go on from: {result.message}")
         return Empty()

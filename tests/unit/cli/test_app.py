@@ -39,7 +39,7 @@ def test_lists_its_commands() -> None:
 
     assert result.returncode == 0
     services, jobs = ("coordinator", "worker", "cleaner"), ("submit", "jobs", "cancel", "checkpoints")
-    for command in ("dev", "demo", *services, "topics", "loadgen", *jobs, "inspect"):
+    for command in ("dev", "demo", *services, "topics", "loadgen", *jobs, "inspect", "clean", "purge"):
         assert f" {command} " in result.stdout
 
 

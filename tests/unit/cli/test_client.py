@@ -203,3 +203,96 @@ def test_what_may_have_been_heard_is_not_said_again_elsewhere() -> None:
     with _pair(silent) as client, pytest.raises(CoordinatorUnreachableError, match="no answer"):
         client.submit(GRAPH)
     assert asked == ["first"]
+
+
+# --- operations that go on after the answer --------------------------------------------------------------------------
+
+
+class _Operations:
+    """Answers that it is in progress once, then with ``outcome``."""
+
+    def __init__(self, outcome: dict[str, object]) -> None:
+        self.asked: list[tuple[str, str, object]] = []
+        self._outcome = outcome
+        self._is_done = False
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append((request.method, request.url.path, json.loads(request.content) if request.content else None))
+        if request.method == "POST":
+            return httpx.Response(202, json={"request-id": "ab"})
+        if not self._is_done:
+            self._is_done = True
+            return httpx.Response(200, json={"status": {"id": "IN_PROGRESS"}, "operation": None})
+        return httpx.Response(200, json={"status": {"id": "COMPLETED"}, "operation": self._outcome})
+
+
+def test_waits_for_a_savepoint() -> None:
+    server = _Operations({"location": "s3://b/savepoint-1", "failure-cause": None})
+    with _client(server) as client:
+        assert client.savepoint("orders", "s3://b", native=True).wait().location == "s3://b/savepoint-1"
+    assert server.asked[0] == (
+        "POST",
+        "/jobs/orders/savepoints",
+        {"target-directory": "s3://b", "formatType": "NATIVE"},
+    )
+    assert server.asked[-1][:2] == ("GET", "/jobs/orders/savepoints/ab")
+
+
+def test_stops_and_cancels_with_a_savepoint() -> None:
+    server = _Operations({"location": "x", "failure-cause": None})
+    with _client(server) as client:
+        client.stop("orders", drain=True).wait()
+        client.cancel_with_savepoint("orders").wait()
+    posts = [asked for asked in server.asked if asked[0] == "POST"]
+    assert posts == [
+        ("POST", "/jobs/orders/stop", {"targetDirectory": None, "formatType": "CANONICAL", "drain": True}),
+        (
+            "POST",
+            "/jobs/orders/savepoints",
+            {"target-directory": None, "formatType": "CANONICAL", "cancel-job": True},
+        ),
+    ]
+
+
+def test_says_why_an_operation_failed() -> None:
+    server = _Operations({"failure-cause": {"class": "x", "stack-trace": "the storage is full"}})
+    with _client(server) as client, pytest.raises(RestError, match="the storage is full"):
+        client.dispose("s3://b/savepoint-1").wait()
+    assert server.asked[0][1:] == ("/savepoint-disposal", {"savepoint-path": "s3://b/savepoint-1"})
+
+
+def test_stops_waiting_when_time_is_out() -> None:
+    def never(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(202, json={"request-id": "ab"})
+        return httpx.Response(200, json={"status": {"id": "IN_PROGRESS"}, "operation": None})
+
+    with _client(never) as client, pytest.raises(RestError, match="it goes on"):
+        client.savepoint("orders").wait(timeout_s=0.05)
+
+
+def test_rescales_every_vertex_but_those_that_are_named() -> None:
+    present = {name: {"parallelism": {"lowerBound": 1, "upperBound": 2}} for name in ("orders", "totals")}
+    sent: list[tuple[str, object]] = []
+
+    def serve(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json=present)
+        sent.append((request.url.query.decode(), json.loads(request.content)))
+        return httpx.Response(200, json={})
+
+    with _client(serve) as client:
+        client.rescale("orders", 4, {"totals": 3})
+        client.rescale("orders", None, {}, automatic=True)
+        with pytest.raises(RestError, match="no vertex 'nobody'; it has orders, totals"):
+            client.rescale("orders", None, {"nobody": 1})
+    assert sent == [
+        (
+            "",
+            {
+                "orders": {"parallelism": {"lowerBound": 1, "upperBound": 4}},
+                "totals": {"parallelism": {"lowerBound": 1, "upperBound": 3}},
+            },
+        ),
+        ("automatic=true", {}),
+    ]
