@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from moorage.adapters.clock import SystemClock
 from moorage.adapters.executor import ThreadExecutor
