@@ -301,7 +301,8 @@ class CoordinatorCore:
                     job.cancel(request.request)
             case CheckpointRequested():
                 if job := self._find_running(request.request, request.job):
-                    job.checkpoints.request(CheckpointRequest(client=request.request))
+                    kind = SnapshotKind.FULL_CHECKPOINT if request.full else SnapshotKind.CHECKPOINT
+                    job.checkpoints.request(CheckpointRequest(kind=kind, client=request.request))
             case SavepointRequested():
                 if job := self._find_running(request.request, request.job):
                     job.checkpoints.request(

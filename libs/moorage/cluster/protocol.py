@@ -101,6 +101,8 @@ class CheckpointRequested(msgspec.Struct, frozen=True):
 
     request: int
     job: JobId
+    full: bool = False
+    """It refers to no file of an earlier checkpoint."""
 
 
 class SavepointRequested(msgspec.Struct, frozen=True, kw_only=True):

@@ -384,11 +384,11 @@ def checkpointing_config(config: CheckpointConfig, state_backend: str, storage_u
     )
 
 
-def external_path(metadata_path: str | None, storage_url: str) -> str | None:
-    """The folder of a checkpoint as a URL."""
-    if metadata_path is None:
+def external_path(path: str | None, storage_url: str) -> str | None:
+    """The folder of a checkpoint as a URL. ``path``: of the folder or of its ``_metadata``."""
+    if path is None:
         return None
-    folder = metadata_path.rpartition("/")[0]
+    folder = path.removesuffix("/_metadata")
     return folder if "://" in folder else f"{storage_url.rstrip('/')}/{folder}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -39,6 +40,11 @@ def create_app(desk: RequestDesk, *, token: str | None, storage_url: str) -> Sta
     )
     app.router.redirect_slashes = False
     return app
+
+
+def describe(*, needs_token: bool) -> dict[str, Any]:
+    """The OpenAPI document."""
+    return document(_endpoints(RequestDesk(), ""), needs_token=needs_token)
 
 
 def _endpoints(desk: RequestDesk, storage_url: str) -> list[Endpoint]:

@@ -18,9 +18,10 @@ from moorage_coordinator.rest.questions import Questions
 
 
 class CheckpointTrigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """``trigger_id``: 32 hex digits that the client chose; asked twice with the same one, it happens once."""
+    """``checkpoint_type``: FULL refers to no file of an earlier checkpoint, the other two are what the job takes
+    periodically. ``trigger_id``: 32 hex digits that the client chose; with the same one it happens once."""
 
-    checkpoint_type: Literal["CONFIGURED", "INCREMENTAL"] = "CONFIGURED"
+    checkpoint_type: Literal["CONFIGURED", "INCREMENTAL", "FULL"] = "CONFIGURED"
     trigger_id: TriggerId | None = None
 
 
@@ -90,10 +91,11 @@ class CheckpointsResource:
     async def trigger(self, call: Call) -> TriggerResponse:
         wanted: CheckpointTrigger = call.body or CheckpointTrigger()
         job = JobId((await self._questions.live_job(call.path["job_id"])).job)
-        of = _operations_of(job)
-        return TriggerResponse(
-            request_id=self._operations.start(of, wanted.trigger_id, lambda number: CheckpointRequested(number, job))
+        full = wanted.checkpoint_type == "FULL"
+        request_id = self._operations.start(
+            _operations_of(job), wanted.trigger_id, lambda number: CheckpointRequested(number, job, full)
         )
+        return TriggerResponse(request_id=request_id)
 
     async def status(self, call: Call) -> OperationResult[CheckpointInfo]:
         return self._operations.result(_operations_of(call.path["job_id"]), call.path["trigger_id"], _info)

@@ -69,6 +69,10 @@ class Live:
                 return answer
         raise AssertionError(f"{path} never became so: {answer}")
 
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
     def freeze(self) -> None:
         self.change(lambda: setattr(self, "is_frozen", True))
 

@@ -178,7 +178,7 @@ def test_a_checkpoint_by_hand_that_fails_says_why(live: Live) -> None:
             "/jobs/orders/resource-requirements",
             b'{"totals": {"parallelism": {"lowerBound": 3, "upperBound": 2}}}',
             400,
-            "1 <= lowerBound <= upperBound",
+            "parallelism of totals: lowerBound 3 is above 2",
         ),
         ("POST", "/jobs", b"{", 400, "the body is not as it should be"),
         ("POST", "/jobs", b'{"graph": {}}', 400, "missing required field"),
