@@ -33,7 +33,7 @@ from moorage.ids import CheckpointId
 from moorage.state.handles import KeyedHandle, paths_of
 from moorage.state.key_groups import key_group_range
 
-KEYS = [f"k{i}" for i in range(40)]
+KEYS = [f"k{i}" for i in range(12)]
 
 
 class Rich(Row):
@@ -153,7 +153,7 @@ class AgreementMachine(RuleBasedStateMachine):
     def _owner(self, key: str) -> KeyedBackend[str, Rich]:
         return self.subtasks[group_of(key) * len(self.subtasks) // GROUPS]
 
-    @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=8), change=st.sampled_from(CHANGES))
+    @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=20), change=st.sampled_from(CHANGES))
     def update(self, keys: list[str], change: Callable[[Rich], None]) -> None:
         for group in {group_of(key) for key in keys}:
             batch = [key for key in keys if group_of(key) == group]
@@ -168,15 +168,16 @@ class AgreementMachine(RuleBasedStateMachine):
                     one.count += 1
                     change(one)
 
-    @rule(key=st.sampled_from(KEYS), again=st.booleans())
-    def remove(self, key: str, again: bool) -> None:
-        group, backend = group_of(key), self._owner(key)
-        rows = backend.rows_for(group, [key])
-        rows.pop(key, None)
-        self.model.pop(key, None)
-        if again:
-            rows[key] = backend.new_row(group, key)
-            self.model[key] = Rich()
+    @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=6, unique=True), again=st.booleans())
+    def remove(self, keys: list[str], again: bool) -> None:
+        for key in keys:
+            group, backend = group_of(key), self._owner(key)
+            rows = backend.rows_for(group, [key])
+            rows.pop(key, None)
+            self.model.pop(key, None)
+            if again:
+                rows[key] = backend.new_row(group, key)
+                self.model[key] = Rich()
 
     @rule(form=st.sampled_from([SnapshotForm.INCREMENTAL, SnapshotForm.INCREMENTAL, *SnapshotForm]))
     def snapshot(self, form: SnapshotForm) -> None:
@@ -231,10 +232,10 @@ class AgreementMachine(RuleBasedStateMachine):
         self.model = {key: twin_of(shown) for key, shown in model.items()}
         self.undecided.clear()
 
-    @rule()
-    def rows_are_equal(self) -> None:
+    @rule(keys=st.permutations(KEYS))
+    def rows_are_equal(self, keys: list[str]) -> None:
         found: Model = {}
-        for key in KEYS:
+        for key in keys:
             row = self._owner(key).rows_for(group_of(key), [key]).get(key)
             if row is not None:
                 found[key] = show(row)
@@ -285,7 +286,7 @@ class RocksDbMachine(AgreementMachine):
 TestMemory = MemoryMachine.TestCase
 TestMemory.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 TestRocksDb = RocksDbMachine.TestCase
-TestRocksDb.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+TestRocksDb.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
 
 
 @pytest.fixture(params=["memory", "rocksdb"])
