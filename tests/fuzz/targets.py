@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from io import BytesIO
+from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,14 +20,28 @@ import xxhash
 import moorage as mo
 from moorage.connectors.kafka_source import SplitState, decode_splits, encode_split
 from moorage.coordinator_process.origin import ORIGIN_STATE, origin_of, with_origin
-from moorage.errors import CorruptDataError, MetadataError, StateError, UnknownSchemaError
-from moorage.ids import Attempt, CheckpointId, ExchangeId, JobId, OperatorUid
+from moorage.errors import CorruptDataError, MetadataError, ObjectMissingError, StateError, UnknownSchemaError
+from moorage.ids import Attempt, CheckpointId, ExchangeId, JobId, OperatorId, OperatorUid
+from moorage.inspect.checkpoint import OpenCheckpoint
+from moorage.inspect.describe import describe
+from moorage.inspect.export import ExportError, write_json_lines, write_parquet
+from moorage.inspect.files import StateFiles
+from moorage.inspect.rows import rows_of, schemas_of
+from moorage.inspect.verify import FileState, verify
 from moorage.serde.control import FAMILIES, decode, encode
 from moorage.serde.frames import ColumnCodec, Columns, FrameKind, decode_frame, encode_frame
-from moorage.serde.keyed_segments import HEAD_BYTES, KeyedSegmentCodec
+from moorage.serde.keyed_segments import DELTA, HEAD_BYTES, KeyedSegmentCodec
 from moorage.serde.metadata import decode_metadata, encode_metadata, metadata_version
 from moorage.serde.positions import decode_marker, decode_positions, encode_marker, encode_positions
-from moorage.state.operator_state import CheckpointMetadata, CheckpointOrigin, MasterState
+from moorage.state.handles import ByteStreamHandle, KeyGroupsHandle
+from moorage.state.key_groups import KeyGroupRange
+from moorage.state.operator_state import (
+    CheckpointMetadata,
+    CheckpointOrigin,
+    MasterState,
+    OperatorState,
+    OperatorSubtaskState,
+)
 from moorage.state.positions import CommitMarker, ExchangePositions, InputPositions
 
 TESTS = Path(__file__).parents[1]
@@ -62,6 +78,25 @@ def metadata(data: bytes) -> None:
             encode_metadata(read, other)
     for path in read.paths():
         assert ".." not in path.split("/")
+    checkpoint = opened(read)
+    with suppress(CorruptDataError):  # where it says to come from makes no sense
+        msgspec.json.encode(describe(checkpoint))
+        assert not any(check.state is FileState.UNREADABLE for check in verify(checkpoint).damaged)
+
+
+class Nothing:
+    """A storage that has nothing."""
+
+    def size_bytes(self, path: str) -> int:
+        raise ObjectMissingError(path)
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        raise ObjectMissingError(path)
+
+
+def opened(read: CheckpointMetadata) -> OpenCheckpoint:
+    files = StateFiles(Nothing(), "/nowhere")
+    return OpenCheckpoint(location="here", version=6, size_bytes=0, metadata=read, files=files)
 
 
 def origin(data: bytes) -> None:
@@ -70,11 +105,11 @@ def origin(data: bytes) -> None:
         origin_of(CheckpointMetadata(checkpoint=CheckpointId(1), operators=(), master_states=(state,)))
 
 
+ORIGIN = CheckpointOrigin(job=JobId("orders"), attempt=Attempt(2), triggered_ms=1_763_800_000_000)
+
+
 def _origins() -> Iterator[bytes]:
-    nowhere = CheckpointMetadata(checkpoint=CheckpointId(1), operators=())
-    (state,) = with_origin(
-        nowhere, CheckpointOrigin(job=JobId("orders"), attempt=Attempt(2), triggered_ms=1_763_800_000_000)
-    ).master_states
+    (state,) = with_origin(CheckpointMetadata(checkpoint=CheckpointId(1), operators=()), ORIGIN).master_states
     yield state.data
 
 
@@ -89,7 +124,7 @@ def positions(data: bytes) -> None:
 
 def _positions() -> Iterator[bytes]:
     attempts = (Attempt(1), Attempt(1), Attempt(2))
-    part = ExchangePositions(ExchangeId("a--b"), (0, 0, 1), attempts, (0, 1, 0), (5, 3, 7), (True, False, True))
+    part = ExchangePositions(ExchangeId("a--b"), (0, 0, 1), attempts, (0, 1, 0), (5, 3, 7), (7, 0, 4))
     yield encode_positions(InputPositions((part,)))
 
 
@@ -194,6 +229,13 @@ class Total(mo.KeyedState):
     more: dict[str, int] = msgspec.field(default_factory=dict)
 
 
+class Basket(mo.KeyedState):
+    orders: int = 0
+    items: mo.MapState[str, float] = mo.MapState()
+    recent: mo.ListState[int] = mo.ListState(ttl=mo.Ttl(after_ms=60_000))
+    sum: mo.ReducingState[float] = mo.ReducingState(add)
+
+
 class Evolved(mo.KeyedState):
     total: float = 0.0
     added: str = "new"
@@ -203,6 +245,7 @@ SEGMENT_CODECS: tuple[KeyedSegmentCodec[Any, Any], ...] = (
     KeyedSegmentCodec("totals", str, Total),
     KeyedSegmentCodec("totals", Any, Total),
     KeyedSegmentCodec("totals", Any, Evolved),
+    KeyedSegmentCodec("totals", str, Basket),
 )
 
 
@@ -219,12 +262,43 @@ def keyed_segment(data: bytes) -> None:
 
 def _keyed_segments() -> Iterator[bytes]:
     rows = {"ann": Total(count=1, total=2.5, last=["x"], more={"y": 1}), "bob": Total()}
+    basket = Basket(orders=1)
+    basket.items["pear"] = 2.5
+    basket.recent.extend([7, 8])
+    basket.sum.add(1.5)
+    states = SEGMENT_CODECS[3].writer(DELTA)
+    states.rows({"ann": Basket(orders=2)}, ["ann", "bob"])
+    states.reset(3, ["ann"])
+    states.removed_entries(1, ["ann"], ["pear"])
+    states.entries(1, ["ann"], ["fig"], [0.5])
     for segment in (
+        SEGMENT_CODECS[3].encode_base({"ann": basket}),
+        SEGMENT_CODECS[3].encode_base({str(n): basket for n in range(40)}),
+        states.finish(),
         SEGMENT_CODECS[0].encode_base(rows),
         SEGMENT_CODECS[0].encode_delta(rows, ["ann", "eve"]),
         SEGMENT_CODECS[1].encode_base({(1, "a"): Total()}),
     ):
         yield from (segment, segment[HEAD_BYTES:])
+
+
+def rows(data: bytes) -> None:
+    """The same without the class that wrote them, and what people get to see of it."""
+    for file in (data, _sealed_segment(data)):
+        handle = KeyGroupsHandle(KeyGroupRange(0, 0), (0,), ByteStreamHandle("state", file))
+        state = OperatorState(
+            operator=OperatorId("0" * 32),
+            uid=OperatorUid("totals"),
+            name=None,
+            parallelism=1,
+            max_parallelism=1,
+            subtasks={0: OperatorSubtaskState(managed_keyed=(handle,))},
+        )
+        checkpoint = opened(with_origin(CheckpointMetadata(checkpoint=CheckpointId(1), operators=(state,)), ORIGIN))
+        with suppress(CorruptDataError):
+            write_json_lines(BytesIO(), rows_of(checkpoint, "totals"))
+        with suppress(CorruptDataError, ExportError):
+            write_parquet(BytesIO(), rows_of(checkpoint, "totals"), schemas_of(checkpoint, "totals"))
 
 
 TARGETS: Mapping[str, Target] = {
@@ -237,4 +311,5 @@ TARGETS: Mapping[str, Target] = {
     "columns": Target(columns, _columns),
     "control": Target(control, _control),
     "keyed_segment": Target(keyed_segment, _keyed_segments),
+    "rows": Target(rows, _keyed_segments),
 }

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from moorage.adapters.object_reader import open_reader
+from moorage.coordinator_process.origin import ORIGIN_STATE, is_intact
 from moorage.errors import CorruptDataError, ObjectMissingError, SettingError
 from moorage.inspect.files import StateFiles
+from moorage.naming import METADATA_FILE
 from moorage.serde.metadata import decode_metadata, metadata_version
 from moorage.state.handles import FileHandle
 from moorage.state.operator_state import CheckpointMetadata
 
-METADATA = "_metadata"
 MAX_METADATA_BYTES = 256 << 20
 """A larger one is refused; 10,000 subtasks with 100 files each need half of it."""
 
@@ -32,6 +33,13 @@ class OpenCheckpoint:
     """Of ``_metadata``."""
     metadata: CheckpointMetadata
     files: StateFiles
+    intact: bool | None = None
+    """Whether ``_metadata`` is what its own checksum says; None: it has none, as Flink's."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Moorage wrote it."""
+        return any(state.name == ORIGIN_STATE for state in self.metadata.master_states)
 
 
 def open_checkpoint(
@@ -52,26 +60,34 @@ def open_checkpoint(
     files = StateFiles(open_reader(root, options), root)
     size = files.size_bytes(path)
     if size > MAX_METADATA_BYTES:
-        raise CorruptDataError(f"{location} has {size} bytes: more than {MAX_METADATA_BYTES} can't be metadata")
+        raise CorruptDataError(f"{folder}/{name} has {size} bytes: more than {MAX_METADATA_BYTES} can't be metadata")
     data = files.read(FileHandle(path, size))
     try:
         version, metadata = metadata_version(data), decode_metadata(data, relative_folder)
     except CorruptDataError as error:
-        raise CorruptDataError(f"{location}: {error}") from error
-    return OpenCheckpoint(location=f"{folder}/{name}", version=version, size_bytes=size, metadata=metadata, files=files)
+        raise CorruptDataError(f"{folder}/{name}: {error}") from error
+    checkpoint = OpenCheckpoint(
+        location=f"{folder}/{name}",
+        version=version,
+        size_bytes=size,
+        metadata=metadata,
+        files=files,
+        intact=is_intact(data),
+    )
+    return checkpoint if checkpoint.is_ours else replace(checkpoint, intact=None)
 
 
 def _folder_and_name(location: str) -> tuple[str, str]:
     location = _normal(location)
     if "://" in location:
         folder, _, name = location.rpartition("/")
-        return (folder, name) if name == METADATA else (location, METADATA)
+        return (folder, name) if name == METADATA_FILE else (location, METADATA_FILE)
     path = Path(location)
     if path.is_file():
         return str(path.parent), path.name
     if not path.exists():
         raise ObjectMissingError(f"{location} does not exist")
-    return location, METADATA
+    return location, METADATA_FILE
 
 
 def _root_of(folder: str) -> str:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import xxhash
+
 from moorage.adapters.object_reader import ObjectReader
 from moorage.errors import CorruptDataError, StorageError
+from moorage.serde.state_files import expected_checksum
 from moorage.state.handles import ByteStreamHandle, FileHandle, SegmentHandle, StreamHandle
 
 CHUNK_BYTES = 8 << 20
@@ -64,14 +67,20 @@ class StateFiles:
         return stream.offset, stream.size_bytes
 
     def read(self, stream: StreamHandle) -> bytes:
-        """All of a stream."""
+        """All of a stream; CorruptDataError when its checksum is wrong, if it has one."""
         return b"".join(self.chunks(stream))
 
     def chunks(self, stream: StreamHandle) -> Iterator[bytes]:
-        """A stream piece by piece."""
+        """A stream piece by piece; CorruptDataError after the last one when its checksum is wrong, if it has one."""
         size = self.stream_bytes(stream)
+        digest = xxhash.xxh3_64()
         for offset in range(0, size, CHUNK_BYTES):
-            yield self.read_at(stream, offset, min(CHUNK_BYTES, size - offset))
+            chunk = self.read_at(stream, offset, min(CHUNK_BYTES, size - offset))
+            digest.update(chunk)
+            yield chunk
+        expected = None if isinstance(stream, ByteStreamHandle) else expected_checksum(stream)
+        if expected not in (None, digest.intdigest()):
+            raise CorruptDataError(f"{stream_name(stream)}: wrong checksum")
 
     def stream_bytes(self, stream: StreamHandle) -> int:
         """How long the stream is; CorruptDataError when that is not what the checkpoint says."""
@@ -104,9 +113,15 @@ class StateFiles:
         return stream.offset, stream.size_bytes
 
 
+def file_name(stream: StreamHandle) -> str:
+    """What to call the file of a stream."""
+    return f"inline state {stream.name}" if isinstance(stream, ByteStreamHandle) else stream.path
+
+
 def stream_name(stream: StreamHandle) -> str:
     """What to call a stream in a message."""
-    return f"inline state {stream.name}" if isinstance(stream, ByteStreamHandle) else stream.path
+    place = f", segment at {stream.offset}" if isinstance(stream, SegmentHandle) else ""
+    return f"{file_name(stream)}{place}"
 
 
 def _absolute(path: str) -> str:

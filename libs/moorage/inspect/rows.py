@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import msgspec
 import xxhash
 
-from moorage.coordinator_process.origin import origin_of
 from moorage.errors import CorruptDataError, StateError
 from moorage.inspect.checkpoint import OpenCheckpoint
 from moorage.inspect.files import StateFiles, stream_name
@@ -89,7 +88,7 @@ def find_operator(checkpoint: OpenCheckpoint, operator: str) -> OperatorState:
     if found is None:
         names = ", ".join(str(o.uid or o.operator) for o in operators) or "none"
         raise StateError(f"{checkpoint.location} has no operator {operator!r}; it has {names}")
-    if origin_of(checkpoint.metadata) is None:
+    if not checkpoint.is_ours:
         raise StateError(f"{checkpoint.location} was not written by Moorage: its rows can't be read without Flink")
     return found
 

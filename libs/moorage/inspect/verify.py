@@ -1,8 +1,8 @@
 """Is every file of a checkpoint there, and whole?
 
 Every byte that the checkpoint refers to is read: sizes are compared with what the metadata says, and whatever carries a
-checksum (segments of keyed state, offsets of sources) is checked against it. Flink's files carry none that can be
-checked without Flink.
+checksum (metadata, files and segments of merged files, key groups, offsets of sources) is checked against it. Flink's
+files carry none that can be checked without Flink.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import NamedTuple
 import msgspec
 import xxhash
 
-from moorage.coordinator_process.origin import origin_of
 from moorage.errors import CorruptDataError, MoorageError, ObjectMissingError
 from moorage.inspect.checkpoint import OpenCheckpoint
 from moorage.inspect.describe import channel_positions, source_offsets
-from moorage.inspect.files import CHUNK_BYTES, OutsideError, StateFiles, stream_name
+from moorage.inspect.files import CHUNK_BYTES, OutsideError, StateFiles, file_name, stream_name
 from moorage.serde.keyed_segments import HEAD_BYTES, read_head
+from moorage.serde.state_files import expected_checksum
 from moorage.state.handles import (
     NO_OFFSET,
+    ByteStreamHandle,
     InputChannelHandle,
     KeyGroupsHandle,
     OperatorStreamHandle,
@@ -66,13 +67,13 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 def verify(checkpoint: OpenCheckpoint, progress: Callable[[str], None] = lambda _: None) -> Verification:
     """Read everything; nothing is raised for what is wrong with a file. ``progress`` hears of each file."""
     files = checkpoint.files
-    ours = origin_of(checkpoint.metadata) is not None
-    found: dict[str, FileCheck] = {}
+    ours = checkpoint.is_ours
+    found = {checkpoint.location: _metadata_check(checkpoint)}
     checked: set[object] = set()
     checked_bytes = 0
     for state in (state for operator in checkpoint.metadata.operators for state in operator.subtasks.values()):
         for check in _checks(state, files, ours=ours):
-            name = stream_name(check.stream)
+            name = file_name(check.stream)
             if check.what in checked or (name in found and found[name].state is not FileState.WHOLE):
                 continue
             if name not in found:
@@ -81,6 +82,13 @@ def verify(checkpoint: OpenCheckpoint, progress: Callable[[str], None] = lambda 
             found[name], size = _outcome(name, check.run)
             checked_bytes += size
     return Verification(files=tuple(found.values()), checked_bytes=checked_bytes)
+
+
+def _metadata_check(checkpoint: OpenCheckpoint) -> FileCheck:
+    if checkpoint.intact is False:
+        detail = f"{checkpoint.location}: wrong checksum"
+        return FileCheck(path=checkpoint.location, state=FileState.CORRUPT, detail=detail)
+    return FileCheck(path=checkpoint.location, state=FileState.WHOLE)
 
 
 def _outcome(name: str, check: Callable[[], int]) -> tuple[FileCheck, int]:
@@ -107,7 +115,7 @@ class _Check(NamedTuple):
 
 def _checks(state: OperatorSubtaskState, files: StateFiles, *, ours: bool) -> Iterator[_Check]:
     for handle in state.handles():
-        if ours and isinstance(handle, KeyGroupsHandle):
+        if ours and isinstance(handle, KeyGroupsHandle) and not _has_checksum(handle.stream):
             yield from _segment_checks(handle, files)
         elif ours and isinstance(handle, OperatorStreamHandle):
             yield _Check(handle.stream, handle.stream, partial(_read_elements, handle, files))
@@ -116,6 +124,10 @@ def _checks(state: OperatorSubtaskState, files: StateFiles, *, ours: bool) -> It
         else:
             for stream in streams_of(handle):
                 yield _Check(stream, stream, partial(_read, stream, files))
+
+
+def _has_checksum(stream: StreamHandle) -> bool:
+    return not isinstance(stream, ByteStreamHandle) and expected_checksum(stream) is not None
 
 
 def _segment_checks(handle: KeyGroupsHandle, files: StateFiles) -> Iterator[_Check]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.unit.task.harness import Harness, orders_pipeline
 
-from moorage.coordinator_process.origin import with_origin
+from moorage.coordinator_process.origin import seal, with_origin
 from moorage.ids import Attempt, JobId
 from moorage.serde.metadata import decode_metadata, encode_metadata
 from moorage.state.operator_state import CheckpointMetadata, CheckpointOrigin
@@ -30,7 +30,7 @@ def orders_checkpoint(root: Path, checkpoints: int = 2) -> Path:
     for path in harness.storage.paths():
         data = harness.storage.read(path)
         if path.endswith("/_metadata"):
-            data = encode_metadata(with_origin(decode_metadata(data), ORIGIN))
+            data = seal(encode_metadata(with_origin(decode_metadata(data), ORIGIN)))
         write(root / path, data)
     return root / "orders" / f"chk-{checkpoints}"
 
@@ -41,5 +41,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def write_metadata(folder: Path, metadata: CheckpointMetadata, version: int = 6) -> Path:
-    write(folder / "_metadata", encode_metadata(metadata, version))
+    """With the checksum that it asks for."""
+    data = encode_metadata(metadata, version)
+    write(folder / "_metadata", seal(data) if metadata.master_states else data)
     return folder

@@ -128,7 +128,7 @@ def test_sizes_that_lie_are_noticed_before_anything_is_read(tmp_path: Path) -> N
         with pytest.raises(CorruptDataError, match=message):
             files.read(stream)
     for offset, length in ((0, 4), (3, 1), (-1, 1), (0, huge)):
-        with pytest.raises(CorruptDataError, match="state has 3 bytes"):
+        with pytest.raises(CorruptDataError, match=r"state, segment at 1 has 3 bytes"):
             files.read_at(SegmentHandle("state", 1, 3), offset, length)
 
 
