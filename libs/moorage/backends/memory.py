@@ -30,7 +30,8 @@ from moorage.backends.memory_encoding import Changes, Expired, GroupEncoding
 from moorage.backends.pieces import StatePiece
 from moorage.errors import CorruptDataError, StateError
 from moorage.ids import CheckpointId
-from moorage.serde.keyed_segments import BASE, KeyedSegmentCodec
+from moorage.serde.keyed_segments import BASE, KeyedSegmentCodec, SegmentWriter
+from moorage.serde.segment_blocks import seal
 from moorage.state.handles import NO_OFFSET, ByteStreamHandle, KeyedHandle, KeyGroupsHandle, StreamHandle
 from moorage.state.key_groups import KeyGroupRange
 
@@ -41,6 +42,8 @@ _ROLLING_CHECKPOINTS = 16
 """A checkpoint writes at most this fraction of the key groups in full, besides those of which most has changed."""
 _CHAIN_MIN = 8
 """Chains that are not longer are not worth a new base; so chains have at most about 24 segments."""
+_SEAL_BYTES = 8 << 20
+"""Encoded rows that are gathered before they are compressed."""
 _EXPIRED_MAX = 10_000
 """So many entries whose time is over are removed at the end of a snapshot; the next one finds the rest."""
 
@@ -69,7 +72,9 @@ class MemorySnapshot(Generic[K, R]):
         files: Mapping[int, StreamHandle],
         changes: Mapping[int, Changes[K]],
         expired: Callable[[int, Iterable[Expired]], None],
+        forgotten: list[Changes[K]],
     ) -> None:
+        """``forgotten``: what nobody asks for any more."""
         self._name = name
         self._key_groups = key_groups
         self._file = file
@@ -80,6 +85,7 @@ class MemorySnapshot(Generic[K, R]):
         self.chains = chains
         """Without the new segments until it is finished."""
         self._segments: dict[int, _Segment] = {}
+        self._forgotten = forgotten
         self._known_files = files
         self.files: dict[int, StreamHandle] = {}
         """Every file of the chains."""
@@ -87,16 +93,26 @@ class MemorySnapshot(Generic[K, R]):
         """What changed since the snapshot before."""
 
     def encode(self) -> Sequence[StatePiece]:
-        parts: list[bytes] = []
-        offset = 0
+        while self._forgotten:
+            self._forgotten.pop()  # one by one: to free a large set takes milliseconds, in which no thread can run
+        data = bytearray()
+        ready: dict[int, SegmentWriter[K, R]] = {}
         for group, encoding in self._encodings.items():
-            part = encoding.encode()
+            encoding.encode()
             if self._cancelled:
                 return []
-            self._segments[group] = _Segment(self._file, offset, encoding.size)
-            parts.append(part)
-            offset += len(part)
-        return [StatePiece(self._name, True, b"".join(parts))] if parts else []
+            ready[group] = encoding.writer
+            if sum(writer.raw_bytes for writer in ready.values()) >= _SEAL_BYTES:
+                self._seal(ready, data)
+                ready.clear()
+        self._seal(ready, data)
+        return [StatePiece(self._name, True, bytes(data))] if data else []
+
+    def _seal(self, ready: Mapping[int, SegmentWriter[K, R]], data: bytearray) -> None:
+        sealed = seal([writer.segment() for writer in ready.values()])
+        for (group, writer), segment in zip(ready.items(), sealed, strict=True):
+            self._segments[group] = _Segment(self._file, len(data), writer.size)
+            data += segment
 
     def finish(self, streams: Sequence[StreamHandle]) -> tuple[KeyGroupsHandle, ...]:
         """The chains as handles, oldest file first."""
@@ -211,7 +227,7 @@ class MemoryKeyedBackend(Generic[K, R]):
     def snapshot(
         self, checkpoint: CheckpointId, base: CheckpointId, form: SnapshotForm = SnapshotForm.INCREMENTAL
     ) -> MemorySnapshot[K, R]:
-        self._adopt(base)
+        forgotten = self._adopt(base)
         changes = self._take_changes()
         since_base = [*(snapshot.changes for snapshot in self._undecided), changes]
         full = form is not SnapshotForm.INCREMENTAL
@@ -243,6 +259,7 @@ class MemoryKeyedBackend(Generic[K, R]):
             self._files,
             changes,
             self._remove_expired,
+            forgotten,
         )
         self._undecided.append(snapshot)
         return snapshot
@@ -260,10 +277,10 @@ class MemoryKeyedBackend(Generic[K, R]):
         chained = sorted((g for g in chains if len(chains[g]) > _CHAIN_MIN), key=lambda g: -len(chains[g]))
         return set(chained[: -(-len(self._key_groups) // _ROLLING_CHECKPOINTS)])
 
-    def _adopt(self, base: CheckpointId) -> None:
-        """``base`` is complete: later checkpoints build on it."""
+    def _adopt(self, base: CheckpointId) -> list[Changes[K]]:
+        """``base`` is complete: later checkpoints build on it. Returns changes that need not be remembered any more."""
         if base == self._base:
-            return
+            return []
         snapshot = next((s for s in self._undecided if s.checkpoint == base), None)
         if snapshot is None:
             # A base that this subtask never took part in: build on nothing.
@@ -273,7 +290,9 @@ class MemoryKeyedBackend(Generic[K, R]):
             self._chains = snapshot.chains
             self._files = snapshot.files
         self._base = base
+        forgotten = [changes for s in self._undecided if s.checkpoint <= base for changes in s.changes.values()]
         self._undecided = [s for s in self._undecided if s.checkpoint > base]
+        return forgotten
 
     def aborted(self, checkpoint: CheckpointId) -> None:
         snapshot = next((s for s in self._undecided if s.checkpoint == checkpoint), None)

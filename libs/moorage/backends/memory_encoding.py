@@ -79,7 +79,8 @@ class GroupEncoding(Generic[K, R]):
         self._since = changes
         self._changes: Changes[K] | None = None
         self._changed_entries: list[dict[K, list[Any]]] = []
-        self._writer = codec.writer(BASE if changes is None else DELTA)
+        self.writer = codec.writer(BASE if changes is None else DELTA)
+        """The segment; whole when ``encode`` returns."""
         self._lock = threading.Lock()
         self._turn = turn
         self._keys: list[K] | None = None
@@ -91,11 +92,6 @@ class GroupEncoding(Generic[K, R]):
         self.finished = False
         """The loop need not preserve anything any more."""
         self.expired: list[Expired] = []
-
-    @property
-    def size(self) -> int:
-        """Rows and entries of the segment."""
-        return self._writer.size
 
     def preserve(self, keys: Iterable[K]) -> None:
         """In the loop, before these rows are touched."""
@@ -114,8 +110,8 @@ class GroupEncoding(Generic[K, R]):
         finally:
             self._turn.set()
 
-    def encode(self) -> bytes:
-        """*Blocking*, in a thread: the segment. StateError."""
+    def encode(self) -> None:
+        """*Blocking*, in a thread. StateError."""
         while not self.finished:
             self._turn.wait()
             with self._lock:
@@ -125,11 +121,14 @@ class GroupEncoding(Generic[K, R]):
                 some = keys[self._position : self._position + self._slice]
                 self._position += self._slice
                 self._encode([key for key in some if key not in self._done] if self._done else some)
-                self._done.update(some)
-                self.finished = self.finished or self._position >= len(keys)
+                if self._position < len(keys):
+                    self._done.update(some)
+                else:
+                    self.finished = True
         if self._failure is not None:
             raise self._failure
-        return self._writer.finish()
+        # Forgotten here, because to forget many keys takes a while.
+        self._keys, self._done = [], set()
 
     def cancel(self) -> None:
         """Nobody wants the segment any more."""
@@ -163,7 +162,7 @@ class GroupEncoding(Generic[K, R]):
     def _encode(self, keys: list[K]) -> None:
         if not keys:
             return
-        self._writer.rows(self._rows, keys)
+        self.writer.rows(self._rows, keys)
         for number, (state, table) in enumerate(zip(self._states, self._tables, strict=True), 1):
             if self._changes is None:
                 self._encode_all(number, state.name, table, keys)
@@ -171,7 +170,7 @@ class GroupEncoding(Generic[K, R]):
                 self._encode_changed(number, state.name, self._changes, keys)
 
     def _encode_all(self, number: int, name: str, table: StateTable, keys: list[K]) -> None:
-        rows, writer = self._rows, self._writer
+        rows, writer = self._rows, self.writer
         stored = [(key, getattr(rows[key], name)._entries) for key in keys]  # noqa: SLF001 - what backends keep
         if table.ttl is not None and table.ttl.time == "processing":
             # By the time of records nothing is over for sure: a key that is late has its own.
@@ -184,7 +183,7 @@ class GroupEncoding(Generic[K, R]):
         writer.all_entries(number, stored)
 
     def _encode_changed(self, number: int, name: str, changes: Changes[K], keys: list[K]) -> None:
-        rows, writer = self._rows, self._writer
+        rows, writer = self._rows, self.writer
         by_key = self._changed_entries[number - 1]
         renewed = [key for key in keys if key in changes.renewed and key in rows]
         writer.reset(number, renewed)

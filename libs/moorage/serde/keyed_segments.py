@@ -25,11 +25,12 @@ from moorage.serde.segment_blocks import (
     HEAD_BYTES,
     Block,
     Op,
+    OpenSegment,
     SegmentHead,
     decode_payload,
-    encode_segment,
     read_head,
     read_segment,
+    seal,
 )
 from moorage.state.key_groups import hashable_keys
 
@@ -185,12 +186,13 @@ class SegmentWriter(Generic[K, R]):
         self._encode = msgspec.msgpack.Encoder(enc_hook=encode_state).encode
         self.size = 0
         """Rows and entries so far."""
+        self.raw_bytes = 0
 
     def rows(self, rows: Mapping[K, R], keys: Iterable[K]) -> None:
         """The rows of these keys; those that are not there are gone."""
         for some in _slices(list(keys)):
             found = list(map(rows.get, some))
-            if None in found:
+            if not all(found):  # quicker than to look for None, which is compared with every row
                 gone = [key for key, row in zip(some, found, strict=True) if row is None]
                 self._add(0, Op.REMOVE, gone, len(gone))
                 some = [key for key, row in zip(some, found, strict=True) if row is not None]
@@ -226,18 +228,25 @@ class SegmentWriter(Generic[K, R]):
         if keys:
             self._add(state, Op.RESET, keys, len(keys))
 
+    def segment(self) -> OpenSegment:
+        """What there is, for ``segment_blocks.seal``."""
+        return OpenSegment(self._kind, self._schema, self._blocks)
+
     def finish(self) -> bytes:
-        """*Blocking*: compress what there is."""
-        return encode_segment(self._kind, self._schema, self._blocks)
+        """*Blocking*: the segment by itself."""
+        (sealed,) = seal([self.segment()])
+        return sealed
 
     def _add(self, table: int, op: Op, content: object, size: int) -> None:
         try:
-            self._blocks.append(Block(table, op, self._encode(content)))
+            encoded = self._encode(content)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise StateError(
                 f"operator {self._codec.operator!r}: a row of {self._codec.row_type.__name__} can't be stored: {error}"
             ) from error
+        self._blocks.append(Block(table, op, encoded))
         self.size += size
+        self.raw_bytes += len(encoded)
 
 
 class _Reader(Generic[K, R]):

@@ -28,7 +28,7 @@ def encode_positions(positions: InputPositions) -> bytes:
 def decode_positions(data: bytes) -> InputPositions:
     positions = _decode("channel positions", _positions, data)
     for part in positions.exchanges:
-        columns = (part.partitions, part.attempts, part.producers, part.offsets, part.open)
+        columns = (part.partitions, part.attempts, part.producers, part.offsets, part.until)
         if len({*map(len, columns)}) > 1:
             raise CorruptDataError(f"channel positions of {part.exchange}: the columns differ in length")
     return positions

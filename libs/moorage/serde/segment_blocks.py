@@ -17,7 +17,7 @@ time. A block that says that it is much larger than what is stored of it is refu
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -74,19 +74,39 @@ class Payload(NamedTuple):
     """Decompressed one by one. CorruptDataError."""
 
 
-def encode_segment(kind: int, schema: bytes, blocks: Sequence[Block]) -> bytes:
-    """*Blocking* in that it compresses; zstd lets other threads run meanwhile."""
-    compress = zstandard.ZstdCompressor(level=_LEVEL).compress
-    parts = [_PAYLOAD.pack(kind, len(schema)), schema]
-    for table, op, content in blocks:
-        stored, compression = content, _PLAIN
-        if len(content) >= _COMPRESS_FROM_BYTES:
-            compressed = compress(content)
-            if len(content) // _EXPANSION_MAX < len(compressed) < len(content):
-                stored, compression = compressed, _ZSTD
-        parts += (_BLOCK.pack(table, op, compression, len(content), len(stored)), stored)
-    payload = b"".join(parts)
-    return _HEAD.pack(len(payload), xxhash.xxh3_64_intdigest(payload)) + payload
+class OpenSegment(NamedTuple):
+    """A segment before its blocks are compressed."""
+
+    kind: int
+    schema: bytes
+    blocks: Sequence[Block]
+
+
+def seal(segments: Sequence[OpenSegment]) -> list[bytes]:
+    """*Blocking*: compress them. Blocks of all segments are compressed in one call, because with every call another
+    thread takes over, and getting back from a loop that is busy takes it milliseconds."""
+    contents: list[bytes | bytearray | memoryview] = [block.content for segment in segments for block in segment.blocks]
+    compressed = iter(_compressed([content for content in contents if len(content) >= _COMPRESS_FROM_BYTES]))
+    sealed = []
+    for kind, schema, blocks in segments:
+        parts = [_PAYLOAD.pack(kind, len(schema)), schema]
+        for table, op, content in blocks:
+            stored, compression = content, _PLAIN
+            if len(content) >= _COMPRESS_FROM_BYTES:
+                smaller = next(compressed)
+                if len(content) // _EXPANSION_MAX < len(smaller) < len(content):
+                    stored, compression = smaller, _ZSTD
+            parts += (_BLOCK.pack(table, op, compression, len(content), len(stored)), stored)
+        payload = b"".join(parts)
+        sealed.append(_HEAD.pack(len(payload), xxhash.xxh3_64_intdigest(payload)) + payload)
+    return sealed
+
+
+def _compressed(contents: list[bytes | bytearray | memoryview]) -> Iterable[bytes]:
+    if not contents:
+        return ()
+    buffers = zstandard.ZstdCompressor(level=_LEVEL).multi_compress_to_buffer(contents)
+    return (buffers[number].tobytes() for number in range(len(contents)))
 
 
 def read_head(data: bytes, offset: int = 0) -> SegmentHead:
