@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
+import uuid
 from collections.abc import Mapping
 
 from moorage.adapters.clock import SystemClock
@@ -31,6 +33,7 @@ def cleaner_options(settings: CleanerSettings) -> CleanerOptions:
         prompt_interval_ms=settings.prompt_interval_ms,
         sweep_interval_ms=settings.sweep_interval_ms,
         deletes_per_second=settings.deletes_per_second,
+        ended_job_ttl_ms=settings.ended_job_ttl_ms,
         dry_run=settings.dry_run,
     )
 
@@ -55,6 +58,7 @@ def _cleaner(environ: Mapping[str, str], stop: StopFlag) -> int:
         clock=clock,
         options=cleaner_options(settings),
         observer=metrics,
+        holder=None if settings.dry_run else f"{socket.gethostname()}/{uuid.uuid4().hex[:8]}",
     )
     logger.info("cleaner started%s, metrics at port %d", " as a dry run" if settings.dry_run else "", metrics_port)
 

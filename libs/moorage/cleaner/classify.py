@@ -15,7 +15,10 @@ import msgspec
 from moorage.ids import CheckpointId
 from moorage.messages.registry import CheckpointRecord, JobRecord
 from moorage.naming import StoragePath, parse_storage_path
-from moorage.ports import ObjectInfo
+from moorage.ports import ObjectInfo, UnfinishedUpload
+
+_ABANDONED_AFTER_MS = 3_600_000
+"""An upload of which the storage can't tell the object is not under way any more."""
 
 
 class Verdict(Enum):
@@ -35,10 +38,12 @@ class Verdict(Enum):
     """Of a checkpoint that the coordinator has aborted."""
     DELETE_ORPHAN = "delete_orphan"
     """Nothing refers to it and nobody ever told why."""
+    DELETE_UNFINISHED = "delete_unfinished"
+    """An upload that nobody goes on with."""
 
     @property
     def deletes(self) -> bool:
-        return self in (Verdict.DELETE_SUBSUMED, Verdict.DELETE_ABORTED, Verdict.DELETE_ORPHAN)
+        return self.value.startswith("delete_")
 
     @property
     def reason(self) -> str:
@@ -103,6 +108,8 @@ class SweepPlan(msgspec.Struct, frozen=True, kw_only=True):
     """``_metadata`` files, oldest checkpoint first: all of them go before anything else does."""
     files: tuple[Deletion, ...]
     kept: dict[Verdict, Tally]
+    uploads: tuple[UnfinishedUpload, ...] = ()
+    """To abort; their size is not known."""
     unregistered: tuple[ObjectInfo, ...] = ()
     """``_metadata`` files of a job of which the registry remembers no checkpoint at all: it may have lost its data, so
     the plan deletes nothing."""
@@ -123,11 +130,13 @@ def plan_sweep(
     referenced: AbstractSet[str],
     listing: Iterable[ObjectInfo],
     *,
+    uploads: Iterable[UnfinishedUpload] = (),
     now_ms: int,
     grace_age_ms: int,
     purge: bool = False,
 ) -> SweepPlan:
     """Classify every file of the job's prefix. ``referenced``: every path that a manifest which ``facts`` name needs.
+    ``uploads``: those below the prefix that are not finished.
 
     ``now_ms`` is wall-clock time, as ``ObjectInfo.modified_ms`` is. ``purge``: the user wants the ended job gone, so
     there is no grace, and no doubt about a registry that remembers nothing.
@@ -159,7 +168,12 @@ def plan_sweep(
         if candidate.checkpoint in standing:
             kept.setdefault(standing[candidate.checkpoint], Tally()).add(candidate.deletion.size_bytes)
     files = [candidate for candidate in files if candidate.checkpoint not in standing]
-    return SweepPlan(metadata=_oldest_first(metadata), files=_oldest_first(files), kept=kept)
+    return SweepPlan(
+        metadata=_oldest_first(metadata),
+        files=_oldest_first(files),
+        kept=kept,
+        uploads=tuple(upload for upload in uploads if classifier.is_abandoned(upload)),
+    )
 
 
 class _Candidate(NamedTuple):
@@ -198,6 +212,14 @@ class _Classifier:
         if is_discarded or (checkpoint > self._oldest_remembered and not is_completed):
             return Verdict.DELETE_ABORTED
         return Verdict.DELETE_ORPHAN
+
+    def is_abandoned(self, upload: UnfinishedUpload) -> bool:
+        """Aborting an upload can break nothing that counts: at worst a checkpoint that is under way fails."""
+        path = parse_storage_path(upload.path)
+        if path is None:
+            return upload.started_ms <= self._young_from_ms - _ABANDONED_AFTER_MS
+        is_old = upload.started_ms <= self._young_from_ms or self._purge
+        return is_old and path.job == self._facts.record.job and self._facts.is_decided(path)
 
     def is_unregistered(self, path: StoragePath) -> bool:
         """The storage holds a checkpoint of a job of which the registry remembers none."""

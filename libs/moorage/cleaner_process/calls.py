@@ -88,7 +88,10 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def read_manifest(storage: CheckpointStorage, record: CheckpointRecord) -> Manifest:
-    """Raises StorageError, or CorruptDataError when the file is not what was registered."""
+    """Raises StorageError, or CorruptDataError when the file is not what was registered. A savepoint that lies outside
+    of the storage needs nothing of what is in it."""
+    if "://" in record.metadata_path:
+        return Manifest(frozenset(), {})
     data = storage.read(record.metadata_path)
     if len(data) != record.metadata_bytes or xxhash.xxh3_64_intdigest(data) != record.metadata_checksum:
         raise CorruptDataError(f"{record.metadata_path} is not the file that checkpoint {record.checkpoint} registered")
@@ -127,12 +130,21 @@ def list_and_plan(
     *,
     now_ms: int,
     grace_age_ms: int,
+    with_uploads: bool = True,
     purge: bool = False,
 ) -> SweepPlan:
     """Classify every file of the job's prefix; ``manifests``: all that the facts name."""
     referenced = {path for manifest in manifests for path in manifest.paths}
-    listing = storage.list(job_prefix(facts.record.job))
-    return plan_sweep(facts, referenced, listing, now_ms=now_ms, grace_age_ms=grace_age_ms, purge=purge)
+    prefix = job_prefix(facts.record.job)
+    return plan_sweep(
+        facts,
+        referenced,
+        storage.list(prefix),
+        uploads=storage.unfinished_uploads(prefix) if with_uploads else (),
+        now_ms=now_ms,
+        grace_age_ms=grace_age_ms,
+        purge=purge,
+    )
 
 
 # --- messages --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from moorage.cleaner.classify import Deletion, JobFacts, SweepPlan
+from moorage.cleaner.classify import Deletion, JobFacts, SweepPlan, Verdict
 from moorage.cleaner.leftovers import transactional_ids, void_topics
 from moorage.cleaner.pace import CleanerOptions
 from moorage.cleaner.retention import discarded, is_over
@@ -110,11 +110,11 @@ class JobCleaner:
             facts = yield from self._end(facts)
             if facts is None:
                 return False
-            if self._is_purge_due(facts):
-                return (yield from self._purge(facts))
+        if facts.record.status.has_ended and self._is_purge_due(facts):
+            return (yield from self._purge(facts))
         facts = yield from self._mark(facts)
         if lists:
-            yield from self._sweep(facts)
+            yield from self._sweep(facts, with_uploads=is_full)
         yield from self._trim(facts, ends)
         if is_full:
             yield from self._look_for_void_topics(facts)
@@ -152,8 +152,8 @@ class JobCleaner:
                 return (yield from self._mark(fresh))
         return facts
 
-    def _sweep(self, facts: JobFacts, *, purge: bool = False) -> Run[int]:
-        """Classify everything, then delete; how many files went."""
+    def _sweep(self, facts: JobFacts, *, with_uploads: bool, purge: bool = False) -> Run[int]:
+        """Classify everything, then delete; how many files went. Uploads are looked for seldom: they are few."""
         options = self._tools.options
         plan = yield from blocking(
             partial(
@@ -163,6 +163,7 @@ class JobCleaner:
                 tuple(self._manifests.values()),
                 now_ms=self._tools.clock.wall_ms(),
                 grace_age_ms=options.grace_age_ms,
+                with_uploads=with_uploads,
                 purge=purge,
             )
         )
@@ -173,7 +174,7 @@ class JobCleaner:
         self.backlog.oldest_ms = min((deletion.modified_ms for deletion in deletions), default=None)
         self._tools.backlog_changed()
         if options.dry_run:
-            self._log_plan(deletions)
+            self._log_plan(plan)
             return 0
         for batch in plan.batches(options.delete_batch_files):
             yield from blocking(partial(self._tools.storage.delete, [deletion.path for deletion in batch]))
@@ -181,7 +182,10 @@ class JobCleaner:
             self.backlog.shrink(batch)
             self._tools.backlog_changed()
             yield from pause(options.delete_pause_ms(len(batch)))
-        return len(deletions)
+        if plan.uploads:
+            yield from blocking(partial(self._tools.storage.abort_uploads, plan.uploads))
+            self._tools.observer.files_deleted(Verdict.DELETE_UNFINISHED, len(plan.uploads), 0)
+        return len(deletions) + len(plan.uploads)
 
     def _check_registered(self, plan: SweepPlan) -> None:
         """A ``_metadata`` that the registry does not know is usual for a moment: it is written first."""
@@ -247,12 +251,12 @@ class JobCleaner:
 
     def _is_purge_due(self, facts: JobFacts) -> bool:
         now_ms = self._tools.clock.monotonic_ms()
-        if facts.record.status.has_ended and is_over(facts.record, facts.retained):
+        if is_over(facts.record, facts.retained):
             self._over_since_ms = now_ms if self._over_since_ms is None else self._over_since_ms
         else:
             self._over_since_ms = None
         if self.purge is not None:
-            return True
+            return _is_meant(self.purge, facts.record)
         return self._over_since_ms is not None and now_ms >= self._over_since_ms + self._tools.options.ended_job_ttl_ms
 
     def _purge(self, facts: JobFacts) -> Run[bool]:
@@ -269,7 +273,7 @@ class JobCleaner:
         if not has_begun and not facts.retained:
             return True  # It was submitted again right now; the next run sees it.
         facts = yield from self._mark(facts)
-        files = yield from self._sweep(facts, purge=True)
+        files = yield from self._sweep(facts, with_uploads=True, purge=True)
         if facts.retained:
             kept = ", ".join(str(known.checkpoint) for known in facts.retained)
             logger.warning(
@@ -298,11 +302,13 @@ class JobCleaner:
 
     # --- for those who watch -----------------------------------------------------------------------------------------
 
-    def _log_plan(self, deletions: Sequence[Deletion]) -> None:
-        for deletion in deletions:
+    def _log_plan(self, plan: SweepPlan) -> None:
+        for deletion in plan.deletions:
             logger.debug("Dry run: would delete %s (%s)", deletion.path, deletion.verdict.reason)
-        for verdict, files in Counter(deletion.verdict for deletion in deletions).items():
+        for verdict, files in Counter(deletion.verdict for deletion in plan.deletions).items():
             logger.info("Dry run: would delete %d files of job %s (%s)", files, self.job, verdict.reason)
+        if plan.uploads:
+            logger.info("Dry run: would abort %d unfinished uploads of job %s", len(plan.uploads), self.job)
 
     def _tell_deleted(self, batch: Sequence[Deletion]) -> None:
         for verdict, files in Counter(deletion.verdict for deletion in batch).items():

@@ -1,30 +1,42 @@
-"""For people: what would go (`moorage clean --dry-run`, `moorage purge`), and cleaning once (`moorage clean --now`)."""
+"""For people: what would go (`moorage clean --dry-run`), and doing it now (`moorage clean --now`, `moorage purge`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from moorage.cleaner.classify import SweepPlan
+from moorage.cleaner.classify import JobFacts, SweepPlan
+from moorage.cleaner.leftovers import source_groups, transactional_ids, void_topics
 from moorage.cleaner.pace import CleanerOptions
+from moorage.cleaner.retention import discarded, is_over
 from moorage.cleaner.trim import trim_offsets
 from moorage.cleaner_process import calls
 from moorage.cleaner_process.process import CleanerProcess
-from moorage.ids import JobId, TopicPartition
-from moorage.naming import is_job_topic
-from moorage.ports import CheckpointStorage, Clock, Log, OffsetSpec, Registry
+from moorage.ids import CheckpointId, JobId, TopicPartition
+from moorage.messages.cleanup import PurgeJob
+from moorage.messages.registry import CheckpointRecord, JobRecord
+from moorage.ports import CheckpointStorage, Clock, Log, Registry
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
     """What a cleaner would do to a job now."""
 
-    job: JobId
+    record: JobRecord
     plan: SweepPlan
+    checkpoints: tuple[CheckpointId, ...]
+    """Those of an ended job that the registry would forget, with their files."""
+    savepoints: tuple[CheckpointRecord, ...]
+    """They stay."""
     cuts: Mapping[TopicPartition, tuple[int, int]]
     """Partitions whose log would be cut: where it starts, and where it would start."""
+    is_over: bool
+    """The job has ended and nothing of it is kept, so it is purged when it has been shown for a while."""
     topics: tuple[str, ...] = ()
-    """Topics that a purge would delete."""
+    """That a purge would delete, as the other two."""
+    groups: tuple[str, ...] = ()
+    transactional_ids: tuple[str, ...] = ()
+    """Open transactions under them would be aborted."""
 
 
 def preview(
@@ -35,33 +47,76 @@ def preview(
     facts = calls.observe(registry, job, frozenset())
     if facts is None:
         return None
-    manifests = {record: calls.read_manifest(storage, record) for record in facts.retained}
-    plan = calls.list_and_plan(
-        storage, facts, manifests.values(), now_ms=clock.wall_ms(), grace_age_ms=options.grace_age_ms
-    )
-    cuts: dict[TopicPartition, tuple[int, int]] = {}
-    if starts := [manifest.starts for record, manifest in manifests.items() if record.kind == "checkpoint"]:
-        markers = calls.read_markers(log, job, facts.record.graph)
-        needed = trim_offsets(facts, starts, markers)
-        present = log.offsets(needed, OffsetSpec.EARLIEST)
-        cuts = {tp: (present[tp], offset) for tp, offset in needed.items() if offset > present[tp]}
-    return Preview(job=job, plan=plan, cuts=cuts)
+    return _preview(facts, discarded(facts.record, facts.retained), storage, log, clock, options)
 
 
-def preview_purge(registry: Registry, storage: CheckpointStorage, log: Log, clock: Clock, job: JobId) -> Preview | None:
+def preview_purge(
+    registry: Registry, storage: CheckpointStorage, log: Log, clock: Clock, options: CleanerOptions, job: JobId
+) -> Preview | None:
     """*Blocking.* What a purge would delete, if the job has ended. None: the registry does not know it."""
     facts = calls.observe(registry, job, frozenset())
     if facts is None:
         return None
-    savepoints = tuple(record for record in facts.retained if record.kind == "savepoint")
-    manifests = [calls.read_manifest(storage, record) for record in savepoints]
-    facts = msgspec.structs.replace(facts, retained=savepoints)
-    plan = calls.list_and_plan(storage, facts, manifests, now_ms=clock.wall_ms(), grace_age_ms=0, purge=True)
-    topics = tuple(sorted(topic for topic in log.topics() if is_job_topic(job, topic)))
-    return Preview(job=job, plan=plan, cuts={}, topics=topics)
+    gone = [record for record in facts.retained if record.kind == "checkpoint"]
+    shown = _preview(facts, gone, storage, log, clock, options, purge=True)
+    if shown.savepoints:
+        return shown  # As long as one is registered, nothing else goes.
+    return msgspec.structs.replace(
+        shown,
+        topics=tuple(sorted(calls.job_topics(log, job))),
+        groups=tuple(source_groups(facts.record)),
+        transactional_ids=tuple(transactional_ids(facts.record)),
+    )
+
+
+def _preview(
+    facts: JobFacts,
+    gone: Sequence[CheckpointRecord],
+    storage: CheckpointStorage,
+    log: Log,
+    clock: Clock,
+    options: CleanerOptions,
+    *,
+    purge: bool = False,
+) -> Preview:
+    record = facts.record
+    over = is_over(record, facts.retained)
+    facts = msgspec.structs.replace(facts, retained=tuple(kept for kept in facts.retained if kept not in gone))
+    manifests = {kept: calls.read_manifest(storage, kept) for kept in (*facts.retained, *facts.claimants)}
+    restored = [calls.read_restored(storage, path) for path in facts.restored]
+    plan = calls.list_and_plan(
+        storage,
+        facts,
+        (*manifests.values(), *restored),
+        now_ms=clock.wall_ms(),
+        grace_age_ms=options.grace_age_ms,
+        purge=purge,
+    )
+    starts = [manifests[kept].starts for kept in facts.retained if kept.kind == "checkpoint"]
+    topics = calls.job_topics(log, record.job)
+    needed = dict(calls.ends(log, {topic: topics[topic] for topic in void_topics(facts, topics, starts)}))
+    if starts:
+        needed.update(trim_offsets(facts, starts, calls.read_markers(log, record.job, record.graph)))
+    return Preview(
+        record=record,
+        plan=plan,
+        checkpoints=tuple(kept.checkpoint for kept in gone),
+        savepoints=tuple(kept for kept in facts.retained if kept.kind == "savepoint"),
+        cuts=calls.cuts(log, needed),
+        is_over=over,
+    )
 
 
 def clean_once(process: CleanerProcess, clock: Clock, wait: Callable[[], object]) -> None:
     """Let a new process clean every job once, from scratch. ``wait`` serves the executor's results, or waits."""
     while process.step(clock.monotonic_ms()) or not process.is_idle:
+        wait()
+
+
+def purge(process: CleanerProcess, clock: Clock, wait: Callable[[], object], request: PurgeJob) -> None:
+    """Let a new process, of this job only, purge it; returns when the registry has forgotten the job, or when only its
+    savepoints are left."""
+    process.purge(request)
+    while process.is_purging(request.job):
+        process.step(clock.monotonic_ms())
         wait()

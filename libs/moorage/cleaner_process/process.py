@@ -115,6 +115,11 @@ class CleanerProcess:
         for job in self._jobs.values():
             job.swept_ms = None
 
+    def is_purging(self, job: JobId) -> bool:
+        """It was asked to and has not come to the end."""
+        known = self._jobs.get(job)
+        return known is not None and (known.cleaner.purge is not None or known.cleaner.held_since_ms is not None)
+
     def close(self) -> None:
         """Stop where it is. The result of a call that is under way is dropped."""
         if self._run is not None:

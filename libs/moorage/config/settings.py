@@ -374,6 +374,13 @@ class CleanerSettings(ServiceSettings, prefix="CLEANER_"):
         minimum=1,
         maximum=100_000,
     )
+    ended_job_ttl_ms: int = setting(
+        3_600_000,
+        "A job that has ended and of which neither a checkpoint nor a savepoint is kept is shown for so long, then its"
+        " topics and its entry in the registry go.",
+        minimum=0,
+        maximum=31_536_000_000,
+    )
     dry_run: bool = setting(False, "Only log what would be deleted.")
 
 

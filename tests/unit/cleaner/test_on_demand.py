@@ -9,7 +9,8 @@ from tests.unit.cleaner.world import OPTIONS, World
 from moorage.cleaner.classify import Verdict
 from moorage.cleaner_process.on_demand import Preview, clean_once, preview, preview_purge
 from moorage.errors import CorruptDataError
-from moorage.ids import JobId
+from moorage.ids import CheckpointId, JobId
+from moorage.messages.registry import JobStatus
 from moorage.naming import CLEANUP_TOPIC
 
 
@@ -55,16 +56,33 @@ def test_what_a_preview_shows_is_what_cleaning_does(world: World) -> None:
 def test_a_purge_shows_everything_but_savepoints(world: World) -> None:
     world.checkpoint([exclusive(3, "all")], kind="savepoint")
     world.end()
-    shown = preview_purge(world.registry, world.storage, world.log, world.clock, JOB)
+    shown = preview_purge(world.registry, world.storage, world.log, world.clock, OPTIONS, JOB)
     assert shown is not None
     paths = {deletion.path for deletion in shown.plan.deletions}
     assert paths == {metadata(1), exclusive(1), shared(1), metadata(2), exclusive(2)}
+    assert [kept.checkpoint for kept in shown.savepoints] == [3]
+    assert not shown.topics
+    world.registry.remove_checkpoint(world.epoch, JOB, CheckpointId(3))
+    shown = preview_purge(world.registry, world.storage, world.log, world.clock, OPTIONS, JOB)
+    assert shown is not None
     assert set(shown.topics) == {topic.name for topic in TOPICS} - {CLEANUP_TOPIC}
+    assert shown.groups == ("moorage.orders.source",)
+    assert shown.transactional_ids == ("moorage.orders.results.0-of-1",)
+
+
+def test_a_preview_of_an_ended_job_shows_what_its_retention_discards(world: World) -> None:
+    world.end(JobStatus.FINISHED)
+    shown = show(world)
+    assert shown is not None
+    assert shown.checkpoints == (2,)
+    assert {deletion.path for deletion in shown.plan.deletions} == set(world.storage.paths())
+    assert shown.cuts == {KEYED_LOG[1]: (0, 5)}
+    assert shown.is_over
 
 
 def test_nothing_is_shown_of_what_is_not_known_or_not_readable(world: World) -> None:
     assert show(world, JobId("unknown")) is None
-    assert preview_purge(world.registry, world.storage, world.log, world.clock, JobId("unknown")) is None
+    assert preview_purge(world.registry, world.storage, world.log, world.clock, OPTIONS, JobId("unknown")) is None
     world.storage.corrupt(metadata(2))
     with pytest.raises(CorruptDataError):
         show(world)

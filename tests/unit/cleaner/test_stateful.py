@@ -2,9 +2,10 @@
 
 The model is a coordinator with its workers, reduced to what touches the registry, the storage and the logs: checkpoints
 are triggered (several at a time), share files with their base, are uploaded file by file, registered, subsumed,
-aborted; attempts start anew while workers of the last one still write; sinks commit; savepoints come and go; the job
-ends, is submitted again, is purged. Messages to the cleaners are lost, late and doubled. A cleaner crashes between any
-two calls, and a call that it had begun may still run long afterwards.
+aborted; attempts start anew while workers of the last one still write; uploads and transactions are left unfinished;
+sinks commit; savepoints come and go; the job ends with one retention or another, is submitted again, from nothing or
+from a checkpoint of its last life, is purged. Messages to the cleaners are lost, late and doubled. A cleaner crashes
+between any two calls, and a call that it had begun may still run long afterwards.
 
 After every step each retained checkpoint restores completely; at the end exactly what is marked is left.
 """
@@ -24,8 +25,10 @@ from tests.unit.cleaner.jobs import (
     KEYED_LOG,
     OUTPUT_LOG,
     PARTITIONS,
+    RESULTS,
     SINK,
     TOPICS,
+    TOTALS,
     commit_marker,
     exclusive,
     job_record,
@@ -35,12 +38,14 @@ from tests.unit.cleaner.jobs import (
 )
 
 from moorage.cleaner.pace import CleanerOptions
+from moorage.cleaner.retention import CheckpointRetention, discarded, is_over
 from moorage.cleaner_process.process import CleanerProcess
-from moorage.ids import Attempt, CheckpointId, Epoch, TopicPartition
+from moorage.errors import StaleAttemptError
+from moorage.ids import Attempt, CheckpointId, Epoch, TopicPartition, VertexId
 from moorage.messages.cleanup import CleanupRequest, DiscardCheckpoint, DiscardState, PurgeJob, TrimExchange
-from moorage.messages.registry import CheckpointRecord, JobRecord, JobStatus
-from moorage.naming import CLEANUP_TOPIC
-from moorage.ports import OffsetSpec
+from moorage.messages.registry import CheckpointRecord, JobRecord, JobStatus, RestoreMode, RestoreSettings
+from moorage.naming import CLEANUP_TOPIC, exchange_id, exchange_topic, transactional_id
+from moorage.ports import OffsetSpec, TopicSpec
 from moorage.serde.control import encode
 from moorage.serde.metadata import decode_metadata
 from moorage.serde.positions import encode_marker, marker_key
@@ -63,7 +68,12 @@ OPTIONS = CleanerOptions(
     retry_initial_ms=10,
     retry_max_ms=100,
     purge_hold_ms=500,
+    ended_job_ttl_ms=3_000,
 )
+LEGACY_LOG = TopicPartition(exchange_topic(JOB, exchange_id(VertexId("legacy"), TOTALS)), 0)
+"""Of a pipeline that had another operator."""
+RESULTS_LOG = TopicPartition("results", 0)
+"""The sink's output."""
 FOREIGN = ("orders/notes.txt", "orders/savepoint-1/_metadata", "orders2/chk-1/_metadata", "orders2/shared/1-a-0-a1-x")
 
 indexes = st.integers(0, 1_000)
@@ -101,6 +111,9 @@ class CleanerMachine(RuleBasedStateMachine):
         self.log = MemoryLog(self.cluster, "job")
         self.epoch = Epoch(0)
         self.options = OPTIONS
+        self.claims = False
+        self.incarnations = 0
+        self.retention = CheckpointRetention.RETAIN_ON_CANCELLATION
         self.cleaners: list[Cleaner] = []
         self.zombie_calls: list[InlineExecutor] = []
         """Of cleaners that crashed while a call was under way."""
@@ -117,19 +130,31 @@ class CleanerMachine(RuleBasedStateMachine):
         """Where the sink's exchange began when this life was submitted."""
         self.is_purged = False
         self.purge_is_sent = False
+        self.was_over = False
+        self.had_savepoints = False
+        self.topics_left_over = False
+        """Made for a submission that was refused."""
         self.left_over: set[str] = set()
         """Written when the registry had forgotten the job already: it stays until a job of that name returns."""
 
     # --- set up ------------------------------------------------------------------------------------------------------
 
-    @initialize(grace_age_ms=st.sampled_from([0, OPTIONS.grace_age_ms]))
-    def start(self, grace_age_ms: int) -> None:
+    @initialize(
+        grace_age_ms=st.sampled_from([0, OPTIONS.grace_age_ms]),
+        claims=st.booleans(),
+        retention=st.sampled_from(CheckpointRetention),
+    )
+    def start(self, grace_age_ms: int, claims: bool, retention: CheckpointRetention) -> None:
+        self.claims = claims
+        self.retention = retention
         self.options = msgspec.structs.replace(OPTIONS, grace_age_ms=grace_age_ms)
         lease = self.registry.acquire_lease("coordinator", 1_000_000_000)
         assert lease is not None
         self.epoch = lease.epoch
         for path in FOREIGN:
             self.storage.write(path, b"not ours")
+        self.log.create_topics([TopicSpec(log.topic, 1, {}) for log in (LEGACY_LOG, RESULTS_LOG)])
+        self.cluster.append(LEGACY_LOG, b"frame")
         self.cleaners = [self._new_cleaner() for _ in range(CLEANERS)]
         self._submit()
 
@@ -142,7 +167,9 @@ class CleanerMachine(RuleBasedStateMachine):
             executor=executor,
             clock=self.clock,
             options=self.options,
+            holder=f"cleaner-{self.incarnations}" if self.claims else None,
         )
+        self.incarnations += 1
         return Cleaner(process, executor)
 
     @property
@@ -155,7 +182,16 @@ class CleanerMachine(RuleBasedStateMachine):
         return self.record.attempt
 
     def _is_live(self) -> bool:
-        return not self.is_purged and not self.record.status.is_terminal
+        return not self.is_purged and not self.record.status.has_ended
+
+    def _is_live_now(self) -> bool:
+        return bool(self.registry.jobs()) and self._is_live()
+
+    def _kept(self) -> list[CheckpointRecord]:
+        """Checkpoints that the registry holds and no retention discards."""
+        retained = self.registry.checkpoints(JOB)
+        gone = discarded(self.record, retained)
+        return [record for record in retained if record.kind == "checkpoint" and record not in gone]
 
     def _newest(self) -> CheckpointRecord | None:
         checkpoints = [record for record in self.registry.checkpoints(JOB) if record.kind == "checkpoint"]
@@ -163,16 +199,19 @@ class CleanerMachine(RuleBasedStateMachine):
 
     # --- the life of a job -------------------------------------------------------------------------------------------
 
-    def _submit(self) -> None:
-        self.log.create_topics(TOPICS)
+    def _submit(self, restore: RestoreSettings | None = None) -> None:
         record = job_record(
             attempt=self.registry.last_attempt(JOB),
             status=JobStatus.CREATED,
             base=self.registry.last_checkpoint_id(JOB),
             submitted_ms=self.clock.wall_ms(),
         )
+        checkpoint = msgspec.structs.replace(record.graph.checkpoint, retention=self.retention.value)
+        graph = msgspec.structs.replace(record.graph, checkpoint=checkpoint)
+        record = msgspec.structs.replace(record, graph=graph, restore=restore, former_parallelism={RESULTS: (2,)})
+        self.log.create_topics(TOPICS)
         self.registry.save_job(self.epoch, record)
-        self.is_purged = self.purge_is_sent = False
+        self.is_purged = self.purge_is_sent = self.topics_left_over = False
         self.left_over.clear()
         self.committed = [None] * PARTITIONS
         self.first_output = [self._log_start(partition) for partition in OUTPUT_LOG]
@@ -181,6 +220,10 @@ class CleanerMachine(RuleBasedStateMachine):
     def _deploy(self, restored: CheckpointRecord | None) -> None:
         self.remains += self.pending.values()
         self.pending.clear()
+        for parallelism in (1, 2):  # sinks fence first
+            self.log.transactional_writer(
+                transactional_id(JOB, SINK, parallelism, 0), transaction_timeout_ms=1_000
+            ).init()
         newest = self._newest_of_any_kind()
         self.registry.start_attempt(
             self.epoch,
@@ -217,27 +260,52 @@ class CleanerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self._is_live())
     @precondition(lambda self: len(self.completed) % 3 == 2)  # not too often
-    @rule(status=st.sampled_from([JobStatus.CANCELED, JobStatus.FAILED, JobStatus.FINISHED]), discard=st.booleans())
-    def end(self, status: JobStatus, discard: bool) -> None:
+    @rule(status=st.sampled_from([status for status in JobStatus if status.has_ended]))
+    def end(self, status: JobStatus) -> None:
         for checkpoint in list(self.pending):
             self._abort(checkpoint)
         self.registry.save_job(self.epoch, msgspec.structs.replace(self.record, status=status))
-        if discard:
-            for record in self.registry.checkpoints(JOB):
-                if record.kind == "checkpoint":
-                    self.registry.remove_checkpoint(self.epoch, JOB, record.checkpoint)
-                    self._send(DiscardCheckpoint(epoch=self.epoch, job=JOB, checkpoint=record.checkpoint))
 
-    @precondition(lambda self: not self._is_live() and (self.is_purged or not self.purge_is_sent))
-    @rule()
-    def submit_again(self) -> None:
-        self._submit()
+    @precondition(lambda self: not self._is_live())
+    @rule(from_last_life=st.booleans(), mode=st.sampled_from(RestoreMode))
+    def submit_again(self, from_last_life: bool, mode: RestoreMode) -> None:
+        self.clock.advance(1)
+        newest = self._newest()
+        restore = None
+        if from_last_life and newest is not None and not discarded(self.record, [newest]):
+            path = newest.metadata_path if mode is RestoreMode.CLAIM else f"s3://bucket/{newest.metadata_path}"
+            restore = RestoreSettings(path=path, checksum=newest.metadata_checksum, mode=mode)
+        try:
+            self._submit(restore)
+        except StaleAttemptError:
+            self.topics_left_over = True
+            assert not self.is_purged
+            assert not self.registry.checkpoints(JOB)
 
-    @precondition(lambda self: not self.is_purged and self.record.status.is_terminal)
+    @precondition(lambda self: not self.is_purged and self.record.status.has_ended)
     @rule()
     def purge(self) -> None:
         self.purge_is_sent = True
         self._send(PurgeJob(epoch=self.epoch, job=JOB, submitted_ms=self.record.submitted_ms))
+
+    @precondition(lambda self: self._is_live())
+    @rule(parallelism=st.integers(1, 2))
+    def leave_transaction(self, parallelism: int) -> None:
+        """Of a sink that dies."""
+        writer = self.log.transactional_writer(
+            transactional_id(JOB, SINK, parallelism, 0), transaction_timeout_ms=10**9
+        )
+        writer.init()
+        writer.begin()
+        writer.append(*RESULTS_LOG, None, b"uncommitted")
+        writer.poll()
+
+    @precondition(lambda self: bool(self.pending))
+    @rule(index=indexes)
+    def leave_upload(self, index: int) -> None:
+        """Of a worker that dies."""
+        pending = self.pending[sorted(self.pending)[index % len(self.pending)]]
+        self.storage.begin_upload(shared(pending.checkpoint, "big", pending.attempt))
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -458,9 +526,15 @@ class CleanerMachine(RuleBasedStateMachine):
 
     def _note_purge(self) -> None:
         if not self.is_purged and not self.registry.jobs():
-            assert self.purge_is_sent
-            assert not self._savepoints()
+            assert self.was_over or self.purge_is_sent
+            assert not self.had_savepoints
             self.is_purged = True
+
+    @invariant()
+    def remember_what_is_kept(self) -> None:
+        if self.registry.jobs():
+            self.had_savepoints = bool(self._savepoints())
+            self.was_over = is_over(self.record, self.registry.checkpoints(JOB))
 
     # --- what must hold ----------------------------------------------------------------------------------------------
 
@@ -487,14 +561,25 @@ class CleanerMachine(RuleBasedStateMachine):
 
     @invariant()
     def logs_hold_what_is_needed(self) -> None:
-        if self.is_purged or self.purge_is_sent:
+        if self.is_purged or self.purge_is_sent or (self.record.status.has_ended and not self._kept()):
             return
-        for record in self.registry.checkpoints(JOB):
+        for record in self._kept():
             if record.kind == "checkpoint":
                 positions = self.completed[record.checkpoint].positions
                 assert all(self._log_start(log) <= needed for log, needed in zip(KEYED_LOG, positions, strict=True))
         for log, committed, first in zip(OUTPUT_LOG, self.committed, self.first_output, strict=True):
             assert self._log_start(log) <= (first if committed is None else committed)
+
+    @invariant()
+    def what_the_job_starts_from_stays(self) -> None:
+        if not self._is_live_now() or self.record.restore is None:
+            return
+        retained = self.registry.checkpoints(JOB)
+        if any(known.kind == "checkpoint" and known.checkpoint > self.record.base_checkpoint_id for known in retained):
+            return
+        path = self.record.restore.path.removeprefix("s3://bucket/")
+        stored = set(self.storage.paths())
+        assert {path, *decode_metadata(self.storage.read(path)).paths()} <= stored
 
     @invariant()
     def nothing_foreign_is_touched(self) -> None:
@@ -515,13 +600,16 @@ class CleanerMachine(RuleBasedStateMachine):
             self.purge()
             self.cluster.append(TopicPartition(CLEANUP_TOPIC, 0), encode(self.undelivered[-1]))
         self._quiesce()
-        if self.purge_is_sent:
+        if self.purge_is_sent or self.was_over:
             assert self.is_purged
-            assert self.log.topics().keys() == {CLEANUP_TOPIC}
+        if not self._is_live_now():
+            assert self.log.offsets([RESULTS_LOG], OffsetSpec.LATEST) == self.log.offsets([RESULTS_LOG], OffsetSpec.END)
+        assert not self.storage.unfinished_uploads(f"{JOB}/")
+        if self.is_purged:
+            assert self.log.topics().keys() == {CLEANUP_TOPIC, RESULTS_LOG.topic} or self.topics_left_over
             assert self._present() == self.left_over
             return
-        if self.is_purged:
-            return
+        assert not discarded(self.record, self.registry.checkpoints(JOB))
         marked = {
             path
             for record in self.registry.checkpoints(JOB)
@@ -543,7 +631,14 @@ class CleanerMachine(RuleBasedStateMachine):
             if record.kind == "checkpoint"
         ]
         if not retained:
+            if self.record.status.has_ended:
+                for log in (*KEYED_LOG, *OUTPUT_LOG, LEGACY_LOG):
+                    if log.topic in self.log.topics():
+                        yield log, self._log_end(log)
             return
+        of_this_life = all(completed.checkpoint > self.record.base_checkpoint_id for completed in retained)
+        if of_this_life and LEGACY_LOG.topic in self.log.topics():
+            yield LEGACY_LOG, self._log_end(LEGACY_LOG)
         for partition in range(PARTITIONS):
             yield KEYED_LOG[partition], min(completed.positions[partition] for completed in retained)
             committed = self.committed[partition]
