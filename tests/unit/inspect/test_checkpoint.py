@@ -134,7 +134,7 @@ def test_sizes_that_lie_are_noticed_before_anything_is_read(tmp_path: Path) -> N
 
 def test_what_is_no_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "_metadata", b"PAR1" * 9)
-    with pytest.raises(CorruptDataError, match=rf"{tmp_path}: .*magic number of Flink's metadata"):
+    with pytest.raises(CorruptDataError, match=rf"{tmp_path}/_metadata: .*magic number of Flink's metadata"):
         open_checkpoint(str(tmp_path))
     monkeypatch.setattr(opening, "MAX_METADATA_BYTES", 35)
     with pytest.raises(CorruptDataError, match="has 36 bytes: more than 35 can't be metadata"):
