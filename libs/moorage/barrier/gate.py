@@ -1,49 +1,72 @@
-"""The input gate: a pure state machine that gives each frame its verdict and finds when barriers are aligned.
+"""The input gate: a pure state machine that gives each frame its verdict and finds when a snapshot is due.
 
 Theory of operation
 -------------------
-A subtask reads partitions; each partition carries one channel per (attempt, producer) of the lineage. Of every channel
-the gate keeps the *position*: the offset of the next frame to process. All positions together are the whole channel
-state of a checkpoint.
+A subtask reads partitions; each partition carries one channel per (attempt, producer). Of every channel the gate keeps
+the *position*: the offset of the next frame to process. All positions together are the whole channel state of a
+checkpoint.
 
 A channel is in one of these states:
 
 =========  ==========================  =====================================================
 state      frames of the channel are   left by
 =========  ==========================  =====================================================
-OPEN       processed                   barrier of the checkpoint being aligned -> BLOCKED;
+OPEN       processed                   barrier of a checkpoint that aligns -> BLOCKED;
                                        barrier that ends its segment -> ENDED; end-of-partition -> ENDED
-BLOCKED    held                        alignment complete or abandoned -> OPEN
+BLOCKED    held                        its checkpoint is settled or given up -> OPEN
 WAITING    held                        the replay that precedes its segment is aligned -> OPEN
 ENDED      void                        never
 =========  ==========================  =====================================================
 
-*Held* frames stay in memory up to ``held_bytes_max``. Beyond it the held frames of the partition are forgotten and its
-first held offset is remembered: on release the partition is sought back to it, and what was processed of other channels
-meanwhile is recognised by its position and skipped. The log is the spill file.
+*Held* frames stay in memory up to a bound; beyond it the log is the spill file: on release the partition is sought
+back, and what was processed of other channels meanwhile is recognised by its position and skipped.
 
-*Alignment*: the first barrier of checkpoint n starts it; it is complete when every live channel of the segment has
-delivered barrier n. A barrier of a later checkpoint on a channel that did not deliver n shows that n will never come
-there: n is abandoned (Flink: SingleCheckpointBarrierHandler). A checkpoint known to be aborted is neither started nor
-continued.
+*Pending* is a checkpoint that was announced by the coordinator's trigger or by a first barrier and is not settled. Its
+snapshot is due
+
+- ALIGNED, TIMEOUT: when every live channel has delivered its barrier; those that did are BLOCKED meanwhile,
+- UNALIGNED: at once, as is TIMEOUT after ``overtake``,
+- AT_LEAST_ONCE: when every live channel has delivered its barrier; nothing is blocked,
+
+and not before every older pending one is settled, so that barriers are sent on in ascending order. Hence a channel that
+delivers barrier n has passed over whatever older one it did not deliver: that is given up. A barrier of a checkpoint
+that is settled already only moves the position of its channel: what lay before it was in flight.
+
+*In flight* are the channels of former attempts that a checkpoint without alignment left open. Each ends at the barrier
+that ended its segment. In every partition all that counts of them lies before the running attempt's first frame
+(``barrier.lineage``), so the order of the log is the order of processing.
 
 *Replay* (exactly-once sinks only): a sink whose last transaction was lost reads again from its commit marker to the
 restored checkpoint ``replay_until``. Barriers before that one are passed over, that one is aligned, and the segments
 after it wait.
 
-The caller decides nothing and forgets nothing: after ALIGNED or ABANDONED it calls ``release()``, offers the held
-frames again before any newer one, and seeks where it is told to.
+The caller decides nothing and forgets nothing: after SNAPSHOT or RELEASE it takes the snapshot that is ``due``, calls
+``release()``, seeks where it is told to, offers the held frames again before any newer one, and looks whether the next
+snapshot is due. It tells the coordinator what was ``declined``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from moorage.barrier.channels import (
+    NONE,
+    Channel,
+    ChannelPosition,
+    ChannelState,
+    Held,
+    HeldFrames,
+    InFlight,
+    Partition,
+    Release,
+)
 from moorage.barrier.lineage import producers_of
 from moorage.graph.job_graph import Exchange
 from moorage.ids import Attempt, CheckpointId, TopicPartition
+from moorage.messages.barriers import Alignment, Barrier, SnapshotOptions
+from moorage.messages.events import DeclineReason
 from moorage.messages.registry import LineageSegment
 
 
@@ -54,66 +77,33 @@ class Verdict(Enum):
     """Not part of the history that counts."""
     SEEN = "seen"
     """Processed already: read again after a seek or a restart."""
-    BARRIER = "barrier"
-    """Taken note of."""
-    ALIGNED = "aligned"
-    """``gate.aligned`` has arrived on every channel: take the snapshot, then release."""
-    ABANDONED = "abandoned"
-    """``gate.abandoned`` will never be aligned: release."""
-    ENDED = "ended"
-    """End of partition on every channel."""
+    NOTED = "noted"
+    """A barrier or an end: taken note of."""
+    SNAPSHOT = "snapshot"
+    """The snapshot of ``gate.due`` is due: take it, then release."""
+    RELEASE = "release"
+    """A checkpoint was given up: release what was held for it."""
 
 
-class ChannelState(Enum):
-    OPEN = "open"
-    BLOCKED = "blocked"
-    WAITING = "waiting"
-    ENDED = "ended"
+class Declined(NamedTuple):
+    checkpoint: CheckpointId
+    reason: DeclineReason
+    detail: str
 
 
-class Held(NamedTuple):
-    """A frame as it was offered."""
+class _Pending:
+    __slots__ = ("alignment", "arrived", "barrier")
 
-    partition: TopicPartition
-    offset: int
-    size_bytes: int
-    item: object
-    """What the caller wants back."""
-
-
-class Release(NamedTuple):
-    frames: Sequence[Held]
-    """In offset order per partition, to be offered again before anything newer."""
-    seeks: Mapping[TopicPartition, int]
-    """Partitions whose held frames were forgotten: read again from here."""
+    def __init__(self, barrier: Barrier, alignment: Alignment) -> None:
+        self.barrier = barrier
+        self.alignment = alignment
+        self.arrived = 0
+        """Live channels that have delivered the barrier."""
 
 
-class ChannelPosition(NamedTuple):
-    partition: TopicPartition
-    producer: int
-    offset: int
-
-
-class _Channel:
-    __slots__ = ("attempt", "end", "position", "producer", "state")
-
-    def __init__(self, attempt: Attempt, producer: int, position: int, end: CheckpointId | None) -> None:
-        self.attempt = attempt
-        self.producer = producer
-        self.position = position
-        self.end = end
-        self.state = ChannelState.OPEN
-
-
-class _Partition:
-    __slots__ = ("channels", "held", "held_bytes", "spilled_from")
-
-    def __init__(self) -> None:
-        self.channels: dict[tuple[int, int], _Channel] = {}
-        self.held: list[Held] = []
-        self.held_bytes = 0
-        self.spilled_from: int | None = None
-        """First offset of the held frames that were forgotten."""
+def as_asked(options: SnapshotOptions) -> Alignment | None:
+    """How most subtasks align: as the barrier says."""
+    return options.alignment
 
 
 class InputGate:
@@ -125,49 +115,74 @@ class InputGate:
         lineage: Sequence[LineageSegment],
         starts: Mapping[TopicPartition, int],
         *,
+        in_flight: Iterable[InFlight] = (),
         positions: Iterable[tuple[Attempt, ChannelPosition]] = (),
         first_live: Mapping[TopicPartition, int] | None = None,
         replay_until: CheckpointId | None = None,
         held_bytes_max: int = 64 << 20,
+        alignment_limit_bytes: int | None = None,
+        alignment_of: Callable[[SnapshotOptions], Alignment | None] = as_asked,
     ) -> None:
         """``starts``: where each partition is read from; ``positions``: channels that are further already.
 
-        ``first_live``: index of the first segment of the lineage that is not over at the start of a partition (default:
-        the running one). ``replay_until``: see the module; it must be the end of a segment.
+        ``in_flight``: the open channels of the checkpoint that was restored. ``first_live``: index of the first segment
+        of the lineage that is not over at the start of a partition (default: the running one). ``replay_until``: see
+        the module; it must be the end of a segment. ``alignment_limit_bytes``: held frames beyond which a checkpoint is
+        declined. ``alignment_of``: None for a barrier that is passed over.
         """
-        self.aligning: CheckpointId | None = None
-        self.aligned: CheckpointId | None = None
-        self.abandoned: CheckpointId | None = None
-        self.held_bytes = 0
+        self.due: CheckpointId | None = None
+        self.due_barrier: Barrier | None = None
+        self.declined: list[Declined] = []
+        """To be told, and cleared, by the caller."""
         self.replay_until = replay_until
-        self._held_bytes_max = held_bytes_max
-        self._arrived = 0
-        self._floor = CheckpointId(0)
-        """Every checkpoint up to this one is aligned, abandoned or of no interest."""
-        self._aborted: set[CheckpointId] = set()
-        self._partitions: dict[TopicPartition, _Partition] = {}
-        running = lineage[-1].attempt
-        self._attempt = running
+        self._alignment_of = alignment_of
+        self._alignment_limit_bytes = alignment_limit_bytes
+        self._pending: dict[CheckpointId, _Pending] = {}
+        self._floor = NONE
+        """Every checkpoint up to this one is settled, given up or of no interest."""
+        self._given_up: set[CheckpointId] = set()
+        """Above the floor."""
+        self._newest = NONE
+        """The newest barrier that any channel delivered."""
+        self.must_release = False
+        """What was held for a checkpoint that was given up is to be released."""
+        self._partitions: dict[TopicPartition, Partition] = {}
+        self._held = HeldFrames(self._partitions, held_bytes_max)
+        self._running = lineage[-1].attempt
+        self._attempt = self._running
+        """The attempt whose barriers count now."""
         if replay_until is not None:
             self._attempt = next(s.attempt for s in lineage if s.end == replay_until)
-        """The attempt whose barriers are aligned now."""
-        self._running = running
+            self._pending[replay_until] = _Pending(Barrier(checkpoint=replay_until, triggered_ms=0), Alignment.ALIGNED)
         for topic, (exchange, partitions) in inputs.items():
             for number in partitions:
                 tp = TopicPartition(topic, number)
-                partition = self._partitions[tp] = _Partition()
+                self._partitions[tp] = Partition()
                 live = len(lineage) - 1 if first_live is None else first_live[tp]
                 for segment in lineage[live:]:
                     for producer in producers_of(exchange, number, segment):
-                        channel = _Channel(segment.attempt, producer, starts[tp], segment.end)
-                        if segment.attempt > self._attempt:
-                            channel.state = ChannelState.WAITING
-                        partition.channels[segment.attempt, producer] = channel
-        for attempt, (tp, producer, offset) in positions:
-            known = self._partitions[tp].channels.get((attempt, producer))
+                        self._add(Channel(tp, segment.attempt, producer, starts[tp], segment.end))
+        for tp, attempt, producer, offset, until in in_flight:
+            if until:
+                self._add(Channel(tp, attempt, producer, offset, until))
+        self._data_channels = sum(1 for _ in self._all())
+        """Channels from which data may come."""
+        self._open_channels = self._data_channels
+        """Channels that are not ENDED."""
+        for attempt, position in positions:
+            known = self._partitions[position.partition].channels.get((attempt, position.producer))
             if known is not None:
-                known.position = offset
+                known.position = position.offset
+                known.has_finished = position.has_finished
+                if position.has_finished:
+                    self._end(known)
         self._live = self._count_live()
+        self._find_due()
+
+    def _add(self, channel: Channel) -> None:
+        if channel.attempt > self._attempt:
+            channel.state = ChannelState.WAITING
+        self._partitions[channel.partition].channels[channel.attempt, channel.producer] = channel
 
     # --- frames ------------------------------------------------------------------------------------------------------
 
@@ -180,146 +195,211 @@ class InputGate:
         size_bytes: int,
         item: object,
         *,
-        barrier: CheckpointId | None = None,
+        barrier: Barrier | None = None,
+        end_of_data: bool = False,
         end_of_partition: bool = False,
     ) -> Verdict:
-        """The verdict on one frame. ``item`` is given back by ``release`` when the frame was held."""
-        partition = self._partitions[tp]
-        channel = partition.channels.get((attempt, producer))
+        """The verdict on one frame. ``item`` is given back by ``release`` when the frame was held: look at
+        ``must_release`` then, because it may be one too many."""
+        channel = self._partitions[tp].channels.get((attempt, producer))
         if channel is None or channel.state is ChannelState.ENDED:
             return Verdict.VOID
         if offset < channel.position:
             return Verdict.SEEN
         if channel.state is not ChannelState.OPEN:
-            self._hold(partition, Held(tp, offset, size_bytes, item))
-            return Verdict.HELD
+            return self._hold(channel, Held(tp, offset, size_bytes, item))
         channel.position = offset + 1
         if barrier is not None:
             return self._barrier(channel, barrier)
+        if end_of_data:
+            if channel.end is None and channel.has_data:
+                channel.has_data = False
+                self._data_channels -= 1
+            return Verdict.NOTED
         if end_of_partition:
-            channel.state = ChannelState.ENDED
-            return self._channel_left(channel)
+            self._finish(channel)
+            return self._verdict()
         return Verdict.PROCESS
 
-    def _hold(self, partition: _Partition, held: Held) -> None:
-        if partition.spilled_from is not None:
-            return
-        partition.held.append(held)
-        partition.held_bytes += held.size_bytes
-        self.held_bytes += held.size_bytes
-        if self.held_bytes > self._held_bytes_max:
-            partition.spilled_from = partition.held[0].offset
-            self._forget_held(partition)
-
-    def _forget_held(self, partition: _Partition) -> None:
-        self.held_bytes -= partition.held_bytes
-        partition.held_bytes = 0
-        partition.held = []
+    def _hold(self, channel: Channel, frame: Held) -> Verdict:
+        self._held.hold(frame)
+        limit = self._alignment_limit_bytes
+        if limit is None or self._held.total_bytes <= limit or channel.state is not ChannelState.BLOCKED:
+            return Verdict.HELD
+        self._give_up(channel.barrier)
+        detail = f"more than {limit} bytes would have to be held back"
+        self.declined.append(Declined(channel.barrier, DeclineReason.ALIGNMENT_LIMIT, detail))
+        self._find_due()
+        return Verdict.HELD
 
     # --- barriers ----------------------------------------------------------------------------------------------------
 
-    def _barrier(self, channel: _Channel, checkpoint: CheckpointId) -> Verdict:
+    def announce(self, barrier: Barrier) -> Verdict:
+        """The coordinator has triggered a checkpoint."""
+        checkpoint = barrier.checkpoint
+        alignment = self._alignment_of(barrier.options)
+        known = checkpoint in self._pending or checkpoint <= self._floor or checkpoint in self._given_up
+        if alignment is None or known or self.replay_until is not None:
+            return Verdict.NOTED
+        if checkpoint < self._newest:
+            self._passed_over(checkpoint, self._newest)
+            return Verdict.NOTED
+        self._pending[checkpoint] = _Pending(barrier, alignment)
+        self._find_due()
+        return self._verdict()
+
+    def _barrier(self, channel: Channel, barrier: Barrier) -> Verdict:
+        checkpoint = barrier.checkpoint
         if channel.end == checkpoint:
-            channel.state = ChannelState.ENDED
-        if channel.attempt != self._attempt or (self.replay_until is not None and checkpoint != self.replay_until):
-            return Verdict.BARRIER  # history: only the barrier that ends the replay matters
-        if checkpoint <= self._floor or checkpoint in self._aborted:
-            return Verdict.BARRIER
-        verdict = Verdict.BARRIER
-        if self.aligning is not None and checkpoint != self.aligning:
-            if checkpoint < self.aligning:
-                return Verdict.BARRIER
-            self._abandon()
-            verdict = Verdict.ABANDONED
-        if self.aligning is None:
-            self.aligning = checkpoint
-        self._arrived += 1
-        if channel.state is ChannelState.OPEN:
+            self._end(channel)
+        alignment = self._alignment_of(barrier.options)
+        if channel.attempt != self._attempt or alignment is None:
+            return Verdict.NOTED
+        if self.replay_until is not None and checkpoint != self.replay_until:
+            return Verdict.NOTED  # history: only the barrier that ends the replay matters
+        former, channel.barrier = channel.barrier, checkpoint
+        self._newest = max(self._newest, checkpoint)
+        for passed in [n for n in self._pending if former < n < checkpoint]:
+            self._give_up(passed)
+            self._passed_over(passed, checkpoint)
+        if checkpoint > self._floor and checkpoint not in self._given_up:
+            self._arrived(channel, barrier, alignment)
+        self._find_due()
+        return self._verdict()
+
+    def _arrived(self, channel: Channel, barrier: Barrier, alignment: Alignment) -> None:
+        pending = self._pending.get(barrier.checkpoint)
+        if pending is None:
+            if barrier.checkpoint < self._newest:
+                self._passed_over(barrier.checkpoint, self._newest)
+                return
+            pending = self._pending[barrier.checkpoint] = _Pending(barrier, alignment)
+        pending.arrived += 1
+        if pending.alignment in (Alignment.ALIGNED, Alignment.TIMEOUT) and channel.state is ChannelState.OPEN:
             channel.state = ChannelState.BLOCKED
-        if self._arrived == self._live:
-            # With a single channel nothing was held for the abandoned one, so its verdict may be overtaken.
-            return self._complete()
-        return verdict
 
-    def _count_live(self) -> int:
-        """Channels that must deliver a barrier: all of the aligned attempt (end-of-partition takes them out)."""
-        return sum(1 for _ in self._channels(self._attempt))
+    def _passed_over(self, checkpoint: CheckpointId, newer: CheckpointId) -> None:
+        self._given_up.add(checkpoint)
+        self.declined.append(Declined(checkpoint, DeclineReason.ALIGNMENT_ABANDONED, f"barrier {newer} came first"))
 
-    def _channels(self, attempt: Attempt) -> Iterator[_Channel]:
-        for partition in self._partitions.values():
-            for channel in partition.channels.values():
-                if channel.attempt == attempt:
-                    yield channel
+    def overtake(self, checkpoint: CheckpointId) -> Verdict:
+        """The time to align is over: the snapshot waits for no more barriers."""
+        pending = self._pending.get(checkpoint)
+        if pending is not None and pending.alignment is Alignment.TIMEOUT:
+            pending.alignment = Alignment.UNALIGNED
+            self._find_due()
+        return self._verdict()
 
-    def _channel_left(self, channel: _Channel) -> Verdict:
-        if channel.attempt != self._attempt:
-            return Verdict.BARRIER
-        self._live -= 1
-        if self._live == 0:
-            return Verdict.ENDED
-        if self.aligning is not None and self._arrived == self._live:
-            return self._complete()
-        return Verdict.BARRIER
+    def abort(self, checkpoint: CheckpointId) -> Verdict:
+        """The checkpoint was aborted: it is neither started nor continued."""
+        if checkpoint > self._floor and checkpoint != self.due:
+            self._give_up(checkpoint)
+            self._find_due()
+        return self._verdict()
 
-    def _complete(self) -> Verdict:
-        assert self.aligning is not None
-        self.aligned, self.aligning = self.aligning, None
-        self._settle(self.aligned)
-        return Verdict.ALIGNED
+    def _give_up(self, checkpoint: CheckpointId) -> None:
+        self._given_up.add(checkpoint)
+        if self._pending.pop(checkpoint, None) is not None:
+            self._unblock(checkpoint)
 
-    def _abandon(self) -> None:
-        assert self.aligning is not None
-        self.abandoned, self.aligning = self.aligning, None
-        self._settle(self.abandoned)
+    def _unblock(self, checkpoint: CheckpointId) -> None:
         for channel in self._channels(self._attempt):
-            if channel.state is ChannelState.BLOCKED:
+            if channel.state is ChannelState.BLOCKED and channel.barrier == checkpoint:
                 channel.state = ChannelState.OPEN
+                self.must_release = True
 
-    def _settle(self, checkpoint: CheckpointId) -> None:
-        self._floor = checkpoint
-        self._aborted = {n for n in self._aborted if n > checkpoint}
-        self._arrived = 0
+    def _find_due(self) -> None:
+        if self.due is not None or not self._pending:
+            return
+        checkpoint = min(self._pending)
+        pending = self._pending[checkpoint]
+        if pending.alignment is Alignment.UNALIGNED or pending.arrived == self._live:
+            del self._pending[checkpoint]
+            self.due, self.due_barrier = checkpoint, pending.barrier
+            self._floor = checkpoint
+            self._given_up = {n for n in self._given_up if n > checkpoint}
 
-    def abort(self, checkpoint: CheckpointId) -> bool:
-        """The checkpoint was aborted. True when it was being aligned: the caller must release."""
-        if checkpoint <= self._floor:
-            return False
-        if self.aligning == checkpoint:
-            self._abandon()
-            return True
-        self._aborted.add(checkpoint)
-        return False
+    def _verdict(self) -> Verdict:
+        if self.due is not None:
+            return Verdict.SNAPSHOT
+        return Verdict.RELEASE if self.must_release else Verdict.NOTED
 
     def release(self) -> Release:
-        """Open what the last alignment or abandonment had blocked; see the module for what the caller owes."""
-        if self.replay_until is not None and self.aligned == self.replay_until:
-            self.replay_until = None
-            self._attempt = self._running
-            self._live = self._count_live()
-            self._open(ChannelState.WAITING)
-        if self.aligning is None:
-            self._open(ChannelState.BLOCKED)
-        frames: list[Held] = []
-        seeks: dict[TopicPartition, int] = {}
-        for tp, partition in self._partitions.items():
-            frames += partition.held
-            self._forget_held(partition)
-            if partition.spilled_from is not None:
-                seeks[tp] = partition.spilled_from
-                partition.spilled_from = None
-        return Release(frames, seeks)
+        """The snapshot that was due is taken: open what was blocked for it; see the module for what the caller owes."""
+        if self.due is not None:
+            settled, self.due, self.due_barrier = self.due, None, None
+            if settled == self.replay_until:
+                self._end_replay()
+            self._unblock(settled)
+        self.must_release = False
+        self._find_due()
+        return self._held.release()
 
-    def _open(self, state: ChannelState) -> None:
+    def _end_replay(self) -> None:
         for channel in self._channels(self._attempt):
-            if channel.state is state:
+            self._end(channel)
+        self.replay_until = None
+        self._attempt = self._running
+        self._live = self._count_live()
+        for channel in self._channels(self._attempt):
+            if channel.state is ChannelState.WAITING:
                 channel.state = ChannelState.OPEN
+
+    # --- ends --------------------------------------------------------------------------------------------------------
+
+    def _finish(self, channel: Channel) -> None:
+        """Nothing more comes from this producer: nobody waits for its barriers."""
+        self._end(channel)
+        channel.has_finished = True
+        if channel.attempt == self._attempt:
+            self._live -= 1
+            for checkpoint, pending in self._pending.items():
+                pending.arrived -= checkpoint <= channel.barrier
+            self._find_due()
+
+    def _end(self, channel: Channel) -> None:
+        if channel.state is ChannelState.ENDED:
+            return
+        channel.state = ChannelState.ENDED
+        self._open_channels -= 1
+        if channel.has_data:
+            channel.has_data = False
+            self._data_channels -= 1
+
+    def _count_live(self) -> int:
+        """Channels whose barriers are waited for."""
+        return sum(1 for c in self._channels(self._attempt) if c.state is not ChannelState.ENDED)
+
+    @property
+    def has_data_ended(self) -> bool:
+        """No more data comes, from any channel."""
+        return self._data_channels == 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Nothing more comes at all."""
+        return self._open_channels == 0
 
     # --- what others want to know ------------------------------------------------------------------------------------
 
     @property
     def attempt(self) -> Attempt:
-        """The attempt whose barriers are aligned now."""
+        """The attempt whose barriers count now."""
         return self._attempt
+
+    @property
+    def aligning(self) -> CheckpointId | None:
+        """The oldest checkpoint that is pending and has barriers."""
+        return min((n for n, pending in self._pending.items() if pending.arrived), default=None)
+
+    @property
+    def pending(self) -> Sequence[Barrier]:
+        return [pending.barrier for pending in self._pending.values()]
+
+    @property
+    def held_bytes(self) -> int:
+        """In memory."""
+        return self._held.bytes
 
     def live_channels(self, tp: TopicPartition) -> Iterator[tuple[Attempt, int]]:
         """Attempt and producer of the channels of a partition whose frames may count from now on."""
@@ -328,26 +408,34 @@ class InputGate:
                 yield channel.attempt, channel.producer
 
     def positions(self, attempt: Attempt | None = None) -> Sequence[ChannelPosition]:
-        """Positions of all channels of an attempt (default: the one being aligned)."""
-        wanted = self._attempt if attempt is None else attempt
+        """Positions of all channels of an attempt (default: the one whose barriers count)."""
         return [
-            ChannelPosition(tp, channel.producer, channel.position)
-            for tp, partition in self._partitions.items()
-            for channel in partition.channels.values()
-            if channel.attempt == wanted
+            ChannelPosition(c.partition, c.producer, c.position, c.has_finished)
+            for c in self._channels(self._attempt if attempt is None else attempt)
         ]
+
+    def snapshot(self) -> Sequence[InFlight]:
+        """The channel state of the checkpoint that is due."""
+        assert self.due is not None
+        return [c for partition in self._partitions.values() for c in partition.snapshot(self._running, self.due)]
+
+    def _channels(self, attempt: Attempt) -> Iterator[Channel]:
+        return (channel for channel in self._all() if channel.attempt == attempt)
+
+    def _all(self) -> Iterator[Channel]:
+        for partition in self._partitions.values():
+            yield from partition.channels.values()
 
     def validate(self) -> None:
         """Raise AssertionError when the state contradicts itself; for tests."""
-        held = 0
-        for tp, partition in self._partitions.items():
-            offsets = [h.offset for h in partition.held]
-            assert offsets == sorted(offsets), f"{tp}: held frames out of order"
-            assert partition.held_bytes == sum(h.size_bytes for h in partition.held), f"{tp}: held bytes"
-            assert partition.spilled_from is None or not partition.held, f"{tp}: spilled and held"
-            held += partition.held_bytes
-        assert held == self.held_bytes, "held bytes"
-        assert self.held_bytes <= self._held_bytes_max, "held beyond the bound"
-        if self.aligning is None and self.aligned is None:
-            assert self._arrived == 0, "arrived without an alignment"
-        assert self.aligning is None or self.aligning > self._floor, "aligning a checkpoint that is over"
+        self._held.validate()
+        assert all(checkpoint > self._floor for checkpoint in self._pending), "pending although settled"
+        assert not self._given_up & self._pending.keys(), "pending although given up"
+        assert self._open_channels == sum(c.state is not ChannelState.ENDED for c in self._all()), "open channels"
+        assert self._data_channels == sum(c.has_data for c in self._all()), "channels with data"
+        for channel in self._all():
+            if channel.state is ChannelState.BLOCKED:
+                assert channel.barrier == self.due or channel.barrier in self._pending or self.must_release
+        for checkpoint, pending in self._pending.items():
+            delivered = [c for c in self._channels(self._attempt) if c.barrier >= checkpoint and not c.has_finished]
+            assert pending.arrived == len(delivered), f"arrived of {checkpoint}"

@@ -9,7 +9,8 @@ after a lost frame is impossible.
 (ExchangeProgress); of each partition the subtask keeps offset and size of its own frames beyond that position. While
 they are more than the limits allow, in one partition or all together, ``blocked`` is true and the subtask reads no
 input. Only its own frames count, so a consumer that holds one producer's frames back while it aligns never stops the
-producer that it waits for. Barriers are never held up.
+producer that it waits for. Barriers are never held up, and don't count: checkpoints go on while a sink waits for the
+fate of one, and with their barriers alone a producer would stay blocked.
 """
 
 from __future__ import annotations
@@ -262,8 +263,10 @@ class ResultPartition:
         size = len(frame)
         backlog.sent = (backlog.sent + 1) % SEQUENCES
         self._unconfirmed[epoch] += 1
-        backlog.under_way += 1
-        self._lag_bytes += size
+        is_data = kind is FrameKind.DATA
+        if is_data:
+            backlog.under_way += 1
+            self._lag_bytes += size
         self.frames_out += 1
         self.bytes_out += size
 
@@ -272,6 +275,8 @@ class ResultPartition:
                 self._error = self._error or error  # its epoch stays unconfirmed for ever
                 return
             self._unconfirmed[epoch] -= 1
+            if not is_data:
+                return
             backlog.under_way -= 1
             if offset == NO_OFFSET and backlog.frames:
                 # Not known after a retry; it lies behind the frame before it, and that is near enough to count.

@@ -14,9 +14,9 @@ from moorage.ids import Attempt, CheckpointId, ExchangeId, OperatorUid
 class ExchangePositions(msgspec.Struct, frozen=True, array_like=True):
     """Positions of one consumer subtask in one exchange; the columns are parallel.
 
-    A channel is *open* when its barrier of this checkpoint lies behind the position: the frames in between are in
-    flight, and whoever restores processes them before any of a later attempt (design, section 6). A channel that is not
-    open has delivered everything that counts.
+    Of a channel whose barrier of this checkpoint lies behind the position the frames in between are in flight: whoever
+    restores processes them before any of a later attempt (design, section 6). A channel of a former attempt may still
+    be open, too. So each says where it ends, and a restore needs no lineage.
     """
 
     exchange: ExchangeId
@@ -24,7 +24,8 @@ class ExchangePositions(msgspec.Struct, frozen=True, array_like=True):
     attempts: tuple[Attempt, ...]
     producers: tuple[int, ...]
     offsets: tuple[int, ...]
-    open: tuple[bool, ...]
+    until: tuple[CheckpointId, ...]
+    """The barrier before which the frames count; 0: none does any more."""
 
     def start_offsets(self) -> dict[int, int]:
         """Per partition the lowest position: where reading must start, and what must be kept of the log."""
@@ -52,6 +53,8 @@ class CommitMarker(msgspec.Struct, frozen=True, kw_only=True):
     producers: tuple[int, ...]
     offsets: tuple[int, ...]
     """Parallel: per producer of that attempt the offset behind its barrier in the exchange partition ``key_group``."""
+    finished: tuple[int, ...] = ()
+    """Producers of that attempt from which nothing more comes."""
 
     @property
     def start_offset(self) -> int:

@@ -6,11 +6,13 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 from moorage.ids import CheckpointId
-from moorage.messages.events import ExchangeProgress, SubtaskState
+from moorage.messages.barriers import Barrier
+from moorage.messages.commands import TriggerCheckpoint
+from moorage.messages.events import DeclineReason, ExchangeProgress, SubtaskState
 from moorage.task.chain import Chain
 from moorage.task.context import TaskContext
 from moorage.task.outputs import Outputs
-from moorage.task.snapshots import Snapshots
+from moorage.task.snapshots import Snapshots, decline
 from moorage.task.subtask import Subtask
 
 
@@ -60,5 +62,17 @@ class ChainedSubtask(Subtask):
 
     def close(self) -> None:
         super().close()
-        self._chain.close()
         self._snapshots.close()
+        self._chain.close()
+
+
+def barrier_of(command: TriggerCheckpoint) -> Barrier:
+    """The barrier that a trigger asks for."""
+    return Barrier(
+        checkpoint=command.checkpoint, triggered_ms=command.triggered_ms, base=command.base, options=command.options
+    )
+
+
+def decline_not_running(subtask: Subtask, checkpoint: CheckpointId) -> None:
+    detail = f"{subtask.context.name} is {subtask.state.value}"
+    decline(subtask.context, checkpoint, DeclineReason.NOT_RUNNING, detail)

@@ -12,7 +12,8 @@ phase          what happens                                                    l
 OPENING        in a thread: fence the transactional ids, read the markers      -> WRITING
 WRITING        frames go into the open transaction up to barrier n of all      all barriers n -> AWAITING
                channels                                                        (replay: -> COMMITTING)
-AWAITING       nothing is read; the transaction waits for the fate of n        completed -> COMMITTING
+AWAITING       nothing is read; the transaction waits for the fate of n        completed -> COMMITTING; but WRITING
+                                                                               when a newer one is known to be, too
                                                                                aborted -> WRITING
 COMMITTING     in a thread: markers into the transaction, commit               done -> WRITING
 BROKEN         any error of the producer: it is thrown away; after a pause     -> OPENING
@@ -39,7 +40,8 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from moorage.api.operators import SinkOperator
-from moorage.barrier.gate import ChannelPosition, InputGate, Verdict
+from moorage.barrier.channels import ChannelPosition
+from moorage.barrier.gate import Declined, InputGate
 from moorage.errors import (
     CorruptDataError,
     FencedError,
@@ -49,7 +51,7 @@ from moorage.errors import (
     OffsetOutOfRangeError,
 )
 from moorage.ids import CheckpointId, OperatorUid, TopicPartition
-from moorage.messages.barriers import Barrier
+from moorage.messages.barriers import Alignment, Barrier, SnapshotKind, SnapshotOptions
 from moorage.messages.commands import CheckpointFate
 from moorage.messages.events import SinkCommitted, SubtaskState
 from moorage.naming import commits_topic, exchange_topic, transactional_id
@@ -116,6 +118,8 @@ class CommitterSubtask(Subtask):
         self._checkpoint = CheckpointId(0)
         """AWAITING, COMMITTING: the checkpoint whose output is in the transaction."""
         self._markers: Sequence[CommitMarker] = ()
+        self._commit_from = CheckpointId(0)
+        """The sink lags: it doesn't commit before this completed checkpoint. 0: nothing is decided yet."""
         self._retry_at_ms = 0
         self._retry_delay_ms = _RETRY_MIN_MS
 
@@ -193,6 +197,7 @@ class CommitterSubtask(Subtask):
             first_live=resume.first_live,
             replay_until=resume.replay_until,
             held_bytes_max=context.settings.held_bytes_max,
+            alignment_of=_alignment_of,
         )
         self._input = ExchangeInput(
             context,
@@ -201,6 +206,7 @@ class CommitterSubtask(Subtask):
             context.log.reader(context.name, bulk=True),
             gate,
             resume.starts,
+            self,
             resumed={p.partition for attempt, p in resume.positions if attempt == context.attempt},
         )
         if resume.replay_until is not None:
@@ -211,6 +217,7 @@ class CommitterSubtask(Subtask):
             self._writer.begin()
         self.phase = Phase.WRITING
         self.running()
+        self._input.open()
 
     def _where_to_resume(self, opened: _Opened) -> Resume:
         deploy = self.context.deploy
@@ -292,17 +299,20 @@ class CommitterSubtask(Subtask):
         if self._writer.pending_records > self.context.settings.max_unsent_records:
             self.context.counters.blocked_steps += 1
             return False
-        return self._input.step(self._on_records, self._on_barrier)
+        return self._input.step()
 
-    def _on_records(self, _: TopicPartition, columns: Columns[bytes | None, bytes | None]) -> None:
+    def on_records(self, _: TopicPartition, columns: Columns[bytes | None, bytes | None]) -> None:
         if self._writer is not None:
             self._writer.append_records(
                 self._sink.topic, columns.keys, columns.values, columns.timestamps_ms, columns.headers
             )
             self.context.counters.records_out += len(columns)
 
-    def _on_barrier(self, verdict: Verdict, barrier: Barrier) -> None:
-        if verdict is not Verdict.ALIGNED or self._input is None:
+    def on_declined(self, _: Declined) -> None:
+        """The sink takes no part in checkpoints: it follows their fate."""
+
+    def on_snapshot(self, barrier: Barrier) -> None:
+        if self._input is None:
             return
         gate = self._input.gate
         self._checkpoint = barrier.checkpoint
@@ -334,7 +344,12 @@ class CommitterSubtask(Subtask):
             case CheckpointFate.UNKNOWN:
                 return False
             case CheckpointFate.COMPLETED:
-                self._commit()
+                self._commit_from = self._commit_from or self.context.fates.newest_completed
+                if self._checkpoint >= self._commit_from:
+                    self._commit()
+                else:  # the barriers of that one are in the log already: one commit for all of them
+                    self.phase = Phase.WRITING
+                    source.release()
             case CheckpointFate.ABORTED:
                 self.phase = Phase.WRITING
                 source.release()
@@ -363,6 +378,7 @@ class CommitterSubtask(Subtask):
                 self.context.failpoint("after-sink-commit")
                 self._retry_delay_ms = _RETRY_MIN_MS
                 self.context.counters.commits += 1
+                self._commit_from = CheckpointId(0)
                 self._report_committed(self._checkpoint)
                 writer.begin()
                 self.phase = Phase.WRITING
@@ -407,6 +423,7 @@ class CommitterSubtask(Subtask):
 
     def _drop(self) -> None:
         self._incarnation += 1
+        self._commit_from = CheckpointId(0)
         if self._writer is not None:
             self._writer.close()
         if self._input is not None:
@@ -420,6 +437,12 @@ class CommitterSubtask(Subtask):
 
     def close(self) -> None:
         self._drop()
+
+
+def _alignment_of(options: SnapshotOptions) -> Alignment | None:
+    """A sink's exchange is a pure log: waiting costs nothing but time. Nothing restarts from a savepoint by itself, so
+    nothing is committed with it, unless the job stops there."""
+    return None if options.kind is SnapshotKind.SAVEPOINT else Alignment.ALIGNED
 
 
 def newest_markers(messages: Sequence[LogMessage], sink: OperatorUid) -> list[CommitMarker]:

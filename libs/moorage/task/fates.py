@@ -16,6 +16,7 @@ class Fates:
     def __init__(self) -> None:
         self._known: dict[CheckpointId, CheckpointFate] = {}
         self._heartbeat: JobFates | None = None
+        self._newest_completed = CheckpointId(0)
 
     def completed(self, checkpoint: CheckpointId) -> None:
         self._note(checkpoint, CheckpointFate.COMPLETED)
@@ -28,8 +29,15 @@ class Fates:
         for checkpoint in fates.completed:
             self._note(checkpoint, CheckpointFate.COMPLETED)
 
+    @property
+    def newest_completed(self) -> CheckpointId:
+        """0: none is known."""
+        return self._newest_completed
+
     def _note(self, checkpoint: CheckpointId, fate: CheckpointFate) -> None:
         self._known.setdefault(checkpoint, fate)
+        if fate is CheckpointFate.COMPLETED:
+            self._newest_completed = max(self._newest_completed, checkpoint)
         if len(self._known) > _REMEMBERED:
             del self._known[min(self._known)]
 

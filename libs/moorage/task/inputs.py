@@ -7,10 +7,10 @@ for producers (flow control).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
 
-from moorage.barrier.gate import InputGate, Verdict
+from moorage.barrier.gate import Declined, InputGate, Verdict
 from moorage.errors import CorruptDataError, LogError, MoorageError
 from moorage.graph.job_graph import Exchange
 from moorage.ids import Attempt, CheckpointId, TopicPartition
@@ -20,11 +20,21 @@ from moorage.messages.events import ExchangeProgress
 from moorage.ports import LogMessage, LogReader
 from moorage.serde import control
 from moorage.serde.frames import SEQUENCES, ColumnCodec, Columns, Frame, FrameKind, decode_frame
+from moorage.task.alignment import AlignmentTimes
 from moorage.task.context import TaskContext
 
-OnRecords = Callable[[TopicPartition, Columns[Any, Any]], None]
-OnBarrier = Callable[[Verdict, Barrier], None]
-"""ALIGNED: take the snapshot; the input pauses until ``release``. ABANDONED: ``gate.abandoned`` is given up."""
+
+class InputUser(Protocol):
+    """The subtask that reads."""
+
+    def on_records(self, tp: TopicPartition, columns: Columns[Any, Any], /) -> None: ...
+
+    def on_snapshot(self, barrier: Barrier, /) -> None:
+        """The snapshot is due now; the input pauses until ``ExchangeInput.release``."""
+
+    def on_declined(self, declined: Declined, /) -> None:
+        """A checkpoint was given up."""
+
 
 _REPEAT_INTERVALS = 20
 """Positions that do not change are published again once in so many intervals."""
@@ -39,6 +49,7 @@ class ExchangeInput:
         reader: LogReader,
         gate: InputGate,
         starts: Mapping[TopicPartition, int],
+        user: InputUser,
         resumed: Collection[TopicPartition] = (),
     ) -> None:
         """``resumed``: partitions whose start lies behind the first frames of the running attempt."""
@@ -47,6 +58,10 @@ class ExchangeInput:
         self._codecs = codecs
         self._reader = reader
         self.gate = gate
+        self.times = AlignmentTimes()
+        self._user = user
+        self._is_paused = False
+        """A snapshot is due or being decided on."""
         self._queue: deque[LogMessage] = deque()
         """Polled and not offered yet."""
         self._published: dict[str, tuple[int, ...]] = {}
@@ -60,16 +75,19 @@ class ExchangeInput:
         }
         reader.assign(starts)
 
-    def step(self, on_records: OnRecords, on_barrier: OnBarrier) -> bool:
-        """Work off a bounded number of records; stops early after an alignment."""
+    def open(self) -> None:
+        """Begin, once the user knows this input."""
+        self._follow()
+
+    def step(self) -> bool:
+        """Work off a bounded number of records; nothing while a snapshot is waited for."""
         counters, settings = self._context.counters, self._context.settings
-        if not self._queue:
+        if not self._queue and not self._is_paused:
             self._queue.extend(self._poll())
-        worked = bool(self._queue)
+        worked = bool(self._queue) and not self._is_paused
         records_in_max = counters.records_in + settings.max_poll_records
-        while self._queue and counters.records_in < records_in_max:  # ``release`` may put another queue there
-            if self._offer(self._queue.popleft(), on_records, on_barrier):
-                break
+        while self._queue and not self._is_paused and counters.records_in < records_in_max:
+            self._offer(self._queue.popleft())
         return worked
 
     def _poll(self) -> Sequence[LogMessage]:
@@ -84,15 +102,14 @@ class ExchangeInput:
             self._next_offsets[tp] = expected + 1
         return messages
 
-    def _offer(self, message: LogMessage, on_records: OnRecords, on_barrier: OnBarrier) -> bool:
-        """True when the caller must release before more is offered."""
+    def _offer(self, message: LogMessage) -> None:
         tp = TopicPartition(message.topic, message.partition)
         counters = self._context.counters
         try:
             frame = decode_frame(message.value)
         except CorruptDataError as error:
             self._corrupt_frame(tp, message.offset, error)
-            return False
+            return
         try:
             barrier = control.decode(frame.payload, control.BARRIERS) if frame.kind is FrameKind.BARRIER else None
         except MoorageError as error:
@@ -104,11 +121,14 @@ class ExchangeInput:
             frame.producer,
             len(message.value),
             message,
-            barrier=None if barrier is None else barrier.checkpoint,
+            barrier=barrier,
+            end_of_data=frame.kind is FrameKind.END_OF_DATA,
             end_of_partition=frame.kind is FrameKind.END_OF_PARTITION,
         )
         if verdict is Verdict.HELD:
-            return False  # it is offered again
+            if self.gate.must_release:
+                self._follow()
+            return  # it is offered again
         if verdict not in (Verdict.VOID, Verdict.SEEN):
             self._check_sequence(tp, message.offset, frame)
         counters.frames_in += 1
@@ -120,20 +140,29 @@ class ExchangeInput:
                 except CorruptDataError as error:
                     raise CorruptDataError(f"{tp.topic}[{tp.partition}] offset {message.offset}: {error}") from error
                 counters.records_in += len(columns)
-                on_records(tp, columns)
+                self._user.on_records(tp, columns)
             case Verdict.VOID:
                 counters.frames_void += 1
             case Verdict.SEEN:
                 counters.frames_seen += 1
-            case Verdict.ALIGNED if barrier is not None:
-                on_barrier(verdict, barrier)
-                return True
-            case Verdict.ABANDONED if barrier is not None:
-                on_barrier(verdict, barrier)
-                self.release()
             case _:
-                pass
-        return False
+                if barrier is not None:
+                    now_ms = self._context.clock.monotonic_ms()
+                    self.times.arrived(barrier.checkpoint, now_ms, counters.bytes_in)
+                self._follow()
+
+    def _follow(self) -> None:
+        """Do what the gate asks for."""
+        gate = self.gate
+        if gate.declined:
+            declined, gate.declined = gate.declined, []
+            for each in declined:
+                self._user.on_declined(each)
+        if gate.due_barrier is not None:
+            self._is_paused = True
+            self._user.on_snapshot(gate.due_barrier)
+        elif gate.must_release:
+            self.release()
 
     def _corrupt_frame(self, tp: TopicPartition, offset: int, error: CorruptDataError) -> None:
         """Skipped and counted where a frame that counts would be missed: the next one of its channel has not the number
@@ -159,13 +188,24 @@ class ExchangeInput:
             )
         self._sequences[channel] = (frame.sequence + 1) % SEQUENCES
 
+    def announce(self, barrier: Barrier) -> None:
+        """The coordinator has triggered a checkpoint."""
+        self.times.heard(barrier.checkpoint, self._context.clock.monotonic_ms())
+        self.gate.announce(barrier)
+        self._follow_unless_paused()
+
     def abort(self, checkpoint: CheckpointId) -> None:
         """The checkpoint was given up; what was held for it is worked off."""
-        if self.gate.abort(checkpoint):
-            self.release()
+        self.gate.abort(checkpoint)
+        self._follow_unless_paused()
+
+    def _follow_unless_paused(self) -> None:
+        if not self._is_paused:
+            self._follow()
 
     def release(self) -> None:
-        """Go on after an alignment or an abandonment."""
+        """Go on after a snapshot."""
+        self._is_paused = False
         released = self.gate.release()
         if released.seeks:
             # What was polled of these partitions comes again; offered now it would overtake what was forgotten.
@@ -174,18 +214,23 @@ class ExchangeInput:
                 self._reader.seek(tp, offset)
                 self._next_offsets[tp] = offset
         self._queue.extendleft(held.item for held in reversed(released.frames) if isinstance(held.item, LogMessage))
+        self._follow()
 
     def housekeeping(self, now_ms: int) -> None:
-        """Now and then: tell the producers how far their channels are processed, and give up an alignment whose
-        checkpoint was aborted without us hearing of it."""
+        """End alignments whose time is over. Now and then: tell the producers how far their channels are processed, and
+        give up checkpoints that were aborted without us hearing of it."""
+        pending = () if self._is_paused else self.gate.pending
+        for overdue in self.times.overdue(pending, now_ms):
+            self.gate.overtake(overdue)
+            self._follow()
         if now_ms < self._next_housekeeping_ms:
             return
         context = self._context
         self._next_housekeeping_ms = now_ms + context.settings.progress_interval_ms
         context.counters.held_bytes = self.gate.held_bytes
-        aligning = self.gate.aligning
-        if aligning is not None and context.fates.fate(aligning) is CheckpointFate.ABORTED:
-            self.abort(aligning)
+        for barrier in pending:
+            if context.fates.fate(barrier.checkpoint) is CheckpointFate.ABORTED:
+                self.abort(barrier.checkpoint)
         if now_ms >= self._next_repeat_ms:
             # A lost report would block a producer for ever whose frames are all processed: nothing would change again.
             self._next_repeat_ms = now_ms + _REPEAT_INTERVALS * context.settings.progress_interval_ms

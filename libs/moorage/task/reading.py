@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
+
 from moorage.api.operators import KeyByOperator
-from moorage.backends.keyed import KeyedBackend, KeyedSnapshot
-from moorage.barrier.gate import InputGate, Verdict
+from moorage.backends.keyed import KeyedSnapshot, SnapshotForm
+from moorage.barrier.channels import InFlight
+from moorage.barrier.gate import Declined, InputGate
+from moorage.barrier.restore import RestoredInputs, exchange_positions, restored_inputs
 from moorage.errors import RecordError
 from moorage.graph.job_graph import Exchange, ExchangeKind
-from moorage.ids import Attempt, CheckpointId, ExchangeId, OperatorUid, TopicPartition
-from moorage.messages.barriers import Barrier
-from moorage.messages.events import CheckpointMetrics, DeclineReason
+from moorage.ids import CheckpointId, OperatorUid, TopicPartition
+from moorage.messages.barriers import Barrier, SnapshotOptions
+from moorage.messages.commands import TriggerCheckpoint
+from moorage.messages.events import SubtaskState
 from moorage.naming import exchange_topic
 from moorage.ports import OffsetSpec
 from moorage.serde.frames import ColumnCodec, Columns
@@ -21,9 +26,9 @@ from moorage.state.assignment import SubtaskShare, assign
 from moorage.state.handles import ByteStreamHandle, InputChannelHandle
 from moorage.state.key_groups import key_group_range
 from moorage.state.operator_state import OperatorSubtaskState
-from moorage.state.positions import ExchangePositions, InputPositions
+from moorage.state.positions import InputPositions
 from moorage.task.chain import Chain
-from moorage.task.chained import ChainedSubtask
+from moorage.task.chained import ChainedSubtask, barrier_of, decline_not_running
 from moorage.task.context import TaskContext
 from moorage.task.inputs import ExchangeInput
 from moorage.task.outputs import Outputs
@@ -36,14 +41,10 @@ class ReadingSubtask(ChainedSubtask):
     def __init__(self, context: TaskContext, new_chain: Callable[[TaskContext, Outputs], Chain]) -> None:
         super().__init__(context, new_chain)
         graph = context.deploy.graph
-        self._exchanges = {
-            exchange_topic(context.job, exchange_id): graph.exchange(exchange_id)
-            for exchange_id in context.vertex.inputs
-        }
-        self._heads = {topic: self._chain.heads[e.exchange] for topic, e in self._exchanges.items()}
-        self._partitions = {topic: partitions_of(e, context) for topic, e in self._exchanges.items()}
+        exchanges = [graph.exchange(exchange_id) for exchange_id in context.vertex.inputs]
+        self._inputs = {exchange_topic(context.job, e.exchange): (e, partitions_of(e, context)) for e in exchanges}
+        self._heads = {topic: self._chain.heads[e.exchange] for topic, (e, _) in self._inputs.items()}
         self._input: ExchangeInput | None = None
-        self._aligning_since_ms: int | None = None
 
     # --- restore -----------------------------------------------------------------------------------------------------
 
@@ -51,20 +52,20 @@ class ReadingSubtask(ChainedSubtask):
         shares = {uid: self._share(uid) for uid in self._chain.backends}
         positions = self._share(self.context.vertex.operators[0].uid).channels
 
-        def load() -> tuple[dict[OperatorUid, Any], dict[TopicPartition, int]]:
+        def load() -> tuple[dict[OperatorUid, Any], RestoredInputs]:
             states = {
                 uid: self._chain.backends[uid].load(share.keyed, self.context.read_stream)
                 for uid, share in shares.items()
                 if share.keyed
             }
-            return states, self._starts(positions)
+            return states, self._restored_inputs(positions)
 
-        def loaded(result: tuple[dict[OperatorUid, Any], dict[TopicPartition, int]]) -> None:
-            states, starts = result
+        def loaded(result: tuple[dict[OperatorUid, Any], RestoredInputs]) -> None:
+            states, restored = result
             for uid, backend in self._chain.backends.items():
                 if uid in states:
                     backend.adopt(states[uid], self.context.restored)
-            self._open(starts)
+            self._open(restored)
 
         self.call(load, loaded)
 
@@ -76,35 +77,38 @@ class ReadingSubtask(ChainedSubtask):
         max_parallelism = context.deploy.graph.max_parallelism
         return assign(context.metadata, node.operator_id, uid, max_parallelism, context.parallelism, context.subtask)
 
-    def _starts(self, channels: Sequence[InputChannelHandle]) -> dict[TopicPartition, int]:
+    def _restored_inputs(self, channels: Sequence[InputChannelHandle]) -> RestoredInputs:
         """*Blocking.* Where each partition is read from: the checkpoint's position, else the beginning of the log."""
-        mine = [TopicPartition(topic, p) for topic, partitions in self._partitions.items() for p in partitions]
-        starts = dict(self.context.log.offsets(mine, OffsetSpec.EARLIEST))
-        for handle in channels:
-            for positions in decode_positions(self.context.read_stream(handle.stream)).exchanges:
-                topic = exchange_topic(self.context.job, positions.exchange)
-                for number, offset in positions.start_offsets().items():
-                    if (tp := TopicPartition(topic, number)) in starts:
-                        starts[tp] = offset
-        return starts
+        context = self.context
+        partitions = [TopicPartition(topic, p) for topic, (_, numbers) in self._inputs.items() for p in numbers]
+        earliest = context.log.offsets(partitions, OffsetSpec.EARLIEST)
+        vectors = {}
+        if context.restored:  # positions of another life of the job mean nothing here
+            vectors = {handle.subtask: decode_positions(context.read_stream(handle.stream)) for handle in channels}
+        restored = restored_inputs(self._inputs, vectors, context.subtask)
+        return restored._replace(starts={**earliest, **restored.starts})
 
-    def _open(self, starts: dict[TopicPartition, int]) -> None:
+    def _open(self, restored: RestoredInputs) -> None:
         context = self.context
         gate = InputGate(
-            {topic: (exchange, self._partitions[topic]) for topic, exchange in self._exchanges.items()},
+            self._inputs,
             context.deploy.lineage,
-            starts,
+            restored.starts,
+            in_flight=restored.in_flight,
             held_bytes_max=context.settings.held_bytes_max,
+            alignment_limit_bytes=context.deploy.graph.checkpoint.alignment_limit_bytes,
         )
         self._input = ExchangeInput(
             context,
-            self._exchanges,
-            {topic: self._codec(exchange) for topic, exchange in self._exchanges.items()},
+            {topic: exchange for topic, (exchange, _) in self._inputs.items()},
+            {topic: self._codec(exchange) for topic, (exchange, _) in self._inputs.items()},
             context.log.reader(context.name, bulk=True),
             gate,
-            starts,
+            restored.starts,
+            self,
         )
         self.running()
+        self._input.open()
 
     def _codec(self, exchange: Exchange) -> ColumnCodec[Any, Any]:
         operator = self.context.pipeline.operators[exchange.producer_operator]
@@ -119,82 +123,73 @@ class ReadingSubtask(ChainedSubtask):
             self._input.housekeeping(now_ms)
 
     def _read(self, now_ms: int) -> bool:
-        if self._input is None:
-            return False
-        read = self._input.step(self._on_records, self._on_barrier)
-        if self._input.gate.aligning is None:
-            self._aligning_since_ms = None
-        elif self._aligning_since_ms is None:
-            self._aligning_since_ms = now_ms
-        return read
+        return self._input is not None and self._input.step()
 
-    def _on_records(self, tp: TopicPartition, columns: Columns[Any, Any]) -> None:
+    def on_records(self, tp: TopicPartition, columns: Columns[Any, Any]) -> None:
         try:
             self._heads[tp.topic].push_columns(tp.partition, columns)
         except RecordError as error:
             where = f"(a record of {len(columns)} in {tp.topic}[{tp.partition}], keys {columns.keys[0]!r:.60}...)"
             raise RecordError(f"{error} {where}") from error.__cause__
 
-    def _on_barrier(self, verdict: Verdict, barrier: Barrier) -> None:
-        if self._input is None:
-            return
-        if verdict is Verdict.ALIGNED:
-            self._snapshot(barrier, self._input)
-            self._input.release()
-        elif self._input.gate.abandoned is not None:
-            decline(
-                self.context,
-                self._input.gate.abandoned,
-                DeclineReason.ALIGNMENT_ABANDONED,
-                f"barrier {barrier.checkpoint} came first",
-            )
-
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
-    def _snapshot(self, barrier: Barrier, source: ExchangeInput) -> None:
-        context = self.context
+    def trigger(self, command: TriggerCheckpoint) -> None:
+        if self.state is not SubtaskState.RUNNING or self._input is None:
+            decline_not_running(self, command.checkpoint)
+        else:
+            self._input.announce(barrier_of(command))
+
+    def on_declined(self, declined: Declined) -> None:
+        decline(self.context, *declined)
+
+    def on_snapshot(self, barrier: Barrier) -> None:
+        context, source = self.context, self._input
+        if source is None:
+            return
         started = context.clock.monotonic_ms()
-        epochs = self._outputs.barrier(barrier)
-        context.failpoint("after-barrier-before-snapshot")
-        parts = list(self._parts(barrier, self._positions(source)))
-        ended = context.clock.monotonic_ms()
-        aligning_since = started if self._aligning_since_ms is None else self._aligning_since_ms
-        metrics = CheckpointMetrics(
-            start_delay_ms=max(0, context.clock.wall_ms() - barrier.triggered_ms - (started - aligning_since)),
-            alignment_ms=max(0, started - aligning_since),
-            sync_ms=ended - started,
+        channels = source.gate.snapshot()
+        metrics = msgspec.structs.replace(
+            source.times.settle(
+                barrier,
+                started,
+                context.clock.wall_ms(),
+                context.counters.bytes_in,
+                unaligned=any(channel.until for channel in channels),
+            ),
             held_bytes=source.gate.held_bytes,
         )
+        epochs = self._outputs.barrier(barrier)
+        context.failpoint("after-barrier-before-snapshot")
+        parts = list(self._parts(barrier, channels))
+        metrics = msgspec.structs.replace(metrics, sync_ms=context.clock.monotonic_ms() - started)
         flushes = [writer.commit for writer in self._chain.writers]
-        self._snapshots.begin(barrier.checkpoint, barrier.triggered_ms, parts, epochs, flushes, metrics)
+        self._snapshots.begin(
+            barrier.checkpoint, barrier.triggered_ms, parts, epochs, flushes, metrics, barrier.options.location
+        )
+        source.release()
 
-    def _parts(self, barrier: Barrier, positions: InputChannelHandle) -> Iterator[StatePart]:
-        """The first operator carries the positions of all inputs."""
+    def _parts(self, barrier: Barrier, channels: Sequence[InFlight]) -> Iterator[StatePart]:
+        """The first operator carries the positions of all inputs. A savepoint has none: it refers to no log."""
+        positions = () if barrier.options.kind.is_savepoint else (self._positions(channels),)
         for index, node in enumerate(self.context.vertex.operators):
             backend = self._chain.backends.get(node.uid)
-            channels = (positions,) if index == 0 else ()
+            mine = positions if index == 0 else ()
             if backend is not None:
-                snapshot = backend.snapshot(barrier.checkpoint, barrier.base)
-                yield StatePart(
-                    operator=node.operator_id, encode=snapshot.encode, finish=_keyed_state(snapshot, channels)
-                )
-            elif channels:
-                yield StatePart(operator=node.operator_id, encode=tuple, finish=_only_positions(channels))
+                snapshot = backend.snapshot(barrier.checkpoint, barrier.base, snapshot_form(barrier.options))
+                yield StatePart(operator=node.operator_id, encode=snapshot.encode, finish=_keyed_state(snapshot, mine))
+            elif mine:
+                yield StatePart(operator=node.operator_id, encode=tuple, finish=_only_positions(mine))
 
-    def _positions(self, source: ExchangeInput) -> InputChannelHandle:
-        channels = source.gate.positions()
-        parts = tuple(
-            positions_of(exchange.exchange, self.context.attempt, [c for c in channels if c.partition.topic == topic])
-            for topic, exchange in self._exchanges.items()
-        )
+    def _positions(self, channels: Sequence[InFlight]) -> InputChannelHandle:
+        parts = tuple(exchange_positions(e.exchange, topic, channels) for topic, (e, _) in self._inputs.items())
         data = encode_positions(InputPositions(parts))
         stream = ByteStreamHandle(f"{self.context.vertex.vertex}-{self.context.subtask}-positions", data)
         return InputChannelHandle(self.context.subtask, 0, 0, (0,), len(data), stream)
 
     def aborted(self, checkpoint: CheckpointId) -> None:
         super().aborted(checkpoint)
-        backends: Sequence[KeyedBackend[Any, Any]] = list(self._chain.backends.values())
-        for backend in backends:
+        for backend in self._chain.backends.values():
             backend.aborted(checkpoint)
         if self._input is not None:
             self._input.abort(checkpoint)
@@ -205,22 +200,17 @@ class ReadingSubtask(ChainedSubtask):
             self._input.close()
 
 
-def partitions_of(exchange: Exchange, context: TaskContext) -> Sequence[int]:
+def partitions_of(exchange: Exchange, context: TaskContext) -> range:
     """The partitions of an input that the subtask reads."""
     if exchange.kind is ExchangeKind.BROADCAST:
         return range(exchange.partitions)
     return key_group_range(exchange.partitions, context.parallelism, context.subtask).groups()
 
 
-def positions_of(exchange: ExchangeId, attempt: Attempt, channels: Sequence[Any]) -> ExchangePositions:
-    return ExchangePositions(
-        exchange,
-        tuple(c.partition.partition for c in channels),
-        (attempt,) * len(channels),
-        tuple(c.producer for c in channels),
-        tuple(c.offset for c in channels),
-        (False,) * len(channels),
-    )
+def snapshot_form(options: SnapshotOptions) -> SnapshotForm:
+    if not options.is_full:
+        return SnapshotForm.INCREMENTAL
+    return SnapshotForm.CANONICAL if options.kind.is_savepoint and not options.native else SnapshotForm.FULL
 
 
 def _keyed_state(snapshot: KeyedSnapshot, channels: tuple[InputChannelHandle, ...]) -> Callable[..., Any]:

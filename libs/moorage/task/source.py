@@ -8,18 +8,17 @@ from typing import Any, Protocol
 from moorage.backends.pieces import StatePiece
 from moorage.errors import CorruptDataError
 from moorage.ids import CheckpointId
-from moorage.messages.barriers import Barrier
 from moorage.messages.commands import TriggerCheckpoint
-from moorage.messages.events import CheckpointMetrics, DeclineReason, SubtaskState
+from moorage.messages.events import CheckpointMetrics, SubtaskState
 from moorage.state.assignment import SubtaskShare, assign
 from moorage.state.handles import DistributionMode, OperatorStreamHandle, StateMetaInfo, StreamHandle
 from moorage.state.operator_state import OperatorSubtaskState
 from moorage.task.batch import Batch
 from moorage.task.chain import Chain
-from moorage.task.chained import ChainedSubtask
+from moorage.task.chained import ChainedSubtask, barrier_of, decline_not_running
 from moorage.task.context import TaskContext
 from moorage.task.outputs import Outputs
-from moorage.task.snapshots import StatePart, decline
+from moorage.task.snapshots import StatePart
 
 SOURCE_OFFSETS = "offsets"
 """Name of the list state that holds a source's positions."""
@@ -108,15 +107,13 @@ class SourceSubtask(ChainedSubtask):
     def trigger(self, command: TriggerCheckpoint) -> None:
         context = self.context
         if self.state is not SubtaskState.RUNNING:
-            decline(context, command.checkpoint, DeclineReason.NOT_RUNNING, f"{context.name} is {self.state.value}")
+            decline_not_running(self, command.checkpoint)
             return
         if command.checkpoint <= self._last_triggered:
             return  # said twice: a second barrier of the same checkpoint would cut the stream at another place
         self._last_triggered = command.checkpoint
         started = context.clock.monotonic_ms()
-        epochs = self._outputs.barrier(
-            Barrier(checkpoint=command.checkpoint, triggered_ms=command.triggered_ms, base=command.base)
-        )
+        epochs = self._outputs.barrier(barrier_of(command))
         context.failpoint("after-barrier-before-snapshot")
         elements = list(self._reader.snapshot())
         self._positions[command.checkpoint] = elements
@@ -134,7 +131,9 @@ class SourceSubtask(ChainedSubtask):
             start_delay_ms=max(0, context.clock.wall_ms() - command.triggered_ms),
             sync_ms=context.clock.monotonic_ms() - started,
         )
-        self._snapshots.begin(command.checkpoint, command.triggered_ms, [part], epochs, flushes, metrics)
+        self._snapshots.begin(
+            command.checkpoint, command.triggered_ms, [part], epochs, flushes, metrics, command.options.location
+        )
 
     def completed(self, checkpoint: CheckpointId) -> None:
         elements = self._positions.pop(checkpoint, None)

@@ -7,6 +7,7 @@ first one, an at-least-once sink. Parallelism differs from operator to operator.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from itertools import accumulate
 from random import Random
 from typing import Any
@@ -26,6 +27,7 @@ from moorage.testing.memory_log import MemoryCluster
 MAX_PARALLELISM = 8
 BUCKETS = 3
 Row = dict[str, Any]
+Judge = Callable[[int, Row], bool]
 
 
 class InvariantError(AssertionError):
@@ -59,13 +61,26 @@ def bucket_of(row: Row) -> int:
     return crc32(row["user"].encode()) % BUCKETS
 
 
+class Count(Enum):
+    """How an output tells to how many orders of a user it has the answers."""
+
+    ALL = "all"
+    """One row each."""
+    DISTINCT = "distinct"
+    """Some twice: at-least-once sinks."""
+    NEWEST = "newest"
+    """Some left out: at-least-once state."""
+
+
 class SimulatedJob:
     """A pipeline drawn from ``rng``, and the judge of its output topics."""
 
     def __init__(self, rng: Random) -> None:
         self._amounts: dict[str, list[int]] = {}
         self._sums: dict[str, list[int]] = {}
-        self.outputs = [_Output("totals", "user", self._is_next_total)]
+        self._has_exact_state = rng.random() < 0.9
+        """Else barriers hold nothing back, and after a restart state may count an order twice."""
+        self.outputs = [self._output("totals", self._is_next_total)]
         self.compiled = self._compile(rng)
 
     def _compile(self, rng: Random) -> CompiledPipeline:
@@ -77,11 +92,12 @@ class SimulatedJob:
             parallelism=some(),
             max_parallelism=MAX_PARALLELISM,
             checkpoint=CheckpointConfig(
-                interval_ms=100,
+                interval_ms=rng.choice([50, 100]),
                 timeout_ms=1_000,
-                max_concurrent=rng.choice([1, 1, 2]),
+                max_concurrent=rng.choice([1, 2, 3]),
                 retained=rng.choice([1, 2, 3]),
                 tolerable_failures=1_000,
+                **self._alignment(rng),
             ),
             restart=RestartConfig(initial_delay_ms=10, max_delay_ms=200),
         )
@@ -94,11 +110,27 @@ class SimulatedJob:
         if rng.random() < 0.25:
             buckets = totals.key_by(bucket_of).process("buckets", Bucket, parallelism=some())
             buckets.sink("sizes", KafkaSink("sizes", key="bucket"))
-            self.outputs.append(_Output("sizes", "user", self._is_next_in_bucket()))
+            self.outputs.append(self._output("sizes", self._is_next_in_bucket()))
         if rng.random() < 0.15:
             totals.sink("repeats", KafkaSink("repeats", key="user", guarantee="at_least_once"))
-            self.outputs.append(_Output("repeats", "user", self._is_some_total, exactly_once=False))
+            self.outputs.append(self._output("repeats", self._is_some_total, exactly_once=False))
         return compile_pipeline(pipeline, "simulation:pipeline")
+
+    def _output(self, topic: str, is_right: Judge, *, exactly_once: bool = True) -> _Output:
+        """Of totals: what the state says shows in it."""
+        if self._has_exact_state:
+            return _Output(topic, "user", is_right, Count.ALL if exactly_once else Count.DISTINCT)
+        return _Output(topic, "user", lambda _, row: row["count"] > 0, Count.NEWEST)
+
+    def _alignment(self, rng: Random) -> dict[str, Any]:
+        if self._has_exact_state:
+            unaligned = rng.random() < 0.6
+            return {
+                "unaligned": unaligned,
+                "aligned_timeout_ms": rng.choice([0, 20, 100]) if unaligned else 0,
+                "alignment_limit_bytes": rng.choice([None, None, None, 500]),
+            }
+        return {"mode": "at_least_once"}
 
     # --- input and output --------------------------------------------------------------------------------------------
 
@@ -119,7 +151,7 @@ class SimulatedJob:
         return {
             output.topic: lacking
             for output in self.outputs
-            if (lacking := sum(len(a) - output.answered(user) for user, a in self._amounts.items()))
+            if (lacking := sum(max(0, len(a) - output.answered(user)) for user, a in self._amounts.items()))
         }
 
     # --- what must follow --------------------------------------------------------------------------------------------
@@ -135,7 +167,7 @@ class SimulatedJob:
         amounts = self._amounts[row["user"]]
         return bool(number <= len(amounts) and row["amount"] == amounts[number - 1])
 
-    def _is_next_in_bucket(self) -> Callable[[int, Row], bool]:
+    def _is_next_in_bucket(self) -> Judge:
         sizes: dict[int, int] = {}
 
         def judge(number: int, row: Row) -> bool:
@@ -149,14 +181,12 @@ class SimulatedJob:
 class _Output:
     """One output topic, read on as it grows. Rows of a key lie in one partition, in order."""
 
-    def __init__(
-        self, topic: str, key: str, is_right: Callable[[int, Row], bool], *, exactly_once: bool = True
-    ) -> None:
+    def __init__(self, topic: str, key: str, is_right: Judge, count: Count = Count.ALL) -> None:
         """``is_right(number, row)``: whether ``row`` may be the ``number``-th of its key."""
         self.topic = topic
         self._key = key
         self._is_right = is_right
-        self._exactly_once = exactly_once
+        self._count = count
         self._next_offsets: dict[int, int] = {}
         self._counts: dict[str, int] = {}
         self._seen: dict[str, set[int]] = {}
@@ -175,4 +205,11 @@ class _Output:
             self._seen.setdefault(key, set()).add(row.get("count", number))
 
     def answered(self, key: str) -> int:
-        return self._counts.get(key, 0) if self._exactly_once else len(self._seen.get(key, ()))
+        seen = self._seen.get(key, set())
+        match self._count:
+            case Count.ALL:
+                return self._counts.get(key, 0)
+            case Count.DISTINCT:
+                return len(seen)
+            case Count.NEWEST:
+                return max(seen, default=0)

@@ -134,7 +134,7 @@ class Simulation:
             limits=ExchangeLimits(
                 frame_max_records=self.rng.choice([3, 10, 50]),
                 max_lag_frames=self.rng.choice([4, 20, 500]),
-                max_lag_bytes=400 if seed % 3 == 0 else 1 << 20,
+                max_lag_bytes=1_000 if seed % 3 == 0 else 1 << 20,
             ),
             max_poll_records=self.rng.choice([5, 40]),
             max_poll_frames=self.rng.choice([2, 16]),

@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from tests.unit.barrier.worlds import TOPIC, Reader, World, channel_positions, tp
 
 from moorage.barrier.gate import InputGate, Verdict
+from moorage.barrier.restore import RestoredInputs, exchange_positions, restored_inputs
 from moorage.graph.job_graph import ExchangeKind
 from moorage.ids import CheckpointId, TopicPartition
+from moorage.messages.barriers import Alignment
+from moorage.state.positions import InputPositions
 
 EXAMPLES = settings(max_examples=300)
 BOUNDS = st.sampled_from([0, 15, 60, 1_000])
@@ -28,33 +31,29 @@ def run(reader: Reader, *, until: int | None = None) -> None:
     world, gate, rng = reader.world, reader.gate, reader.world.rng
     complete = set(world.checkpoints[world.lineage[-1].attempt])
     aborted: set[int] = set()
-    while reader.queue or reader.poll() or gate.aligning is not None:
+    while reader.queue or reader.poll() or gate.pending:
         if not reader.queue or (gate.replay_until is None and rng.random() < 0.03):
             if reader.queue:
                 chosen = CheckpointId(rng.choice([*complete, gate.aligning or 1]))
             else:  # nothing else frees an alignment whose barriers were lost
-                assert gate.aligning is not None
-                assert gate.aligning not in complete or gate.aligning <= reader.committed
-                chosen = gate.aligning
-            was_aligning = gate.aligning
-            if chosen not in reader.aligned:
+                chosen = min(barrier.checkpoint for barrier in gate.pending)
+                assert chosen not in complete or chosen <= reader.committed
+            if chosen not in reader.taken:
                 aborted.add(chosen)
-            assert gate.abort(chosen) is (chosen == was_aligning)
-            if chosen == was_aligning:
-                reader.release()
-            continue
-        verdict = reader.offer_one()
-        if verdict is Verdict.ALIGNED:
-            assert reader.aligned[-1] not in aborted
+            verdict = reader.note(gate.abort(chosen))
+        else:
+            verdict = reader.offer_one()
+        while verdict is Verdict.SNAPSHOT:
+            assert reader.taken[-1] not in aborted
             if gate.replay_until is None:
-                check_aligned(reader, reader.aligned[-1])
-            if reader.aligned[-1] == until:
+                check_aligned(reader, reader.taken[-1])
+            if reader.taken[-1] == until:
                 return
-            reader.release()
-        elif verdict is Verdict.ABANDONED:
+            verdict = reader.release()
+        if verdict is Verdict.RELEASE:
             reader.release()
     assert gate.held_bytes == 0
-    assert {n for n in complete if n > reader.committed} <= {*reader.aligned, *aborted}
+    assert {n for n in complete if n > reader.committed} <= {*reader.taken, *aborted}
 
 
 def check_aligned(reader: Reader, checkpoint: int) -> None:
@@ -80,8 +79,8 @@ def check_end(reader: Reader) -> None:
             first = reader.first.get((partition, producer), 0)
             assert reader.done(partition, (attempt, producer)) == world.data(partition, (attempt, producer), first)
     assert max(Counter(reader.processed).values(), default=1) == 1
-    assert reader.aligned == sorted(set(reader.aligned))
-    assert not set(reader.aligned) & set(reader.abandoned)
+    assert reader.taken == sorted(set(reader.taken))
+    assert not set(reader.taken) & set(reader.abandoned)
 
 
 @EXAMPLES
@@ -128,7 +127,7 @@ def test_a_sink_that_lags_replays_older_attempts_first(seed: int, kind: Exchange
         for segment in world.lineage[live:-1]:
             for producer in world.channels(partition, segment.attempt):
                 assert segment.end is not None
-                channel = (segment.attempt, producer)
+                channel = (int(segment.attempt), producer)
                 first = offsets[producer] if segment.attempt == attempt else 0
                 end = world.barrier(partition, channel, segment.end)
                 expected[partition, channel] = [o for o in world.data(partition, channel, first) if o < end]
@@ -147,7 +146,7 @@ def test_a_sink_that_lags_replays_older_attempts_first(seed: int, kind: Exchange
     if replay:
         assert restored is not None
         run(reader, until=restored)
-        assert reader.aligned == [restored]
+        assert reader.taken == [restored]
         assert gate.attempt == world.lineage[-2].attempt
         replayed = {(p, world.logs[p][o].channel) for p, o in reader.processed}
         assert replayed <= expected.keys()
@@ -155,7 +154,7 @@ def test_a_sink_that_lags_replays_older_attempts_first(seed: int, kind: Exchange
             assert reader.done(partition, channel) == offsets_
         for position in gate.positions():
             partition = position.partition.partition
-            channel = (gate.attempt, position.producer)
+            channel = (int(gate.attempt), position.producer)
             assert position.offset == world.barrier(partition, channel, restored) + 1
         reader.release()
     assert gate.replay_until is None
@@ -164,6 +163,67 @@ def test_a_sink_that_lags_replays_older_attempts_first(seed: int, kind: Exchange
     check_end(reader)
     for (partition, channel), offsets_ in expected.items():
         assert reader.done(partition, channel) == offsets_
+
+
+@EXAMPLES
+@given(SEEDS, KINDS, BOUNDS)
+def test_what_is_in_flight_survives_any_number_of_restarts(seed: int, kind: ExchangeKind, bound: int) -> None:
+    """Each attempt goes on from a checkpoint of the one before that left in flight what it pleased."""
+    rng = Random(seed)
+    world = World(rng, kind)
+    inputs = {TOPIC: (world.exchange, range(len(world.logs)))}
+    restored = RestoredInputs({tp(i): 0 for i, _ in enumerate(world.logs)}, [])
+    processed: list[tuple[int, int]] = []
+    for part in world.lineage:
+        running = part.__class__(part.attempt, None, part.parallelism)
+        gate = InputGate(inputs, [running], restored.starts, in_flight=restored.in_flight, held_bytes_max=bound)
+        alignment = rng.choice([Alignment.UNALIGNED, Alignment.TIMEOUT, Alignment.ALIGNED])
+        reader = Reader(world, gate, restored.starts, alignment)
+        run_unaligned(reader, part.attempt, until=part.end)
+        processed += reader.processed
+        if part.end is not None:
+            stored = exchange_positions(world.exchange.exchange, TOPIC, gate.snapshot())
+            restored = restored_inputs(inputs, {0: InputPositions((stored,))}, 0)
+            assert restored.starts.keys() == inputs_of(world)
+    for partition, log in enumerate(world.logs):
+        for part in world.lineage:
+            for producer in world.channels(partition, part.attempt):
+                channel = (int(part.attempt), producer)
+                end = len(log) if part.end is None else world.barrier(partition, channel, part.end)
+                done = [o for number, o in processed if number == partition and log[o].channel == channel]
+                assert done == [o for o in world.data(partition, channel) if o < end]
+
+
+def inputs_of(world: World) -> set[TopicPartition]:
+    return {tp(number) for number, _ in enumerate(world.logs)}
+
+
+def run_unaligned(reader: Reader, attempt: int, until: int | None) -> None:
+    """Read to the snapshot of ``until``, or to the end. Triggers are heard at any time, in order."""
+    world, gate, rng = reader.world, reader.gate, reader.world.rng
+    triggers = sorted({f.barrier for log in world.logs for f in log if f.attempt == attempt and f.barrier is not None})
+    while True:
+        pending = [barrier.checkpoint for barrier in gate.pending]
+        if triggers and rng.random() < 0.1:
+            verdict = reader.announce(triggers.pop(0))
+        elif pending and rng.random() < 0.1:
+            verdict = reader.note(gate.overtake(rng.choice(pending)))
+        elif reader.queue or reader.poll():
+            verdict = reader.offer_one()
+        elif triggers:
+            verdict = reader.announce(triggers.pop(0))
+        elif pending:  # one whose barriers were lost
+            assert until not in pending or min(pending) != until
+            verdict = reader.note(gate.abort(min(pending)))
+        else:
+            assert until is None
+            return
+        while verdict is Verdict.SNAPSHOT:
+            if reader.taken[-1] == until:
+                return
+            verdict = reader.release()
+        if verdict is Verdict.RELEASE or gate.must_release:
+            reader.release()
 
 
 def test_the_worlds_hold_what_is_to_be_tested() -> None:
@@ -176,7 +236,7 @@ def test_the_worlds_hold_what_is_to_be_tested() -> None:
         reader = Reader(world, InputGate(inputs, world.lineage, starts, held_bytes_max=15), starts)
         run(reader)
         seen["seeks"] += reader.seeks
-        seen["aligned"] += len(reader.aligned)
+        seen["aligned"] += len(reader.taken)
         seen["abandoned"] += len(reader.abandoned)
         seen["segments"] += len(world.lineage) == 3
     assert all(seen[what] > 20 for what in ("seeks", "aligned", "abandoned", "segments")), seen

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
-from moorage.barrier.gate import ChannelPosition, Held, InputGate, Verdict
+from moorage.barrier.channels import ChannelPosition, Held
+from moorage.barrier.gate import InputGate, Verdict
 from moorage.barrier.lineage import producers_of
 from moorage.graph.job_graph import Exchange, ExchangeKind
 from moorage.ids import Attempt, CheckpointId, ExchangeId, OperatorUid, TopicPartition, VertexId
+from moorage.messages.barriers import Alignment, Barrier, SnapshotOptions
 from moorage.messages.registry import LineageSegment
 
 TOPIC = "moorage.orders.a--b"
@@ -34,6 +36,10 @@ def segment(attempt: int, end: int | None, producers: int) -> LineageSegment:
 
 def tp(partition: int) -> TopicPartition:
     return TopicPartition(TOPIC, partition)
+
+
+def barrier_of(checkpoint: int, alignment: Alignment = Alignment.ALIGNED) -> Barrier:
+    return Barrier(checkpoint=CheckpointId(checkpoint), triggered_ms=0, options=SnapshotOptions(alignment=alignment))
 
 
 class Frame(NamedTuple):
@@ -131,8 +137,15 @@ class World:
 class Reader:
     """The caller that the gate asks for: offers frames, releases, seeks. ``validate`` runs after every offer."""
 
-    def __init__(self, world: World, gate: InputGate, starts: Mapping[TopicPartition, int]) -> None:
+    def __init__(
+        self,
+        world: World,
+        gate: InputGate,
+        starts: Mapping[TopicPartition, int],
+        alignment: Alignment = Alignment.ALIGNED,
+    ) -> None:
         self.world = world
+        self.alignment = alignment
         self.gate = gate
         self.positions = dict(starts)
         self.first: dict[tuple[int, int], int] = {}
@@ -142,7 +155,8 @@ class Reader:
         self.queue: deque[tuple[TopicPartition, int]] = deque()
         self.processed: list[tuple[int, int]] = []
         """(partition, offset), in order."""
-        self.aligned: list[int] = []
+        self.taken: list[int] = []
+        """Checkpoints whose snapshot was due."""
         self.abandoned: list[int] = []
         self.seeks = 0
 
@@ -167,29 +181,34 @@ class Reader:
             frame.producer,
             frame.size_bytes,
             (partition, offset),
-            barrier=None if frame.barrier is None else CheckpointId(frame.barrier),
+            barrier=None if frame.barrier is None else barrier_of(frame.barrier, self.alignment),
         )
+        if verdict is Verdict.PROCESS:
+            assert frame.barrier is None
+            self.processed.append((partition.partition, offset))
+        return self.note(verdict)
+
+    def announce(self, checkpoint: int) -> Verdict:
+        return self.note(self.gate.announce(barrier_of(checkpoint, self.alignment)))
+
+    def note(self, verdict: Verdict) -> Verdict:
+        """Of whatever the gate was told."""
         self.gate.validate()
-        match verdict:
-            case Verdict.PROCESS:
-                assert frame.barrier is None
-                self.processed.append((partition.partition, offset))
-            case Verdict.ALIGNED:
-                assert self.gate.aligned is not None
-                self.aligned.append(self.gate.aligned)
-            case Verdict.ABANDONED:
-                assert self.gate.abandoned is not None
-                self.abandoned.append(self.gate.abandoned)
+        if verdict is Verdict.SNAPSHOT:
+            assert self.gate.due is not None
+            self.taken.append(self.gate.due)
+        self.abandoned += [declined.checkpoint for declined in self.gate.declined]
+        self.gate.declined.clear()
         return verdict
 
-    def release(self) -> None:
+    def release(self) -> Verdict:
         released = self.gate.release()
-        self.gate.validate()
         self.seeks += len(released.seeks)
         self.queue = deque(item for item in self.queue if item[0] not in released.seeks)
         self.positions.update(released.seeks)
         assert all(isinstance(held, Held) for held in released.frames)
         self.queue.extendleft((held.partition, held.offset) for held in reversed(released.frames))
+        return self.note(Verdict.NOTED if self.gate.due is None else Verdict.SNAPSHOT)
 
     def done(self, partition: int, channel: tuple[int, int]) -> list[int]:
         """Offsets that were processed of a channel, in the order in which that was."""

@@ -163,7 +163,7 @@ def _input_channel(positions: Sequence[int]) -> InputChannelHandle:
         (1,) * PARTITIONS,
         (0,) * PARTITIONS,
         tuple(positions),
-        (False,) * PARTITIONS,
+        (0,) * PARTITIONS,
     )
     data = encode_positions(InputPositions((exchange,)))
     return InputChannelHandle(

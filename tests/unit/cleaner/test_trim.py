@@ -26,11 +26,11 @@ def markers(*present: CommitMarker) -> dict[tuple[object, int], CommitMarker]:
 
 
 def test_the_lowest_position_over_producers_and_subtasks_counts() -> None:
-    first = InputPositions((ExchangePositions(KEYED, (0, 0, 1), (1, 1, 1), (0, 1, 0), (7, 5, 9), (False,) * 3),))
+    first = InputPositions((ExchangePositions(KEYED, (0, 0, 1), (1, 1, 1), (0, 1, 0), (7, 5, 9), (0,) * 3),))
     second = InputPositions(
         (
-            ExchangePositions(KEYED, (1, 2), (1, 1), (0, 0), (8, 1), (True, False)),
-            ExchangePositions(OUTPUT, (0,), (1,), (0,), (3,), (False,)),
+            ExchangePositions(KEYED, (1, 2), (1, 1), (0, 0), (8, 1), (4, 0)),
+            ExchangePositions(OUTPUT, (0,), (1,), (0,), (3,), (0,)),
         )
     )
     assert exchange_starts([first, second]) == {KEYED: {0: 5, 1: 8, 2: 1}, OUTPUT: {0: 3}}

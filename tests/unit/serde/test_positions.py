@@ -16,7 +16,7 @@ from moorage.serde.positions import decode_marker, decode_positions, encode_mark
 from moorage.state.positions import CommitMarker, ExchangePositions, InputPositions
 
 POSITIONS = InputPositions(
-    (ExchangePositions(ExchangeId("a--b"), (0, 0, 1), (2, 2, 1), (0, 1, 0), (5, 3, 7), (True, False, True)),)
+    (ExchangePositions(ExchangeId("a--b"), (0, 0, 1), (2, 2, 1), (0, 1, 0), (5, 3, 7), (7, 0, 4)),)
 )
 MARKER = CommitMarker(
     sink=OperatorUid("results"),
@@ -30,7 +30,7 @@ MARKER = CommitMarker(
 
 def test_positions_have_these_bytes() -> None:
     data = encode_positions(POSITIONS)
-    assert data.hex() == "01919196a4612d2d629300000193020201930001009305030793c3c2c3"
+    assert data.hex() == "01919196a4612d2d629300000193020201930001009305030793070004"
     assert decode_positions(data) == POSITIONS
     assert POSITIONS.exchanges[0].start_offsets() == {0: 3, 1: 7}
 
@@ -45,6 +45,7 @@ def test_markers_have_these_bytes() -> None:
         "attempt": 2,
         "producers": [0, 1],
         "offsets": [17, 12],
+        "finished": [],
     }
     assert decode_marker(data) == MARKER
     assert MARKER.start_offset == 12
@@ -59,7 +60,7 @@ def test_other_bytes_are_corrupt(decode: Callable[[bytes], object], data: bytes)
 
 
 def test_columns_of_different_lengths_are_corrupt() -> None:
-    uneven = InputPositions((ExchangePositions(ExchangeId("a--b"), (0, 1), (1, 1), (0,), (5,), (False,)),))
+    uneven = InputPositions((ExchangePositions(ExchangeId("a--b"), (0, 1), (1, 1), (0,), (5,), (0,)),))
     with pytest.raises(CorruptDataError, match="positions of a--b: the columns differ in length"):
         decode_positions(encode_positions(uneven))
     for broken in (

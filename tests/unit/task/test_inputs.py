@@ -15,7 +15,7 @@ from tests.unit.barrier.worlds import TOPIC, World, exchange, segment, tp
 from tests.unit.task.contexts import TaskWorld
 from tests.unit.task.harness import SETTINGS
 
-from moorage.barrier.gate import InputGate, Verdict
+from moorage.barrier.gate import Declined, InputGate
 from moorage.errors import CorruptDataError, UnknownSchemaError
 from moorage.graph.job_graph import ExchangeKind
 from moorage.ids import Attempt, CheckpointId, TopicPartition
@@ -86,6 +86,7 @@ class Input:
             self.task.log.reader("input"),
             self.gate,
             self.starts,
+            self,
             resumed,
         )
         self.processed: list[tuple[int, int]] = []
@@ -93,22 +94,20 @@ class Input:
         self.abandoned: list[int] = []
 
     def step(self) -> bool:
-        return self.input.step(self._on_records, self._on_barrier)
+        return self.input.step()
 
-    def _on_records(self, partition: TopicPartition, columns: Columns[Any, Any]) -> None:
+    def on_records(self, partition: TopicPartition, columns: Columns[Any, Any]) -> None:
         for number, offset in columns.values:
             assert number == partition.partition
             self.processed.append((number, offset))
 
-    def _on_barrier(self, verdict: Verdict, barrier: Barrier) -> None:
-        if verdict is Verdict.ALIGNED:
-            assert self.gate.aligned == barrier.checkpoint
-            self.aligned[barrier.checkpoint] = list(self.processed)
-            self.input.release()
-        else:
-            assert verdict is Verdict.ABANDONED
-            assert self.gate.abandoned is not None
-            self.abandoned.append(self.gate.abandoned)
+    def on_snapshot(self, barrier: Barrier) -> None:
+        assert self.gate.due == barrier.checkpoint
+        self.aligned[barrier.checkpoint] = list(self.processed)
+        self.input.release()
+
+    def on_declined(self, declined: Declined) -> None:
+        self.abandoned.append(declined.checkpoint)
 
 
 @settings(max_examples=150)

@@ -1,0 +1,53 @@
+"""Positions that predecessors stored become the starts of their successors."""
+
+from __future__ import annotations
+
+from tests.unit.barrier.worlds import TOPIC, exchange, tp
+
+from moorage.barrier.channels import InFlight
+from moorage.barrier.restore import exchange_positions, restored_inputs
+from moorage.graph.job_graph import ExchangeKind
+from moorage.ids import Attempt, CheckpointId, ExchangeId
+from moorage.state.positions import ExchangePositions, InputPositions
+
+
+def channel(partition: int, offset: int, until: int = 0, *, attempt: int = 3, producer: int = 0) -> InFlight:
+    return InFlight(tp(partition), Attempt(attempt), producer, offset, CheckpointId(until))
+
+
+def stored(*channels: InFlight, other: ExchangePositions | None = None) -> InputPositions:
+    part = exchange_positions(exchange().exchange, TOPIC, channels)
+    return InputPositions((part,) if other is None else (other, part))
+
+
+def test_a_partition_is_read_from_the_lowest_position_of_its_channels() -> None:
+    predecessors = {0: stored(channel(0, 7, producer=0), channel(0, 5, producer=1)), 1: stored(channel(2, 9))}
+    restored = restored_inputs({TOPIC: (exchange(), range(4))}, predecessors, 0)
+    assert restored.starts == {tp(0): 5, tp(2): 9}
+    assert restored.in_flight == []
+
+
+def test_partitions_go_to_whoever_owns_them_now() -> None:
+    """From three subtasks to two: channels follow their partition, open ones with their end."""
+    predecessors = {n: stored(channel(n, 10 + n, 6, attempt=1), channel(n, 20 + n, 8)) for n in range(3)}
+    halves = [restored_inputs({TOPIC: (exchange(), owned)}, predecessors, 0) for owned in (range(2), range(2, 4))]
+    assert [half.starts for half in halves] == [{tp(0): 10, tp(1): 11}, {tp(2): 12}]
+    assert halves[1].in_flight == [channel(2, 12, 6, attempt=1), channel(2, 22, 8)]
+
+
+def test_a_broadcast_partition_goes_on_where_one_predecessor_was() -> None:
+    broadcast = exchange(ExchangeKind.BROADCAST, partitions=1)
+    predecessors = {0: stored(channel(0, 4, 8)), 2: stored(channel(0, 9))}
+    starts = [restored_inputs({TOPIC: (broadcast, range(1))}, predecessors, n) for n in range(3)]
+    assert [restored.starts for restored in starts] == [{tp(0): 4}, {tp(0): 9}, {tp(0): 4}]
+    assert [len(restored.in_flight) for restored in starts] == [1, 0, 1]
+
+
+def test_positions_of_other_exchanges_are_theirs() -> None:
+    other = ExchangePositions(ExchangeId("c--d"), (0,), (Attempt(3),), (0,), (1,), (CheckpointId(0),))
+    restored = restored_inputs({TOPIC: (exchange(), range(4))}, {0: stored(channel(0, 7), other=other)}, 0)
+    assert restored.starts == {tp(0): 7}
+
+
+def test_without_predecessors_nothing_is_known() -> None:
+    assert restored_inputs({TOPIC: (exchange(ExchangeKind.BROADCAST, 1), range(1))}, {}, 1) == ({}, [])
