@@ -1,54 +1,81 @@
-"""Where checkpoints and savepoints lie: relative to the checkpoint storage, or anywhere, named by a URL.
+"""Objects by relative path or by URL.
 
-A checkpoint names its files relative to the root of its storage; a savepoint is one folder, whose files are named
-relative to it, so it can be moved as a whole. Either way what is needed to read one is a storage and the path of its
-``_metadata`` in it: the storage above ``<job>/chk-<n>``, or above the savepoint's folder.
+What a checkpoint refers to lies in the checkpoint storage and is named relative to its root. A savepoint may lie
+anywhere: it is one folder, which a URL names where it is not in the checkpoint storage. Its ``_metadata`` names its
+files relative to that folder, so it can be moved as a whole; whoever reads it puts the folder before them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from moorage.errors import StorageError
-from moorage.naming import METADATA_FILE, metadata_of, split_checkpoint_location
-from moorage.ports import CheckpointStorage
+from moorage.naming import is_url, split_url
+from moorage.ports import CheckpointStorage, ObjectInfo, UnfinishedUpload, Upload
 
 OpenStorage = Callable[[str], CheckpointStorage]
 """*Blocking.* The storage at a URL. StorageError, SettingError."""
 
 
-def no_other_storage(url: str) -> CheckpointStorage:
-    """For those who only know their own storage."""
-    raise StorageError(f"{url} can't be opened here")
-
-
-class Place(NamedTuple):
-    """A folder of a storage."""
+class _Place(NamedTuple):
+    """Where a path lies: in ``storage``, whose paths begin behind ``root``."""
 
     storage: CheckpointStorage
-    folder: str
-
-    @property
-    def metadata_path(self) -> str:
-        return f"{self.folder}/{METADATA_FILE}"
+    root: str
+    path: str
 
 
-class Locations:
-    """Finds what a path in ``storage`` or a URL names. May be used by many threads."""
+class LocatedStorage:
+    """``ports.CheckpointStorage`` whose paths may be URLs, too: then they name an object of another storage, which is
+    opened when it is first needed. May be used by many threads."""
 
-    def __init__(self, storage: CheckpointStorage, open_storage: OpenStorage = no_other_storage) -> None:
+    def __init__(self, storage: CheckpointStorage, open_storage: OpenStorage) -> None:
         self._storage = storage
         self._open_storage = open_storage
         self._opened: dict[str, CheckpointStorage] = {}
 
-    def folder(self, location: str) -> Place:
-        """*Blocking.* The folder of a checkpoint or savepoint; ``location`` may also name its ``_metadata``."""
-        folder = metadata_of(location).removesuffix(f"/{METADATA_FILE}")
-        if "://" not in folder:
-            return Place(self._storage, folder)
-        root, folder = split_checkpoint_location(folder)
+    def write(self, path: str, data: bytes | Upload) -> None:
+        place = self._find(path)
+        place.storage.write(place.path, data)
+
+    def read(self, path: str) -> bytes:
+        place = self._find(path)
+        return place.storage.read(place.path)
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        place = self._find(path)
+        return place.storage.read_range(place.path, offset, length)
+
+    def list(self, prefix: str) -> Iterable[ObjectInfo]:
+        if not prefix.endswith("/"):
+            raise StorageError(f"{prefix!r} is not a prefix: it must end in '/'")
+        # In the storage that finds an object of the folder.
+        place = self._find(f"{prefix}_")
+        below = place.path.removesuffix("_")
+        return (info._replace(path=place.root + info.path) for info in place.storage.list(below))
+
+    def delete(self, paths: Sequence[str]) -> None:
+        by_root: defaultdict[str, list[_Place]] = defaultdict(list)
+        for path in paths:
+            place = self._find(path)
+            by_root[place.root].append(place)
+        for places in by_root.values():
+            places[0].storage.delete([place.path for place in places])
+
+    def unfinished_uploads(self, prefix: str) -> Sequence[UnfinishedUpload]:
+        """Of the checkpoint storage alone."""
+        return self._storage.unfinished_uploads(prefix)
+
+    def abort_uploads(self, uploads: Sequence[UnfinishedUpload]) -> None:
+        self._storage.abort_uploads(uploads)
+
+    def _find(self, path: str) -> _Place:
+        if not is_url(path):
+            return _Place(self._storage, "", path)
+        root, relative = split_url(path)
         storage = self._opened.get(root)
         if storage is None:
             storage = self._opened.setdefault(root, self._open_storage(root))
-        return Place(storage, folder)
+        return _Place(storage, f"{root}/", relative)

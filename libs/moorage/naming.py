@@ -89,6 +89,11 @@ def metadata_path(job: JobId, checkpoint: CheckpointId) -> str:
     return f"{job}/chk-{checkpoint}/{METADATA_FILE}"
 
 
+def folder_of(path: str) -> str:
+    """The folder that an object lies in; paths and URLs alike."""
+    return path.rpartition("/")[0]
+
+
 def metadata_of(path: str) -> str:
     """The ``_metadata`` of a checkpoint or savepoint that is named by its folder or by that file."""
     return path if path.endswith(f"/{METADATA_FILE}") else f"{path.rstrip('/')}/{METADATA_FILE}"
@@ -152,15 +157,20 @@ def checksum_of(path: str) -> int | None:
     return None if match is None else int(match[1], 16)
 
 
-_CHECKPOINT_FOLDER = re.compile(r"(.+?)/+([a-z0-9_-]+/chk-[0-9]+|[^/]+)/*")
+def is_url(path: str) -> bool:
+    """Whether an object of another storage is named, and not one of the checkpoint storage."""
+    return "://" in path
 
 
-def split_checkpoint_location(folder: str) -> tuple[str, str]:
-    """The URL of the folder of a checkpoint or savepoint, taken apart: the root of the storage that the files of a
-    checkpoint are relative to, and the folder in it; for any other folder, the one above it and its name."""
-    match = _CHECKPOINT_FOLDER.fullmatch(folder)
-    if match is None or match[1].endswith(":"):
-        raise StorageError(f"{folder} is not the folder of a checkpoint or savepoint")
+_URL = re.compile(r"([a-z0-9+]+://[^/]*(?:/[^/]+)*?)/([^/]+(?:/[^/]+)?)")
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """The URL of an object or a folder, taken apart: a storage, and the path in it, which has two names if that many
+    stand behind the bucket."""
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise StorageError(f"{url} does not name an object or folder of a storage")
     return match[1], check_storage_path(match[2])
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 from moorage.adapters.kafka import KafkaLog
-from moorage.adapters.object_storage import ObjectStorage, StorageOptions, check_storage, open_storage
+from moorage.adapters.object_storage import check_storage, open_storage
 from moorage.adapters.redis_registry import RedisRegistry
 from moorage.config import KafkaSettings, RedisSettings, StorageSettings
+from moorage.locations import LocatedStorage
+from moorage.ports import CheckpointStorage
 
 _CONNECT_TIMEOUT_MS = 30_000
 
@@ -30,11 +32,11 @@ def connected_log(settings: KafkaSettings, client_id: str) -> KafkaLog:
     )
 
 
-def open_checkpoint_storage(settings: StorageSettings) -> ObjectStorage:
-    """*Blocking.* Opened and checked: StorageError says why it can't be used."""
-    storage = open_storage(settings.url, StorageOptions())
+def open_checkpoint_storage(settings: StorageSettings) -> CheckpointStorage:
+    """*Blocking.* Opened and checked: StorageError says why it can't be used. Savepoints may lie at any URL."""
+    storage = open_storage(settings.url)
     check_storage(storage, settings.url)
-    return storage
+    return LocatedStorage(storage, open_storage)
 
 
 def redis_registry(settings: RedisSettings) -> RedisRegistry:

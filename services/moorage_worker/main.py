@@ -13,7 +13,7 @@ from pathlib import Path
 
 from moorage.adapters.clock import SystemClock
 from moorage.adapters.executor import ThreadExecutor
-from moorage.adapters.object_storage import DirectoryStorage, open_storage
+from moorage.adapters.object_storage import DirectoryStorage
 from moorage.api.loader import load_pipeline
 from moorage.config import KafkaSettings, StorageSettings, WorkerSettings, load
 from moorage.connectors.kafka_source import KafkaSourceReader
@@ -74,7 +74,6 @@ def _worker(worker_id: WorkerId, supervisor: int, environ: Mapping[str, str], st
             new_source_reader=KafkaSourceReader,
             warn=logger.warning,
             failpoint=failpoint(settings),
-            open_storage=open_storage,
             local_copies=_local_copies(settings),
         ),
     )

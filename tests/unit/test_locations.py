@@ -1,63 +1,104 @@
-"""Where checkpoints and savepoints lie."""
+"""Objects by relative path or by URL."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from moorage.errors import MoorageError, StorageError
-from moorage.locations import Locations, Place
+from moorage.adapters.object_storage import open_storage
+from moorage.errors import ObjectMissingError, StorageError
+from moorage.locations import LocatedStorage
+from moorage.naming import split_url
 from moorage.ports import CheckpointStorage
 from moorage.testing.clocks import ManualClock
 from moorage.testing.memory_storage import MemoryStorage
 
-OWN = MemoryStorage(ManualClock())
 
-
-class Opener:
+class World:
     def __init__(self) -> None:
-        self.opened: dict[str, CheckpointStorage] = {}
+        self.own = MemoryStorage(ManualClock())
+        self.opened: dict[str, MemoryStorage] = {}
+        self.storage: CheckpointStorage = LocatedStorage(self.own, self.open)
 
-    def __call__(self, url: str) -> CheckpointStorage:
+    def open(self, url: str) -> CheckpointStorage:
         assert url not in self.opened, "opened twice"
         return self.opened.setdefault(url, MemoryStorage(ManualClock()))
 
 
-@pytest.mark.parametrize("end", ["", "/_metadata"])
-@pytest.mark.parametrize("folder", ["orders/chk-7", "savepoint-orders-1", "orders/savepoints/savepoint-1"])
-def test_what_is_no_url_lies_in_the_own_storage(folder: str, end: str) -> None:
-    place = Locations(OWN).folder(folder + end)
-    assert place == Place(OWN, folder)
-    assert place.metadata_path == f"{folder}/_metadata"
+def test_a_path_means_the_checkpoint_storage() -> None:
+    world = World()
+    world.storage.write("orders/chk-1/_metadata", b"content")
+    assert world.own.paths() == ["orders/chk-1/_metadata"]
+    assert world.storage.read("orders/chk-1/_metadata") == b"content"
+    assert world.storage.read_range("orders/chk-1/_metadata", 3, 4) == b"tent"
+    assert [info.path for info in world.storage.list("orders/")] == ["orders/chk-1/_metadata"]
+    upload = world.own.begin_upload("orders/x")
+    assert world.storage.unfinished_uploads("orders/") == [upload]
+    world.storage.abort_uploads([upload])
+    world.storage.delete(["orders/chk-1/_metadata"])
+    assert world.own.paths() == []
+    assert not world.opened
 
 
-@pytest.mark.parametrize("end", ["", "/", "/_metadata"])
+def test_a_url_means_another_one() -> None:
+    world = World()
+    folder = "s3://bucket/save/points/savepoint-1"
+    for name in ("_metadata", "totals-0-a1-totals"):
+        world.storage.write(f"{folder}/{name}", name.encode())
+    assert world.own.paths() == []
+    assert list(world.opened) == ["s3://bucket/save/points"]
+    assert world.storage.read(f"{folder}/_metadata") == b"_metadata"
+    assert world.storage.read_range(f"{folder}/_metadata", 1, 4) == b"meta"
+    found = [info.path for info in world.storage.list(f"{folder}/")]
+    assert sorted(found) == [f"{folder}/_metadata", f"{folder}/totals-0-a1-totals"]
+    world.own.write("orders/x", b"")
+    world.storage.delete([*found, "orders/x"])
+    assert list(world.storage.list(f"{folder}/")) == []
+    assert world.own.paths() == []
+    with pytest.raises(ObjectMissingError):
+        world.storage.read(f"{folder}/_metadata")
+
+
 @pytest.mark.parametrize(
-    ("root", "folder"),
+    ("root", "path"),
     [
-        ("s3://bucket/deep/root", "orders/chk-7"),
-        ("s3://bucket/savepoints", "savepoint-1"),
+        ("s3://bucket/root/orders", "chk-7/_metadata"),
+        ("s3://bucket", "savepoint-1/_metadata"),
         ("s3://bucket", "savepoint-1"),
-        ("file:///data/moorage", "orders/chk-12"),
-        ("file:///data", "chk-12x"),
-        ("az://container/a", "orders/chk-1"),
+        ("file:///data/save%20points", "savepoint-1/_metadata"),
+        ("file:///data", "_metadata"),
+        ("az://container", "a/b"),
     ],
 )
-def test_a_url_is_taken_apart(root: str, folder: str, end: str) -> None:
-    opener = Opener()
-    locations = Locations(OWN, opener)
-    place = locations.folder(f"{root}/{folder}{end}")
-    assert place == Place(opener.opened[root], folder)
-    assert locations.folder(f"{root}/another").storage is place.storage
+def test_a_url_is_taken_apart(root: str, path: str) -> None:
+    split = split_url(f"{root}/{path}")
+    assert "/".join(split) == f"{root}/{path}"
+    assert split[1].count("/") <= 1
+    assert split[0].count("/") >= 2
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://bucket", "s3://bucket/_metadata", "file:///savepoint", "s3://bucket/../escape/.."]
+    "url", ["s3://bucket", "s3://bucket/", "s3://bucket/a//b", "s3://bucket/a/../b", "s3://bucket/a b/c", "s3://b/a/#"]
 )
-def test_a_url_that_can_not_be_one_is_named(url: str) -> None:
-    with pytest.raises(StorageError, match=r"not the folder of a checkpoint|not a path"):
-        Locations(OWN, Opener()).folder(url)
+def test_a_url_that_names_nothing_is_refused(url: str) -> None:
+    world = World()
+    calls: list[Callable[[], object]] = [
+        lambda: world.storage.read(url),
+        lambda: world.storage.write(url, b"x"),
+        lambda: world.storage.delete([url]),
+    ]
+    for call in calls:
+        with pytest.raises(StorageError, match=r"does not name an object|not a path"):
+            call()
 
 
-def test_who_can_not_open_urls_says_so() -> None:
-    with pytest.raises(MoorageError, match="s3://bucket/a can't be opened here"):
-        Locations(OWN).folder("s3://bucket/a/savepoint-1")
+def test_a_folder_that_lies_elsewhere_is_moved(tmp_path: Path) -> None:
+    storage = LocatedStorage(MemoryStorage(ManualClock()), open_storage)
+    before, after = (tmp_path / "a b" / "savepoint-1", tmp_path / "elsewhere" / "savepoint-1")
+    storage.write(f"{before.as_uri()}/_metadata", b"content")
+    assert [file.name for file in before.iterdir()] == ["_metadata"]
+    after.parent.mkdir()
+    before.rename(after)
+    assert storage.read(f"{after.as_uri()}/_metadata") == b"content"

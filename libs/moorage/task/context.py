@@ -86,8 +86,6 @@ class TaskContext:
     writer: LogWriter
     """The idempotent producer of this attempt on this worker."""
     storage: CheckpointStorage
-    restore_storage: CheckpointStorage
-    """Where the files of the restored checkpoint lie: ``storage``, or elsewhere in the case of a savepoint."""
     state_writer: StateWriter
     local: LocalRecovery | None
     executor: Executor
@@ -131,13 +129,13 @@ class TaskContext:
         ObjectMissingError, CorruptDataError."""
         if isinstance(stream, ByteStreamHandle):
             return stream.data
-        if self.local is not None and self.restore_storage is self.storage:
+        if self.local is not None:
             data = self.local.copies.read(stream)
             if data is not None:
                 with _COUNTING:
                     self.counters.restored_local_bytes += len(data)
                 return data
-        data = read_stream(self.restore_storage, stream)
+        data = read_stream(self.storage, stream)
         with _COUNTING:
             self.counters.restored_storage_bytes += len(data)
         return data

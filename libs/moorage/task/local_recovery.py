@@ -16,7 +16,7 @@ import msgspec
 
 from moorage.errors import CorruptDataError, StorageError
 from moorage.ids import CheckpointId, JobId
-from moorage.naming import job_prefix, parse_storage_path
+from moorage.naming import is_url, job_prefix, parse_storage_path
 from moorage.ports import CheckpointStorage, Executor, Upload
 from moorage.serde.state_files import read_stream
 from moorage.state.handles import FileHandle, SegmentHandle
@@ -72,6 +72,8 @@ class LocalCopies:
 
     def read(self, stream: FileHandle | SegmentHandle) -> bytes | None:
         """What the handle refers to; None: there is no good copy."""
+        if is_url(stream.path):
+            return None
         try:
             return read_stream(self._storage, msgspec.structs.replace(stream, path=_COPIES + stream.path))
         except CorruptDataError:

@@ -30,7 +30,6 @@ import xxhash
 from moorage.backends.pieces import StatePiece
 from moorage.errors import ObjectExistsError
 from moorage.ids import Attempt, CheckpointId, JobId, SubtaskId, WorkerId
-from moorage.locations import Locations
 from moorage.naming import (
     exclusive_state_path,
     merged_state_path,
@@ -124,7 +123,6 @@ class StateWriter:
         *,
         worker: WorkerId,
         storage: CheckpointStorage,
-        locations: Locations,
         executor: Executor,
         clock: Clock,
         limits: StateFileLimits,
@@ -133,7 +131,6 @@ class StateWriter:
         self.limits = limits
         self._worker = worker
         self._storage = storage
-        self._locations = locations
         self._executor = executor
         self._clock = clock
         self._copies = copies
@@ -272,11 +269,10 @@ class StateWriter:
         size_bytes = piece.size_bytes
         name = with_checksum(piece.name, _checksum(piece.data))
         if location is not None:
-            place = self._locations.folder(location)
             relative_path = savepoint_state_path(attempt, vertex, subtask, name)
-            path = f"{place.folder}/{relative_path}"
+            path = f"{location}/{relative_path}"
             with suppress(ObjectExistsError):
-                place.storage.write(path, _content(piece.data))
+                self._storage.write(path, _content(piece.data))
             return [FileHandle(path, size_bytes, relative_path)]
         path_of = shared_state_path if piece.shared else exclusive_state_path
         path = path_of(job, checkpoint, attempt, vertex, subtask, name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import xxhash
 
@@ -23,7 +23,6 @@ from moorage.backends.memory import MemoryKeyedBackend
 from moorage.errors import CorruptDataError, LogError, MoorageError, PipelineError
 from moorage.graph.job_graph import JobVertex
 from moorage.ids import Attempt, Epoch, JobId, OperatorUid, TopicPartition, WorkerId
-from moorage.locations import Locations, OpenStorage, no_other_storage
 from moorage.messages.commands import (
     CancelJob,
     Command,
@@ -44,7 +43,7 @@ from moorage.messages.events import (
     SubtaskStateChanged,
     WorkerHeartbeat,
 )
-from moorage.naming import COMMANDS_TOPIC, EVENTS_TOPIC, PROGRESS_TOPIC
+from moorage.naming import COMMANDS_TOPIC, EVENTS_TOPIC, PROGRESS_TOPIC, folder_of
 from moorage.ports import CheckpointStorage, Clock, Executor, Log, LogReader, LogWriter, OffsetSpec, Partitioner
 from moorage.serde import control
 from moorage.serde.metadata import decode_metadata
@@ -85,8 +84,6 @@ class WorkerHooks:
     new_source_reader: Callable[[TaskContext, OperatorUid, KafkaSource], SourceReader]
     warn: Callable[[str], None]
     failpoint: Callable[[str], None]
-    open_storage: OpenStorage = no_other_storage
-    """Of savepoints that are named by a URL."""
     local_copies: LocalCopies | None = None
     """None: state is always restored from the storage."""
 
@@ -121,15 +118,6 @@ class Deployment:
                     yield vertex, slot
 
 
-class _Loaded(NamedTuple):
-    """What an attempt begins with."""
-
-    pipeline: CompiledPipeline
-    metadata: CheckpointMetadata | None
-    storage: CheckpointStorage
-    """Where the files of the restored checkpoint lie."""
-
-
 class WorkerProcess:
     """One incarnation of a worker on the given ports."""
 
@@ -157,12 +145,10 @@ class WorkerProcess:
         self._progress: LogReader | None = None
         self._next_heartbeat_ms = 0
         self._failure: Exception | None = None
-        self._locations = Locations(storage, hooks.open_storage)
         self._local = None if hooks.local_copies is None else LocalRecovery(hooks.local_copies, executor)
         self._state_writer = StateWriter(
             worker=config.worker,
             storage=storage,
-            locations=self._locations,
             executor=executor,
             clock=clock,
             limits=config.task.state_files,
@@ -397,21 +383,21 @@ class WorkerProcess:
         )
         self._deployments[command.job] = deployment
 
-        def loaded(result: _Loaded | None, error: Exception | None) -> None:
+        def loaded(result: tuple[CompiledPipeline, CheckpointMetadata | None] | None, error: Exception | None) -> None:
             if self._deployments.get(command.job) is not deployment:
                 return
             if result is None:
                 self._loading_failed(deployment, error or MoorageError("the deployment was not loaded"))
                 return
             try:
-                self._build(deployment, result)
+                self._build(deployment, *result)
             except Exception as failure:  # noqa: BLE001 - as in step
                 self._loading_failed(deployment, failure)
 
         self._executor.submit(lambda: self._load(command), loaded)
         self._heartbeat()
 
-    def _load(self, command: DeployJob) -> _Loaded:
+    def _load(self, command: DeployJob) -> tuple[CompiledPipeline, CheckpointMetadata | None]:
         """*Blocking.* The user's code and the checkpoint."""
         pipeline = self._hooks.load_pipeline(command.graph.pipeline_ref)
         if pipeline.graph.fingerprint != command.graph.fingerprint:
@@ -420,16 +406,15 @@ class WorkerProcess:
                 " bring the same code to all workers and restart them, or cancel the job and submit it to begin anew"
             )
         if command.restore_path is None:
-            return _Loaded(pipeline, None, self._storage)
-        place = self._locations.folder(command.restore_path)
-        data = place.storage.read(place.metadata_path)
+            return pipeline, None
+        data = self._storage.read(command.restore_path)
         if command.restore_checksum is not None and xxhash.xxh3_64_intdigest(data) != command.restore_checksum:
             raise CorruptDataError(f"{command.restore_path}: wrong checksum")
-        return _Loaded(pipeline, decode_metadata(data, place.folder), place.storage)
+        return pipeline, decode_metadata(data, folder_of(command.restore_path))
 
-    def _build(self, deployment: Deployment, loaded: _Loaded) -> None:
+    def _build(self, deployment: Deployment, pipeline: CompiledPipeline, metadata: CheckpointMetadata | None) -> None:
         for vertex, slot in deployment.planned():
-            context = self._context(deployment, loaded, vertex, slot)
+            context = self._context(deployment, pipeline, metadata, vertex, slot)
             deployment.subtasks.append(self._subtask(context))
         for subtask in deployment.subtasks:
             subtask.start()
@@ -437,7 +422,8 @@ class WorkerProcess:
     def _context(
         self,
         deployment: Deployment,
-        loaded: _Loaded,
+        pipeline: CompiledPipeline,
+        metadata: CheckpointMetadata | None,
         vertex: JobVertex,
         slot: int,
     ) -> TaskContext:
@@ -446,17 +432,16 @@ class WorkerProcess:
             vertex=vertex,
             subtask=slot,
             worker=self._config.worker,
-            pipeline=loaded.pipeline,
+            pipeline=pipeline,
             log=self._log,
             writer=deployment.writer,
             storage=self._storage,
-            restore_storage=loaded.storage,
             state_writer=self._state_writer,
             local=self._local,
             executor=self._executor,
             clock=self._clock,
             fates=deployment.fates,
-            metadata=loaded.metadata,
+            metadata=metadata,
             settings=self._config.task,
             report=self._report,
             publish=self._publish,

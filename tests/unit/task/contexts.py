@@ -10,7 +10,6 @@ from tests.unit.task.harness import EPOCH, SETTINGS, orders_pipeline
 import moorage as mo
 from moorage.api.compiler import compile_pipeline
 from moorage.ids import Attempt, CheckpointId, WorkerId
-from moorage.locations import Locations
 from moorage.messages.commands import DeployJob
 from moorage.messages.events import Event, ExchangeProgress
 from moorage.messages.registry import LineageSegment
@@ -79,11 +78,9 @@ class TaskWorld:
             log=self.log,
             writer=self.log.writer("frames"),
             storage=self.storage,
-            restore_storage=self.storage,
             state_writer=StateWriter(
                 worker=WorkerId("w/x"),
                 storage=self.storage,
-                locations=Locations(self.storage),
                 executor=self.executor,
                 clock=self.clock,
                 limits=settings.state_files,

@@ -12,6 +12,7 @@ from tests.unit.task.contexts import TaskWorld
 from moorage.adapters.object_storage import DirectoryStorage
 from moorage.errors import CorruptDataError, ObjectMissingError, StorageError
 from moorage.ids import Attempt, CheckpointId, JobId, VertexId
+from moorage.locations import LocatedStorage
 from moorage.naming import shared_state_path, with_checksum
 from moorage.ports import CheckpointStorage
 from moorage.serde.state_files import segment_id
@@ -189,11 +190,9 @@ def test_what_another_has_written_is_read_by_its_size() -> None:
 
 def test_a_savepoint_from_elsewhere_is_not_looked_for_among_the_copies() -> None:
     local = MemoryStorage(ManualClock())
-    context, _ = context_with(local)
+    context, storage = context_with(local)
     elsewhere = MemoryStorage(ManualClock())
-    elsewhere.write(FILE.path, DATA)
-    assert context.local is not None
-    context.local.copies.keep(FILE.path, DATA)
-    context = dataclasses.replace(context, restore_storage=elsewhere)
-    assert context.read_stream(FILE) == DATA
+    elsewhere.write("savepoint-1/totals", DATA)
+    context = dataclasses.replace(context, storage=LocatedStorage(storage, {"s3://other": elsewhere}.__getitem__))
+    assert context.read_stream(FileHandle("s3://other/savepoint-1/totals", len(DATA))) == DATA
     assert context.counters.restored_storage_bytes == len(DATA)
