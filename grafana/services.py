@@ -163,6 +163,14 @@ SERVICES = Dashboard(
                     ),
                 ),
                 graph(
+                    "State restored",
+                    "Bytes that the subtasks of the running attempt read to restore their state. From the storage alone:"
+                    " local recovery is off, or the subtasks came to other workers.",
+                    "bytes",
+                    Query("sum by (job_name) (moorage_task_restored_local_bytes_total)", "{{job_name}} local copies"),
+                    Query("sum by (job_name) (moorage_task_restored_storage_bytes_total)", "{{job_name}} storage"),
+                ),
+                graph(
                     "Changes of status",
                     "What became of the jobs.",
                     "none",

@@ -124,6 +124,18 @@ TASK_METRICS = (
         "broken_transactions",
     ),
     Metric(
+        "moorage_task_restored_local_bytes_total",
+        "counter",
+        "Bytes of state that the subtask has restored from copies on its worker.",
+        "restored_local_bytes",
+    ),
+    Metric(
+        "moorage_task_restored_storage_bytes_total",
+        "counter",
+        "Bytes of state that the subtask has restored from the checkpoint storage.",
+        "restored_storage_bytes",
+    ),
+    Metric(
         "moorage_task_checkpoint_acknowledged_id",
         "gauge",
         "Newest checkpoint that the subtask has acknowledged; the ones below are of that one.",
