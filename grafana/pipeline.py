@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from grafana.common import ANNOTATIONS, JOB, RATE, age
 from grafana.model import GREEN, RED, YELLOW, Dashboard, Query, Row, graph, number
+from grafana.rocksdb import ROCKSDB
 
 _COMMIT_AGE = f"max by (job_name, vertex, subtask) ({age('moorage_sink_last_commit_timestamp_seconds', JOB)})"
 
@@ -265,5 +266,6 @@ PIPELINE = Dashboard(
                 ),
             ],
         ),
+        ROCKSDB,
     ],
 )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import moorage_cleaner.metrics
 import moorage_coordinator.metrics
 import moorage_worker.metrics
+from moorage_worker import rocksdb_metrics
 
 _INTRODUCTION = """\
 # Metrics
@@ -58,6 +59,10 @@ def _worker() -> Iterator[MetricEntry]:
         yield MetricEntry(metric.name, metric.kind, (), metric.doc)
     for metric in worker.TASK_METRICS:
         yield MetricEntry(metric.name, metric.kind, worker.TASK_LABELS, metric.doc)
+    for kept in rocksdb_metrics.MEMORY_METRICS:
+        yield MetricEntry(kept.name, kept.kind, (), kept.doc)
+    for kept in rocksdb_metrics.BACKEND_METRICS:
+        yield MetricEntry(kept.name, kept.kind, rocksdb_metrics.BACKEND_LABELS, kept.doc)
 
 
 METRICS: dict[str, Sequence[MetricEntry]] = {

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,6 +16,7 @@ from moorage.adapters.clock import SystemClock
 from moorage.adapters.executor import ThreadExecutor
 from moorage.adapters.object_storage import DirectoryStorage
 from moorage.api.loader import load_pipeline
+from moorage.backends.rocksdb_environment import RocksDbEnvironment, RocksDbMemory
 from moorage.config import KafkaSettings, StorageSettings, WorkerSettings, load
 from moorage.connectors.kafka_source import KafkaSourceReader
 from moorage.errors import MoorageError
@@ -28,6 +30,7 @@ from moorage_service.metrics import serve_metrics
 from moorage_service.runtime import LoopTime, StopFlag, failpoint, loop, run, start_logging
 from moorage_service.wiring import kafka_log, open_checkpoint_storage
 from moorage_worker.metrics import WorkerCollector
+from moorage_worker.rocksdb_metrics import RocksDbCollector
 from moorage_worker.supervisor import die_with, supervise
 
 _GOODBYE_S = 2.0
@@ -54,6 +57,7 @@ def _worker(worker_id: WorkerId, supervisor: int, environ: Mapping[str, str], st
     storage = open_checkpoint_storage(load(StorageSettings, environ))
     log = kafka_log(kafka, f"moorage-worker-{settings.name}")
     executor = ThreadExecutor("worker", settings.upload_threads + 2 * settings.slots)
+    rocksdb = _rocksdb(settings)
     time_ = LoopTime()
     metrics_port, registry = serve_metrics(settings.metrics_host, settings.metrics_port)
     worker = WorkerProcess(
@@ -75,9 +79,11 @@ def _worker(worker_id: WorkerId, supervisor: int, environ: Mapping[str, str], st
             warn=logger.warning,
             failpoint=failpoint(settings),
             local_copies=_local_copies(settings),
+            rocksdb=rocksdb,
         ),
     )
     registry.register(WorkerCollector(worker, settings.slots, time_))
+    registry.register(RocksDbCollector(rocksdb))
     logger.info("worker %s with %d slots, metrics at port %d", worker_id, settings.slots, metrics_port)
     gc.collect()
     gc.freeze()
@@ -95,6 +101,7 @@ def _worker(worker_id: WorkerId, supervisor: int, environ: Mapping[str, str], st
             worker.close()
         executor.close()
         log.close()
+        rocksdb.close()
     logger.info("worker %s has left", worker_id)
     sys.stderr.flush()
     os._exit(0)  # threads of librdkafka and of calls under way have nothing left that anybody waits for
@@ -105,6 +112,11 @@ def _local_copies(settings: WorkerSettings) -> LocalCopies | None:
         return None
     storage = DirectoryStorage(Path(settings.local_recovery_dir), durable=False)
     return LocalCopies(storage, settings.local_recovery_max_bytes)
+
+
+def _rocksdb(settings: WorkerSettings) -> RocksDbEnvironment:
+    folder = Path(settings.state_dir) if settings.state_dir else Path(tempfile.gettempdir()) / "moorage"
+    return RocksDbEnvironment(folder, RocksDbMemory.within(settings.state_memory_bytes))
 
 
 def _say_goodbye(worker: WorkerProcess) -> None:

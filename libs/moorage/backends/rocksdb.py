@@ -53,7 +53,7 @@ _PROPERTIES = MappingProxyType(
         "memtable_bytes": "cur-size-all-mem-tables",
         "pending_compaction_bytes": "estimate-pending-compaction-bytes",
         "running_compactions": "num-running-compactions",
-        "rows": "estimate-num-keys",
+        "entries": "estimate-num-keys",
         "background_errors": "background-errors",
     }
 )

@@ -153,7 +153,11 @@ class RocksDbEnvironment:
 
     def memory(self) -> Mapping[str, int]:
         """Bytes in use, by what uses them."""
-        return {"block_cache": self._cache.get_usage(), "memtables": self._write_buffers.get_usage()}
+        return {
+            "block_cache": self._cache.get_usage(),
+            "block_cache_capacity": self._memory.rocksdb_bytes,
+            "memtables": self._write_buffers.get_usage(),
+        }
 
     def members(self) -> Sequence[Member]:
         """The backends that have joined."""

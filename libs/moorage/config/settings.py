@@ -220,6 +220,16 @@ class CoordinatorSettings(ServiceSettings, prefix="COORDINATOR_"):
         maximum=600_000,
     )
     executor_threads: int = setting(4, "Threads for calls to Redis, Kafka and the storage.", minimum=1, maximum=64)
+    checkpoint_history: int = setting(
+        20, "Completed and failed checkpoints of a job whose statistics are kept.", minimum=1, maximum=1_000
+    )
+    traces_endpoint: str | None = setting(
+        None,
+        "Where trace spans of checkpoints are sent by OTLP over HTTP, such as http://localhost:4318/v1/traces; needs"
+        " moorage[otel].",
+        pattern=r"https?://\S+",
+        form="an http:// or https:// URL",
+    )
     pipeline: str | None = setting(
         None,
         "A pipeline to submit at the start, if its job does not run.",
@@ -328,6 +338,19 @@ class WorkerSettings(ServiceSettings, prefix="WORKER_"):
     )
     local_recovery_max_bytes: int = setting(
         10 * GIB, "What the copies may take up; the oldest make room.", minimum=0, maximum=1 << 50
+    )
+    state_dir: str | None = setting(
+        None,
+        "Local folder for state that is kept in RocksDB; several workers may share it. A fast disk, with room for the"
+        " state of all subtasks and half as much again. Emptied when the worker ends.",
+        shown_default="`moorage` in the folder for temporary files",
+    )
+    state_memory_bytes: int = setting(
+        256 * MIB,
+        "Memory for state that is kept in RocksDB, of all subtasks together: half of it for RocksDB (block cache,"
+        " memtables, indexes, filters), half for decoded rows.",
+        minimum=16 * MIB,
+        maximum=1 << 40,
     )
     transaction_timeout_ms: int = setting(
         900_000,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from moorage.api.compiler import CompiledPipeline
+from moorage.backends.rocksdb_environment import RocksDbEnvironment
 from moorage.exchange.result_partition import ExchangeLimits
 from moorage.graph.job_graph import JobVertex
 from moorage.ids import Attempt, CheckpointId, JobId, WorkerId
@@ -100,6 +101,7 @@ class TaskContext:
     """A line for the log: something went wrong that the subtask gets over by itself."""
     failpoint: Callable[[str], None]
     """Named points where tests kill the process; does nothing otherwise."""
+    rocksdb: RocksDbEnvironment | None = None
     counters: TaskCounters = field(default_factory=TaskCounters)
 
     @property

@@ -20,6 +20,7 @@ from moorage.api.keyed_state import KeyedState
 from moorage.api.operators import KeyByOperator, ProcessOperator, SinkOperator
 from moorage.backends.keyed import KeyedBackend
 from moorage.backends.memory import MemoryKeyedBackend
+from moorage.backends.rocksdb_environment import RocksDbEnvironment
 from moorage.errors import CorruptDataError, LogError, MoorageError, PipelineError
 from moorage.graph.job_graph import JobVertex
 from moorage.ids import Attempt, Epoch, JobId, OperatorUid, TopicPartition, WorkerId
@@ -86,6 +87,8 @@ class WorkerHooks:
     failpoint: Callable[[str], None]
     local_copies: LocalCopies | None = None
     """None: state is always restored from the storage."""
+    rocksdb: RocksDbEnvironment | None = None
+    """None: this process keeps no state in RocksDB."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -447,6 +450,7 @@ class WorkerProcess:
             publish=self._publish,
             warn=self._hooks.warn,
             failpoint=self._hooks.failpoint,
+            rocksdb=self._hooks.rocksdb,
         )
 
     def _subtask(self, context: TaskContext) -> Subtask:

@@ -413,7 +413,7 @@ def test_closing_takes_everything_away(new: New, environment: RocksDbEnvironment
     backend = new()
     change(backend, ["a"])
     backend.snapshot(CheckpointId(1), CheckpointId(0))
-    assert backend.figures()["rows"] == 1
+    assert backend.figures()["entries"] == 1
     backend.close()
     backend.close()
     assert environment.members() == ()
