@@ -104,6 +104,19 @@ CHECKPOINTS = Dashboard(
                     Query(f"max(moorage_checkpoint_restored_id{{{JOB}}}) or on () vector(0)"),
                 ),
                 number(
+                    "Age of the last savepoint",
+                    "Since the last completed savepoint was triggered, as far as the present leader knows.",
+                    "s",
+                    Query(f"min({age('moorage_checkpoint_last_savepoint_timestamp_seconds', JOB)})"),
+                ),
+                number(
+                    "Age of the last failure",
+                    "Since a checkpoint failed, as far as the present leader knows; its id and reason: `moorage"
+                    " checkpoints`.",
+                    "s",
+                    Query(f"min({age('moorage_checkpoint_last_failed_timestamp_seconds', JOB)})"),
+                ),
+                number(
                     "State",
                     "Size of all that the last completed checkpoints refer to: what a restart has to read.",
                     "bytes",
@@ -230,6 +243,56 @@ CHECKPOINTS = Dashboard(
             ],
         ),
         Row(
+            "Summary",
+            [
+                table(
+                    "All completed checkpoints",
+                    "Since the present leader leads; percentiles of the last 1,000. Written is the incremental size,"
+                    " state the full one. Held back, processed and persisted are bytes in flight while the checkpoint"
+                    " was taken: aligned checkpoints hold back, unaligned ones persist, as positions in Kafka.",
+                    ["job_name", "statistic"],
+                    Column(
+                        "duration",
+                        f"max by (job_name, statistic) (moorage_checkpoint_duration_summary_seconds{{{JOB}}})",
+                        "s",
+                    ),
+                    *(
+                        Column(
+                            legend,
+                            "max by (job_name, statistic) (moorage_checkpoint_size_summary_bytes"
+                            f'{{{JOB}, measure="{measure}"}})',
+                            "bytes",
+                        )
+                        for measure, legend in (
+                            ("written", "written"),
+                            ("state", "state"),
+                            ("held", "held back"),
+                            ("processed", "processed"),
+                            ("persisted", "persisted"),
+                        )
+                    ),
+                    width=16,
+                ),
+                graph(
+                    "In flight per checkpoint",
+                    "Bytes of frames that a checkpoint met on its way, on average.",
+                    "bytes",
+                    *(
+                        Query(
+                            f"sum(rate(moorage_checkpoint_{part}_bytes_total{{{JOB}}}{RATE}))"
+                            f' / sum(rate(moorage_checkpoints_total{{{JOB}, outcome="completed"}}{RATE}))',
+                            legend,
+                        )
+                        for part, legend in (
+                            ("held", "held back"),
+                            ("processed", "processed"),
+                            ("persisted", "persisted"),
+                        )
+                    ),
+                ),
+            ],
+        ),
+        Row(
             "By operator and subtask, newest checkpoint",
             [
                 bars(
@@ -310,8 +373,18 @@ CHECKPOINTS = Dashboard(
                     width=12,
                 ),
                 graph(
-                    "Restored from",
-                    "Id of the checkpoint that a job was last restored from, against the newest completed one.",
+                    "Restores",
+                    "How often a job was started again from a checkpoint in the time shown.",
+                    "none",
+                    Query(
+                        f"sum by (job_name) (increase(moorage_checkpoints_restored_total{{{JOB}}}[$__range]))",
+                        "{{job_name}}",
+                    ),
+                    width=12,
+                ),
+                graph(
+                    "Ids",
+                    "Of the checkpoint last restored from, and of the newest completed, failed and saved ones.",
                     "none",
                     Query(
                         f"max by (job_name) (moorage_checkpoint_restored_id{{{JOB}}}) or 0 * {_INTERVAL}",
@@ -320,6 +393,10 @@ CHECKPOINTS = Dashboard(
                     Query(
                         f"max by (job_name) (moorage_checkpoint_last_completed_id{{{JOB}}})",
                         "{{job_name}} completed",
+                    ),
+                    Query(f"max by (job_name) (moorage_checkpoint_last_failed_id{{{JOB}}})", "{{job_name}} failed"),
+                    Query(
+                        f"max by (job_name) (moorage_checkpoint_last_savepoint_id{{{JOB}}})", "{{job_name}} savepoint"
                     ),
                     width=12,
                 ),

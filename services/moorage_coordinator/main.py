@@ -24,6 +24,7 @@ from moorage_coordinator.desk import RequestDesk
 from moorage_coordinator.journal import Journal
 from moorage_coordinator.metrics import CoordinatorMetrics
 from moorage_coordinator.rest import RestServer, create_app
+from moorage_coordinator.tracing import open_tracer
 from moorage_service.metrics import serve_metrics
 from moorage_service.runtime import LoopTime, StopFlag, loop, run, start_logging
 from moorage_service.wiring import kafka_log, open_checkpoint_storage, redis_registry
@@ -92,6 +93,7 @@ class _Service:
         self._metrics = metrics
         self._graph = graph
         self._journal = Journal(logger)
+        self._tracer = None if settings.traces_endpoint is None else open_tracer(settings.traces_endpoint)
         self._metrics_at_s = 0.0
         self._log = kafka_log(kafka, "moorage-coordinator")
         # Calls of a storage that hangs must not keep the lease from being renewed.
@@ -119,6 +121,8 @@ class _Service:
 
     def close(self) -> None:
         self._process.close()
+        if self._tracer is not None:
+            self._tracer.close()
         self._executor.close()
         self._storage_executor.close()
         self._log.close()
@@ -144,6 +148,8 @@ class _Service:
     def _notice(self, notice: Notice) -> None:
         self._metrics.notice(notice)
         self._journal.notice(notice)
+        if self._tracer is not None:
+            self._tracer.notice(notice)
 
     def _submit(self, graph: JobGraph) -> None:
         """The pipeline of the settings, once."""
@@ -180,4 +186,5 @@ def _cluster_config(settings: CoordinatorSettings) -> ClusterConfig:
         heartbeat_interval_ms=settings.heartbeat_interval_ms,
         worker_timeout_ms=settings.worker_heartbeat_timeout_ms,
         adoption_timeout_ms=settings.adoption_timeout_ms,
+        checkpoint_history=settings.checkpoint_history,
     )

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from moorage.checkpoint.notices import CheckpointAborted, CheckpointCompleted, CheckpointTriggered, SavepointNotDeleted
 from moorage.checkpoint.reasons import CheckpointFailureReason
+from moorage.checkpoint.stats import CheckpointSummary, Distribution
 from moorage.cluster.coordinator import CoordinatorCore
 from moorage.cluster.protocol import (
     AttemptFailed,
@@ -84,6 +85,37 @@ METRICS: Sequence[Metric] = (
         ("job_name",),
     ),
     Metric(
+        "moorage_checkpoint_held_bytes_total",
+        "counter",
+        "Bytes of frames that completed checkpoints held back while they aligned.",
+        ("job_name",),
+    ),
+    Metric(
+        "moorage_checkpoint_processed_bytes_total",
+        "counter",
+        "Bytes of frames that were processed between first barrier and snapshot of completed checkpoints.",
+        ("job_name",),
+    ),
+    Metric(
+        "moorage_checkpoint_persisted_bytes_total",
+        "counter",
+        "Bytes of frames in flight that completed checkpoints refer to in the exchange logs.",
+        ("job_name",),
+    ),
+    Metric(
+        "moorage_checkpoint_duration_summary_seconds",
+        "gauge",
+        "Duration of the checkpoints that were completed under this leader: min, max and avg of all, p50 to p999 of the"
+        " last 1,000.",
+        ("job_name", "statistic"),
+    ),
+    Metric(
+        "moorage_checkpoint_size_summary_bytes",
+        "gauge",
+        "The same of their sizes: written (incremental), state (full), held, processed and persisted (in flight).",
+        ("job_name", "measure", "statistic"),
+    ),
+    Metric(
         "moorage_checkpoint_last_state_bytes",
         "gauge",
         "Bytes of everything that the last completed checkpoint refers to.",
@@ -96,6 +128,11 @@ METRICS: Sequence[Metric] = (
         "When it was completed; before the first one, when the job was submitted.",
         ("job_name",),
     ),
+    Metric("moorage_checkpoint_last_failed_id", "gauge", "Id of the last checkpoint that failed.", ("job_name",)),
+    Metric("moorage_checkpoint_last_failed_timestamp_seconds", "gauge", "When it did.", ("job_name",)),
+    Metric("moorage_checkpoint_last_savepoint_id", "gauge", "Id of the last completed savepoint.", ("job_name",)),
+    Metric("moorage_checkpoint_last_savepoint_timestamp_seconds", "gauge", "When it was triggered.", ("job_name",)),
+    Metric("moorage_checkpoints_restored_total", "counter", "Restores from a checkpoint.", ("job_name",)),
     Metric("moorage_checkpoint_restored_id", "gauge", "Checkpoint that the job was last restored from.", ("job_name",)),
     Metric("moorage_checkpoint_restored_timestamp_seconds", "gauge", "When it was.", ("job_name",)),
     Metric(
@@ -184,7 +221,16 @@ _OF_LIVE_JOBS = (
     "moorage_checkpoint_last_state_bytes",
     "moorage_checkpoint_restored_id",
     "moorage_checkpoint_restored_timestamp_seconds",
+    "moorage_checkpoint_last_failed_id",
+    "moorage_checkpoint_last_failed_timestamp_seconds",
+    "moorage_checkpoint_last_savepoint_id",
+    "moorage_checkpoint_last_savepoint_timestamp_seconds",
+    "moorage_checkpoint_duration_summary_seconds",
+    "moorage_checkpoint_size_summary_bytes",
 )
+_SIZES = ("written", "state", "held", "processed", "persisted")
+_STATISTICS = ("min", "max", "avg", "p50", "p90", "p95", "p99", "p999")
+"""In the order of ``stats.Distribution``."""
 
 
 class CoordinatorMetrics:
@@ -205,6 +251,8 @@ class CoordinatorMetrics:
         self._loop_time = loop_time
         self._counted_busy_ns = 0
         self._live_jobs: set[JobId] = set()
+        self._summaries: dict[JobId, CheckpointSummary] = {}
+        """As they are shown."""
         self._gauges["moorage_coordinator_log_reachable"].set(1)
 
     def update(self, core: CoordinatorCore, events_delay_ms: int = 0) -> None:
@@ -227,8 +275,9 @@ class CoordinatorMetrics:
     def _update_jobs(self, jobs: Mapping[JobId, JobCounts]) -> None:
         """Jobs that have ended, and all of them at a coordinator that leads no more, are not shown any longer."""
         for job in self._live_jobs - jobs.keys():
+            self._summaries.pop(job, None)
             for name in _OF_LIVE_JOBS:
-                self._gauges[name].remove(job)
+                self._gauges[name].remove_by_labels({"job_name": job})
         for job in jobs.keys() - self._live_jobs:
             self._start_at_zero(job)
         self._live_jobs = set(jobs)
@@ -243,6 +292,26 @@ class CoordinatorMetrics:
             if (restored := counts.restored) is not None:
                 self._set("moorage_checkpoint_restored_id", restored.checkpoint, job)
                 self._set("moorage_checkpoint_restored_timestamp_seconds", restored.restored_ms / 1e3, job)
+            if (failed := counts.failed) is not None:
+                self._set("moorage_checkpoint_last_failed_id", failed.checkpoint, job)
+                self._set("moorage_checkpoint_last_failed_timestamp_seconds", (failed.failed_ms or 0) / 1e3, job)
+            if (savepoint := counts.savepoint) is not None:
+                self._set("moorage_checkpoint_last_savepoint_id", savepoint.checkpoint, job)
+                self._set("moorage_checkpoint_last_savepoint_timestamp_seconds", savepoint.triggered_ms / 1e3, job)
+            self._summarise(job, counts.summary)
+
+    def _summarise(self, job: JobId, summary: CheckpointSummary) -> None:
+        """Only what has changed: a summary is made anew when a checkpoint is completed."""
+        if self._summaries.get(job) is summary:
+            return
+        self._summaries[job] = summary
+        if summary.duration_ms is not None:
+            for statistic, value_ms in zip(_STATISTICS, summary.duration_ms, strict=True):
+                self._set("moorage_checkpoint_duration_summary_seconds", value_ms / 1e3, job, statistic)
+        for measure in _SIZES:
+            sizes: Distribution | None = getattr(summary, f"{measure}_bytes")
+            for statistic, value in zip(_STATISTICS, sizes or (), strict=sizes is not None):
+                self._set("moorage_checkpoint_size_summary_bytes", value, job, measure, statistic)
 
     def _start_at_zero(self, job: JobId) -> None:
         """A counter that appears with its first event has not increased, as Prometheus sees it."""
@@ -283,8 +352,9 @@ class CoordinatorMetrics:
                 self._count("moorage_coordinator_workers_gone_total")
             case JobStatusChanged(job=job, status=status):
                 self._count("moorage_coordinator_job_status_changes_total", job, status.value)
-            case AttemptStarted(job=job):
+            case AttemptStarted(job=job, restored=restored):
                 self._count("moorage_coordinator_attempts_started_total", job)
+                self._count("moorage_checkpoints_restored_total", job, amount=restored is not None)
             case AttemptFailed(job=job):
                 self._count("moorage_coordinator_attempts_failed_total", job)
             case AttemptRunning(job=job, recovery_ms=recovery_ms):
@@ -307,6 +377,9 @@ class CoordinatorMetrics:
         job, metrics = notice.job, notice.stats.metrics
         self._count("moorage_checkpoints_total", job, "completed", "")
         self._count("moorage_checkpoint_written_bytes_total", job, amount=metrics.written_bytes)
+        self._count("moorage_checkpoint_held_bytes_total", job, amount=metrics.held_bytes)
+        self._count("moorage_checkpoint_processed_bytes_total", job, amount=metrics.processed_bytes)
+        self._count("moorage_checkpoint_persisted_bytes_total", job, amount=metrics.persisted_bytes)
         self._observe("moorage_checkpoint_duration_seconds", notice.stats.duration_ms / 1e3, job)
         self._observe("moorage_checkpoint_start_delay_seconds", metrics.start_delay_ms / 1e3, job)
         self._observe("moorage_checkpoint_alignment_seconds", metrics.alignment_ms / 1e3, job)

@@ -73,6 +73,18 @@ class CheckpointStatsTracker:
         return self._counts
 
     @property
+    def summary(self) -> CheckpointSummary:
+        return self._summary.snapshot()
+
+    @property
+    def latest_failed(self) -> CheckpointStats | None:
+        return self._latest_failed
+
+    @property
+    def latest_savepoint(self) -> CheckpointStats | None:
+        return self._latest_savepoint
+
+    @property
     def latest_restored(self) -> RestoredStats | None:
         return self._latest_restored
 

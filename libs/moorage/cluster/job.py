@@ -96,7 +96,12 @@ class Job:
         """What the registry holds."""
         self.status = self.record.status
         self.checkpoints = CheckpointCoordinator(
-            effects, self.record.graph, self.record.base_checkpoint_id, history, self.fail
+            effects,
+            self.record.graph,
+            self.record.base_checkpoint_id,
+            history,
+            self.fail,
+            history_size=config.checkpoint_history,
         )
         self._effects = effects
         self._config = config
@@ -646,6 +651,9 @@ class Job:
             last_completed=latest,
             completed_ms=self.record.submitted_ms if latest is None else latest.completed_ms,
             restored=stats.latest_restored,
+            failed=stats.latest_failed,
+            savepoint=stats.latest_savepoint,
+            summary=stats.summary,
         )
 
     def validate(self) -> None:

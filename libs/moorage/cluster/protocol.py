@@ -6,6 +6,7 @@ from enum import Enum
 
 import msgspec
 
+from moorage.checkpoint.stats_tracker import HISTORY_SIZE
 from moorage.effects import CallError, Notice
 from moorage.graph.job_graph import JobGraph
 from moorage.ids import Attempt, CheckpointId, Epoch, JobId, SubtaskId, VertexId, WorkerId
@@ -30,6 +31,8 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A job ends although some of its subtasks did not report their end."""
     repeat_interval_ms: int = 3_000
     """Between two DeployJob or CancelJob of one attempt while subtasks have not reacted."""
+    checkpoint_history: int = HISTORY_SIZE
+    """Decided checkpoints of a job whose statistics are kept."""
 
 
 # --- events ----------------------------------------------------------------------------------------------------------

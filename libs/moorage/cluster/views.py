@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from moorage.checkpoint.stats import CheckpointStatsSnapshot, RestoredStats
+from moorage.checkpoint.stats import CheckpointStats, CheckpointStatsSnapshot, CheckpointSummary, RestoredStats
 from moorage.graph.execution import ExecutionState
 from moorage.graph.job_graph import JobGraph
 from moorage.ids import Attempt, CheckpointId, Epoch, JobId, SubtaskId, WorkerId
@@ -70,6 +70,11 @@ class JobCounts(NamedTuple):
     """Wall clock at which the last checkpoint was completed; before the first one, at which the job was submitted."""
     restored: RestoredStats | None
     """The last time that this leader restored the job; None: it did not."""
+    failed: CheckpointStats | None
+    """The last checkpoint that failed under this leader."""
+    savepoint: CheckpointStats | None
+    """The last one that was completed."""
+    summary: CheckpointSummary
 
 
 class ClusterCounts(NamedTuple):
