@@ -189,7 +189,7 @@ def test_what_can_not_be_read_is_named(tmp_path: Path) -> None:
     data = (tmp_path / path).read_bytes()
     for index in range(len(data)):
         (tmp_path / path).write_bytes(data[:index] + bytes([data[index] ^ 0x04]) + data[index + 1 :])
-        with pytest.raises(CorruptDataError, match=f"{path}, segment at 0: "):
+        with pytest.raises(CorruptDataError, match=f"{path}, key group at 0: "):
             list(rows_of(open_checkpoint(str(tmp_path / "orders" / "chk-3")), "totals"))
         assert not verify(checkpoint).whole
 

@@ -1,0 +1,103 @@
+"""One key group's rows while they are put together, by the schemas that were stored beside them.
+
+Keys and entries are told apart by their bytes, so that it does not matter what they are.
+"""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+
+from moorage.inspect.values import Reader, hashable, mapping, reader_of
+from moorage.serde.row_schema import RowSchema, StateSchema
+
+MALFORMED = (ValueError, TypeError, IndexError, KeyError, AttributeError, RecursionError)
+"""What the functions here raise for content that makes no sense."""
+
+decode = msgspec.msgpack.Decoder().decode
+
+
+class KeyRow:
+    """What is known of a key so far."""
+
+    __slots__ = ("fields", "key", "states")
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+        self.fields: dict[str, Any] = {}
+        self.states: dict[str, tuple[str, dict[bytes, tuple[Any, Any]]]] = {}
+        """By name: the kind, and entry and value by the entry's bytes."""
+
+    def values(self) -> dict[str, Any]:
+        return self.fields | {name: _shown(kind, list(e.values())) for name, (kind, e) in self.states.items()}
+
+
+def _shown(kind: str, entries: list[tuple[Any, Any]]) -> Any:
+    match kind:
+        case "list":
+            return [value for _, value in sorted(entries, key=itemgetter(0))]
+        case "map":
+            return mapping(entries)
+        case _:
+            return entries[0][1] if entries else None
+
+
+KeyRows = dict[bytes, KeyRow]
+
+
+class RowDecoder:
+    """Rows that were written by one schema. MALFORMED, also for a schema that makes no sense."""
+
+    def __init__(self, schema: RowSchema) -> None:
+        self.schema = schema
+        self.states = [EntryDecoder(state) for state in schema.states]
+        """In the schema's order."""
+        self._key = reader_of(schema.key)
+        self._fields = [(name, reader_of(kind)) for name, kind in schema.fields if kind[0] != "state"]
+        self._places = [place for place, (_, kind) in enumerate(schema.fields) if kind[0] != "state"]
+
+    def put(self, keys: KeyRows, key: bytes, row: list[Any]) -> None:
+        """A key's row; the entries that the key has stay."""
+        known = keys.get(key)
+        if known is None:
+            known = keys[key] = KeyRow(hashable(_read(self._key, decode(key))))
+            known.states = {state.name: (state.kind, {}) for state in self.schema.states}
+        known.fields = {
+            name: _read(reader, row[place]) for place, (name, reader) in zip(self._places, self._fields, strict=True)
+        }
+
+
+class EntryDecoder:
+    """Entries of one state that were written by one schema; their key must have a row. MALFORMED."""
+
+    def __init__(self, schema: StateSchema) -> None:
+        self.name = schema.name
+        self._kind = schema.kind
+        self._has_ttl = schema.has_ttl
+        self._entry = reader_of(schema.entry)
+        self._value = reader_of(schema.value)
+
+    def put(self, keys: KeyRows, key: bytes, entry: bytes, stored: Any) -> None:
+        name = hashable(_read(self._entry, decode(entry)))
+        if self._kind == "list" and type(name) is not int:
+            raise ValueError(f"state {self.name!r}: {name!r} is no index")
+        self._entries(keys, key)[entry] = name, _read(self._value, stored[0] if self._has_ttl else stored)
+
+    def remove(self, keys: KeyRows, key: bytes, entry: bytes) -> None:
+        self._entries(keys, key).pop(entry, None)
+
+    def reset(self, keys: KeyRows, key: bytes) -> None:
+        self._entries(keys, key).clear()
+
+    def _entries(self, keys: KeyRows, key: bytes) -> dict[bytes, tuple[Any, Any]]:
+        return keys[key].states.setdefault(self.name, (self._kind, {}))[1]
+
+
+def decode_schema(data: bytes) -> RowSchema:
+    return msgspec.msgpack.decode(data, type=RowSchema)
+
+
+def _read(reader: Reader | None, value: Any) -> Any:
+    return value if reader is None else reader(value)
