@@ -18,7 +18,7 @@ The synchronous phase only notes down what changed. Rows are encoded afterwards 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -26,7 +26,8 @@ import msgspec
 from moorage.api.keyed_state import KeyedContext
 from moorage.api.state import StateTable
 from moorage.backends.keyed import SnapshotForm
-from moorage.backends.memory_encoding import Changes, Expired, GroupEncoding
+from moorage.backends.memory_changes import Changes, LoggedDelta, logged_delta
+from moorage.backends.memory_encoding import Expired, GroupEncoding
 from moorage.backends.pieces import StatePiece
 from moorage.errors import CorruptDataError, StateError
 from moorage.ids import CheckpointId
@@ -56,6 +57,7 @@ class _Segment(NamedTuple):
 
 
 _Chain = tuple[_Segment, ...]
+_Encoding = GroupEncoding[K, R] | LoggedDelta[K, R]
 
 
 class MemorySnapshot(Generic[K, R]):
@@ -68,11 +70,11 @@ class MemorySnapshot(Generic[K, R]):
         checkpoint: CheckpointId,
         file: int,
         chains: dict[int, _Chain],
-        encodings: Mapping[int, GroupEncoding[K, R]],
+        encodings: Mapping[int, _Encoding[K, R]],
         files: Mapping[int, StreamHandle],
-        changes: Mapping[int, Changes[K]],
+        changes: Mapping[int, Changes[K, R]],
         expired: Callable[[int, Iterable[Expired]], None],
-        forgotten: list[Changes[K]],
+        forgotten: list[Changes[K, R]],
     ) -> None:
         """``forgotten``: what nobody asks for any more."""
         self._name = name
@@ -109,7 +111,7 @@ class MemorySnapshot(Generic[K, R]):
         return [StatePiece(self._name, True, bytes(data))] if data else []
 
     def _seal(self, ready: Mapping[int, SegmentWriter[K, R]], data: bytearray) -> None:
-        sealed = seal([writer.segment() for writer in ready.values()])
+        sealed = seal([writer.take() for writer in ready.values()])
         for (group, writer), segment in zip(ready.items(), sealed, strict=True):
             self._segments[group] = _Segment(self._file, len(data), writer.size)
             data += segment
@@ -170,6 +172,8 @@ class MemoryKeyedBackend(Generic[K, R]):
         }
         self._turn = threading.Event()
         self._turn.set()
+        self._touched: tuple[int, set[K]] | None = None
+        """Key group and keys of the batch that user code has, or had."""
         self._under_way: dict[int, list[GroupEncoding[K, R]]] = {}
         self._base = CheckpointId(0)
         self._chains: dict[int, _Chain] = dict.fromkeys(key_groups.groups(), ())
@@ -178,16 +182,35 @@ class MemoryKeyedBackend(Generic[K, R]):
         self._next_file = 0
         self._undecided: list[MemorySnapshot[K, R]] = []
 
-    def _no_changes(self) -> dict[int, Changes[K]]:
-        return {group: Changes(len(self._codec.states)) for group in self._key_groups.groups()}
+    def _no_changes(self) -> dict[int, Changes[K, R]]:
+        return {group: Changes(self._codec) for group in self._key_groups.groups()}
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
     def rows_for(self, group: int, keys: Sequence[K]) -> MutableMapping[K, R]:
+        self._log_touched()
+        touched = set(keys)
         if group in self._under_way:
-            self._preserve(group, keys)
-        self._changes[group].keys.update(keys)
+            self._preserve(group, touched)
+        self._changes[group].keys |= touched
+        self._touched = (group, touched)
         return self.rows[group]
+
+    def _log_touched(self) -> None:
+        """The batch before is over."""
+        if self._touched is None:
+            return
+        group, touched = self._touched
+        self._touched = None
+        changes = self._changes[group]
+        if self._delta_is_worth_it(self._chains[group], len(changes)):
+            changes.write_log(self.rows[group], touched)
+        else:
+            changes.log = None
+
+    @staticmethod
+    def _delta_is_worth_it(chain: _Chain, changed: int) -> bool:
+        return bool(chain) and 2 * changed < chain[0].size
 
     def new_row(self, group: int, key: K) -> R:
         row = self._row_type()
@@ -203,7 +226,7 @@ class MemoryKeyedBackend(Generic[K, R]):
             # Deltas tell the entries of a list in any order.
             bound.bind(key, dict(sorted(entries.items())) if state.kind == "list" else entries, table)
 
-    def _preserve(self, group: int, keys: Sequence[K]) -> None:
+    def _preserve(self, group: int, keys: Collection[K]) -> None:
         encodings = [encoding for encoding in self._under_way[group] if not encoding.finished]
         for encoding in encodings:
             encoding.preserve(keys)
@@ -227,13 +250,14 @@ class MemoryKeyedBackend(Generic[K, R]):
     def snapshot(
         self, checkpoint: CheckpointId, base: CheckpointId, form: SnapshotForm = SnapshotForm.INCREMENTAL
     ) -> MemorySnapshot[K, R]:
+        self._log_touched()
         forgotten = self._adopt(base)
         changes = self._take_changes()
         since_base = [*(snapshot.changes for snapshot in self._undecided), changes]
         full = form is not SnapshotForm.INCREMENTAL
         rolled = set(self._key_groups.groups()) if full else self._groups_to_roll()
         chains: dict[int, _Chain] = {}
-        encodings: list[tuple[int, int, GroupEncoding[K, R]]] = []
+        encodings: list[tuple[int, int, _Encoding[K, R]]] = []
         for group in self._key_groups.groups():
             rows, chain = self.rows[group], () if full else self._chains[group]
             since = [earlier[group] for earlier in since_base]
@@ -241,11 +265,11 @@ class MemoryKeyedBackend(Generic[K, R]):
             if not (chain or rows) or not (changed or group in rolled or not chain):
                 chains[group] = chain
                 continue
-            in_full = group in rolled or not chain or 2 * changed >= chain[0].size
+            in_full = group in rolled or not self._delta_is_worth_it(chain, changed)
             chains[group] = () if in_full else chain
-            encoding = GroupEncoding(self._codec, rows, self._tables[group], None if in_full else since, self._turn)
-            encodings.append((len(rows) if in_full else changed, group, encoding))
-            self._under_way.setdefault(group, []).append(encoding)
+            encodings.append(
+                (len(rows) if in_full else changed, group, self._encoding(group, None if in_full else since))
+            )
         # The small ones first: what is encoded need not be preserved.
         by_size = {group: encoding for _, group, encoding in sorted(encodings, key=lambda e: e[:2])}
         file, self._next_file = self._next_file, self._next_file + 1
@@ -264,7 +288,16 @@ class MemoryKeyedBackend(Generic[K, R]):
         self._undecided.append(snapshot)
         return snapshot
 
-    def _take_changes(self) -> dict[int, Changes[K]]:
+    def _encoding(self, group: int, since: Sequence[Changes[K, R]] | None) -> _Encoding[K, R]:
+        """Of the changes since, or of all rows."""
+        logged = None if since is None else logged_delta(self._codec, since)
+        if logged is not None:
+            return logged
+        encoding = GroupEncoding(self._codec, self.rows[group], self._tables[group], since, self._turn)
+        self._under_way.setdefault(group, []).append(encoding)
+        return encoding
+
+    def _take_changes(self) -> dict[int, Changes[K, R]]:
         taken, self._changes = self._changes, self._no_changes()
         if self._codec.states:
             for group, tables in self._tables.items():
@@ -277,7 +310,7 @@ class MemoryKeyedBackend(Generic[K, R]):
         chained = sorted((g for g in chains if len(chains[g]) > _CHAIN_MIN), key=lambda g: -len(chains[g]))
         return set(chained[: -(-len(self._key_groups) // _ROLLING_CHECKPOINTS)])
 
-    def _adopt(self, base: CheckpointId) -> list[Changes[K]]:
+    def _adopt(self, base: CheckpointId) -> list[Changes[K, R]]:
         """``base`` is complete: later checkpoints build on it. Returns changes that need not be remembered any more."""
         if base == self._base:
             return []

@@ -2,10 +2,11 @@
 
 Theory of operation
 -------------------
-A snapshot does not copy rows, it remembers which ones it wants: of a key group either those that changed (a delta) or
-all of them (a base). A thread encodes them slice by slice. Before the loop lets user code touch rows of that key group
-it has those encoded that are still to be (``preserve``), so what is stored is always what a row was at the barrier:
-copy on write, with the encoded row for the copy. Every key is encoded once, by whoever comes first.
+A snapshot does not copy rows, it remembers which ones it wants: of a key group either all of them (a base), or those
+that changed (a delta), where there is no log of them (``memory_changes``). A thread encodes them slice by slice. Before
+the loop lets user code touch rows of that key group it has those encoded that are still to be (``preserve``), so what
+is stored is always what a row was at the barrier: copy on write, with the encoded row for the copy. Every key is
+encoded once, by whoever comes first.
 
 ``lock`` guards one key group of one snapshot for the length of a slice, about a millisecond; ``turn`` lets the loop in
 between two slices, which a lock alone would not.
@@ -20,6 +21,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from moorage.api.state import StateTable
+from moorage.backends.memory_changes import Changes
 from moorage.errors import StateError
 from moorage.serde.keyed_segments import BASE, BLOCK_ROWS, DELTA, KeyedSegmentCodec
 
@@ -28,28 +30,6 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 _KEYS_WITH_STATES = 100
 """Keys of a slice where each may have many entries."""
-
-
-class Changes(Generic[K]):
-    """What was touched in a key group since a snapshot."""
-
-    __slots__ = ("entries", "keys", "renewed")
-
-    def __init__(self, states: int) -> None:
-        self.keys: set[K] = set()
-        self.renewed: set[K] = set()
-        """Rows that were made anew: whatever entries were stored under the key are gone."""
-        self.entries: list[set[tuple[K, Any]]] = [set() for _ in range(states)]
-        """Of each state: key and entry."""
-
-    def __len__(self) -> int:
-        return len(self.keys) + sum(map(len, self.entries))
-
-    def absorb(self, other: Changes[K]) -> None:
-        self.keys |= other.keys
-        self.renewed |= other.renewed
-        for mine, others in zip(self.entries, other.entries, strict=True):
-            mine |= others
 
 
 class Expired(NamedTuple):
@@ -69,15 +49,16 @@ class GroupEncoding(Generic[K, R]):
         codec: KeyedSegmentCodec[K, R],
         rows: Mapping[K, R],
         tables: Sequence[StateTable],
-        changes: Sequence[Changes[K]] | None,
+        changes: Sequence[Changes[K, R]] | None,
         turn: threading.Event,
     ) -> None:
         """``rows`` is live. ``changes`` since the segment that a delta builds on; None: a base."""
         self._rows = rows
         self._tables = tables
+        self._codec = codec
         self._states = codec.states
         self._since = changes
-        self._changes: Changes[K] | None = None
+        self._changes: Changes[K, R] | None = None
         self._changed_entries: list[dict[K, list[Any]]] = []
         self.writer = codec.writer(BASE if changes is None else DELTA)
         """The segment; whole when ``encode`` returns."""
@@ -145,11 +126,11 @@ class GroupEncoding(Generic[K, R]):
                 self._keys = list(self._changes.keys)
         return self._keys
 
-    def _merged(self, since: Sequence[Changes[K]]) -> Changes[K]:
+    def _merged(self, since: Sequence[Changes[K, R]]) -> Changes[K, R]:
         if len(since) == 1:
             merged = since[0]
         else:
-            merged = Changes(len(self._states))
+            merged = Changes(self._codec)
             for changes in since:
                 merged.absorb(changes)
         for entries in merged.entries:
@@ -182,7 +163,7 @@ class GroupEncoding(Generic[K, R]):
                     stored[place] = (key, {e: value for e, value in entries.items() if e not in gone})
         writer.all_entries(number, stored)
 
-    def _encode_changed(self, number: int, name: str, changes: Changes[K], keys: list[K]) -> None:
+    def _encode_changed(self, number: int, name: str, changes: Changes[K, R], keys: list[K]) -> None:
         rows, writer = self._rows, self.writer
         by_key = self._changed_entries[number - 1]
         renewed = [key for key in keys if key in changes.renewed and key in rows]

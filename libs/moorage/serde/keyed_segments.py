@@ -6,7 +6,8 @@ A file is a row of segments; ``KeyGroupsHandle.offsets`` says where each begins.
     rows     put [keys, rows] | remove keys
     a state  put [keys, entries, values] | remove [keys, entries] | reset keys
 
-A key stands in at most one block of rows. In a state its reset, if any, comes before its entries.
+Where a key stands in several blocks of rows, the last one counts. In a state its reset, if any, comes before its
+entries.
 """
 
 from __future__ import annotations
@@ -228,13 +229,20 @@ class SegmentWriter(Generic[K, R]):
         if keys:
             self._add(state, Op.RESET, keys, len(keys))
 
-    def segment(self) -> OpenSegment:
-        """What there is, for ``segment_blocks.seal``."""
-        return OpenSegment(self._kind, self._schema, self._blocks)
+    def extend(self, other: SegmentWriter[K, R]) -> None:
+        """Add what is in another segment of the codec."""
+        self._blocks += other._blocks
+        self.size += other.size
+        self.raw_bytes += other.raw_bytes
+
+    def take(self) -> OpenSegment:
+        """The segment, for ``segment_blocks.seal``; the writer lets go of it."""
+        blocks, self._blocks = self._blocks, []
+        return OpenSegment(self._kind, self._schema, blocks)
 
     def finish(self) -> bytes:
         """*Blocking*: the segment by itself."""
-        (sealed,) = seal([self.segment()])
+        (sealed,) = seal([self.take()])
         return sealed
 
     def _add(self, table: int, op: Op, content: object, size: int) -> None:

@@ -25,7 +25,7 @@ from moorage.ids import CheckpointId
 from moorage.state.handles import ByteStreamHandle, FileHandle, IncrementalKeyedHandle, KeyGroupsHandle, StreamHandle
 from moorage.state.key_groups import KeyGroupRange, key_group_range
 
-GROUPS = 4
+GROUPS = 2
 KEYS = [f"k{i}" for i in range(24)]
 
 
@@ -48,6 +48,8 @@ Model = dict[str, Any]
 
 
 def shown(row: Any) -> Any:
+    if isinstance(row, Row):
+        return (row.count, list(row.tags))
     return (row.count, dict(row.items), list(row.recent), row.total.get(), row.last.get())
 
 
@@ -93,6 +95,8 @@ class Turns:
 class BackendMachine(RuleBasedStateMachine):
     """One subtask over many checkpoints, several undecided at a time, with restores to any parallelism."""
 
+    row_type: type[Any] = Row
+
     def __init__(self) -> None:
         super().__init__()
         self.files = Files()
@@ -102,13 +106,13 @@ class BackendMachine(RuleBasedStateMachine):
         self.backend = self._new(KeyGroupRange(0, GROUPS - 1))
         self.next_id = 1
         self.base = 0
-        self.taken: dict[int, tuple[MemorySnapshot[str, Basket], Model]] = {}
+        self.taken: dict[int, tuple[MemorySnapshot[str, Any], Model]] = {}
         """Snapshots that are not encoded yet."""
         self.undecided: dict[int, tuple[tuple[KeyGroupsHandle, ...], Model]] = {}
         self.completed: dict[int, tuple[tuple[KeyGroupsHandle, ...], Model]] = {}
 
-    def _new(self, groups: KeyGroupRange) -> MemoryKeyedBackend[str, Basket]:
-        backend: MemoryKeyedBackend[str, Basket] = MemoryKeyedBackend("baskets", groups, str, Basket)
+    def _new(self, groups: KeyGroupRange) -> MemoryKeyedBackend[str, Any]:
+        backend: MemoryKeyedBackend[str, Any] = MemoryKeyedBackend("baskets", groups, str, self.row_type)
         backend._turn = Turns(self._between_slices)  # type: ignore[assignment]
         return backend
 
@@ -127,6 +131,13 @@ class BackendMachine(RuleBasedStateMachine):
         if row is None or what == 1:  # cleared, then met again in the same batch
             row = rows[key] = self.backend.new_row(group, key)
         row.count += 1
+        if isinstance(row, Basket):
+            self._update_states(row, what)
+        else:
+            row.tags.append(f"{what}")
+        self.model[key] = shown(row)
+
+    def _update_states(self, row: Basket, what: int) -> None:
         match what % 6:
             case 2:
                 row.items[f"i{row.count % 3}"] = row.count
@@ -143,7 +154,6 @@ class BackendMachine(RuleBasedStateMachine):
                     row.recent.clear()
             case _:
                 pass
-        self.model[key] = shown(row)
 
     @rule(updates=st.lists(st.tuples(st.sampled_from(KEYS), st.integers(0, 11)), max_size=12))
     def update(self, updates: list[tuple[str, int]]) -> None:
@@ -203,8 +213,8 @@ class BackendMachine(RuleBasedStateMachine):
             return
         handles, model = self.completed[latest]
         found: Model = {}
-        for subtask in range(3):
-            backend = self._new(key_group_range(GROUPS, 3, subtask))
+        for subtask in range(GROUPS):
+            backend = self._new(key_group_range(GROUPS, GROUPS, subtask))
             for rows in backend.load(handles, self.files.read).rows.values():
                 found |= {key: shown(row) for key, row in rows.items()}
         assert found == model
@@ -213,10 +223,17 @@ class BackendMachine(RuleBasedStateMachine):
 @pytest.fixture(autouse=True)
 def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moorage.backends.memory_encoding._KEYS_WITH_STATES", 2)
+    monkeypatch.setattr("moorage.backends.memory_encoding.BLOCK_ROWS", 2)
 
 
-TestBackend = BackendMachine.TestCase
-TestBackend.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+class StatesMachine(BackendMachine):
+    row_type = Basket
+
+
+TestRows = BackendMachine.TestCase
+TestRows.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestStates = StatesMachine.TestCase
+TestStates.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
 
 
 # --- what is written -------------------------------------------------------------------------------------------------
@@ -268,6 +285,15 @@ def test_a_full_snapshot_refers_to_no_other() -> None:
         _, (handle,) = stored(backend, 2, form=form)
         assert handle.stream.path == "f2"
         assert min(handle.offsets) == 0
+
+
+def test_keys_that_are_touched_again_and_again_are_stored_once() -> None:
+    backend = filled(10_000)
+    stored(backend, 1)
+    for number in range(1_000):
+        backend.rows_for(0, ["0-7", "0-8"])["0-7"].count = number
+    second, _ = stored(backend, 2)
+    assert second < 200
 
 
 def test_one_entry_of_a_large_map_is_stored_by_itself() -> None:
