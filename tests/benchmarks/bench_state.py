@@ -111,9 +111,12 @@ class Loop:
         return [self._write(f"{checkpoint}/{number}", piece) for number, piece in enumerate(snapshot.encode())]
 
     def _write(self, path: str, piece: StatePiece) -> FileHandle:
-        size = piece.size_bytes
-        data = piece.data
-        self.storage.write(path, data if isinstance(data, bytes) else Upload(data, size))
+        size, data = piece.size_bytes, piece.data
+        if isinstance(data, bytes):
+            self.storage.write(path, data)
+        else:
+            with data.open("rb") as file:
+                self.storage.write(path, Upload(size, iter(lambda: file.read(1 << 20), b"")))
         return FileHandle(path, size)
 
     def poll(self) -> None:
