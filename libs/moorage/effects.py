@@ -13,12 +13,12 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from moorage.ids import Attempt, CheckpointId, Epoch, JobId
+from moorage.ids import Attempt, CheckpointId, Epoch, JobId, OperatorId
 from moorage.messages.cleanup import CleanupRequest
 from moorage.messages.commands import Command
 from moorage.messages.registry import CheckpointRecord, JobRecord, Lease
 from moorage.ports import TopicSpec
-from moorage.state.operator_state import CheckpointMetadata, CheckpointOrigin
+from moorage.state.operator_state import CheckpointMetadata, CheckpointOrigin, MasterState
 
 T = TypeVar("T")
 
@@ -129,7 +129,12 @@ class DiscardSavepoint(Operation[None], frozen=True, kw_only=True):
     """As a URL or relative to the checkpoint storage."""
 
 
-class VerifyMetadata(Operation[None], frozen=True, kw_only=True):
+class VerifiedMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    master_states: tuple[MasterState, ...]
+    """Of master hooks."""
+
+
+class VerifyMetadata(Operation[VerifiedMetadata], frozen=True, kw_only=True):
     """Read a ``_metadata`` file and hold it against its record: CORRUPT when it is missing or not what was written."""
 
     record: CheckpointRecord
@@ -163,6 +168,39 @@ class RemoveCheckpoint(Operation[None], frozen=True, kw_only=True):
     epoch: Epoch
     job: JobId
     checkpoint: CheckpointId
+
+
+class ReadOperatorStates(Operation[dict[OperatorId, bytes]], frozen=True, kw_only=True):
+    """The states of operator coordinators in a checkpoint: CORRUPT when it is missing or not what was written."""
+
+    path: str
+    """``_metadata``, as a URL or relative to the checkpoint storage."""
+    checksum: int
+
+
+class TriggerHooks(Operation[tuple[MasterState, ...]], frozen=True, kw_only=True):
+    """Ask the master hooks of a job: REFUSED with the hook's name when one of them fails."""
+
+    job: JobId
+    checkpoint: CheckpointId
+    triggered_ms: int
+
+
+class RestoreHooks(Operation[None], frozen=True, kw_only=True):
+    """Tell the master hooks where a job starts. REFUSED: a state belongs to a hook that is not there. UNAVAILABLE: a
+    hook failed."""
+
+    job: JobId
+    checkpoint: CheckpointId | None
+    """None: from nothing."""
+    states: tuple[MasterState, ...]
+    allow_non_restored: bool
+
+
+class ListPartitions(Operation[dict[str, int]], frozen=True, kw_only=True):
+    """How many partitions each of these topics has; those that do not exist are left out."""
+
+    topics: tuple[str, ...]
 
 
 class CreateTopics(Operation[None], frozen=True, kw_only=True):

@@ -83,8 +83,16 @@ class StateError(MoorageError):
     """State can't be restored into the operator that asks for it; names operator, field and what to do."""
 
 
+class CommittedBeyondError(MoorageError):
+    """A sink has committed beyond the checkpoint that the job goes back to: the output in between would come twice."""
+
+
 class StateStoreError(MoorageError):
     """The local store of keyed state failed: its disk is full, or can't be read or written."""
+
+
+class HookError(MoorageError):
+    """A master hook failed; it may work another time."""
 
 
 class MetadataError(MoorageError):

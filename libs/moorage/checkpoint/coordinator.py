@@ -2,10 +2,11 @@
 
 Theory of operation
 -------------------
-``tick`` asks the decider; a request that may run takes an id from the registry and becomes a pending checkpoint, and
-TriggerCheckpoint is broadcast. When all subtasks of the plan have acknowledged, ``_metadata`` is written, then the
-registry adds the checkpoint: that is the commit point. Then everybody is notified, and the cleaner is told of what was
-subsumed. Timeout, decline or a failed write abort it with a reason.
+``tick`` asks the decider; a request that may run takes an id from the registry and becomes a pending checkpoint. Master
+hooks are asked first; then, in one step, operator coordinators take their snapshots and TriggerCheckpoint is broadcast.
+When the coordinators and all subtasks of the plan have acknowledged, ``_metadata`` is written, then the registry adds
+the checkpoint: that is the commit point. Then everybody is notified, and the cleaner is told of what was subsumed.
+Timeout, decline, a failing hook or a failed write abort it with a reason.
 
 While the registry has not answered, the checkpoint is neither completed nor aborted, whatever else happens: sinks
 commit by what they are told here. ``has_unknown_outcome`` keeps the job from starting another attempt meanwhile.
@@ -13,11 +14,13 @@ commit by what they are told here. ``has_unknown_outcome`` keeps the job from st
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from moorage.checkpoint.completed import CompletedCheckpoints
+from moorage.checkpoint.completion import Completion
 from moorage.checkpoint.decider import CheckpointRequest, CheckpointRequestDecider
+from moorage.checkpoint.discards import Discards
 from moorage.checkpoint.failure_manager import CheckpointFailureManager
 from moorage.checkpoint.fates import Fates
 from moorage.checkpoint.notices import (
@@ -26,31 +29,21 @@ from moorage.checkpoint.notices import (
     CheckpointDone,
     CheckpointFailed,
     CheckpointTriggered,
-    SavepointNotDeleted,
 )
+from moorage.checkpoint.operator_coordinators import NO_KINDS, Kinds, OperatorCoordinators
 from moorage.checkpoint.options import snapshot_options
-from moorage.checkpoint.pending import AcknowledgeOutcome, PendingCheckpoint, PendingState, paths_written_for
+from moorage.checkpoint.pending import AcknowledgeOutcome, PendingCheckpoint, PendingState
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
-from moorage.checkpoint.reasons import reason_of_decline, reason_of_registration
+from moorage.checkpoint.reasons import reason_of_decline
 from moorage.checkpoint.rebuild import encode_record
 from moorage.checkpoint.sink_commits import SinkCommits
 from moorage.checkpoint.stats import CheckpointStats
 from moorage.checkpoint.stats_tracker import HISTORY_SIZE, CheckpointStatsTracker
-from moorage.effects import (
-    AddCheckpoint,
-    CallError,
-    DiscardSavepoint,
-    Effects,
-    JobHistory,
-    NextCheckpointId,
-    WriteMetadata,
-    WrittenMetadata,
-)
+from moorage.effects import CallError, Effects, JobHistory, NextCheckpointId, TriggerHooks
 from moorage.graph.checkpoint_plan import CheckpointPlan, checkpoint_plan, find_not_running
 from moorage.graph.execution import Execution
 from moorage.graph.job_graph import JobGraph
-from moorage.ids import Attempt, CheckpointId, SubtaskId
-from moorage.messages.cleanup import DiscardCheckpoint, DiscardState, TrimExchange
+from moorage.ids import Attempt, CheckpointId, OperatorUid, SubtaskId
 from moorage.messages.commands import (
     CheckpointFate,
     JobFates,
@@ -58,14 +51,18 @@ from moorage.messages.commands import (
     NotifyCheckpointComplete,
     TriggerCheckpoint,
 )
-from moorage.messages.events import AcknowledgeCheckpoint, DeclineCheckpoint, SinkCommitted
+from moorage.messages.events import (
+    AcknowledgeCheckpoint,
+    DeclineCheckpoint,
+    OperatorEvent,
+    SinkCommitted,
+    SubtaskState,
+)
 from moorage.messages.registry import CheckpointRecord, JobRecord, RestoreMode
-from moorage.naming import metadata_of, metadata_path, savepoint_folder
-from moorage.state.operator_state import CheckpointOrigin
+from moorage.naming import savepoint_folder
+from moorage.state.operator_state import CheckpointOrigin, MasterState
 
-FAILED_SAVEPOINTS_KEPT = 16
-
-_ABORTABLE = (PendingState.ACKNOWLEDGING, PendingState.WRITING)
+_ABORTABLE = (PendingState.HOOKS, PendingState.ACKNOWLEDGING, PendingState.WRITING)
 
 _OUTCOME_OF_DECIDED = {
     CheckpointFate.COMPLETED: AcknowledgeOutcome.DUPLICATE,
@@ -76,7 +73,8 @@ _OUTCOME_OF_DECIDED = {
 
 class CheckpointCoordinator:
     """See the module. ``fail_job`` is called with the cause when too many checkpoints have failed; ``random`` gives a
-    number between -1 and 1 at each call."""
+    number between -1 and 1 at each call. ``kinds``: of operator coordinators. ``hook_timeout_ms``: how long master
+    hooks may take; None: there are none."""
 
     def __init__(
         self,
@@ -87,6 +85,8 @@ class CheckpointCoordinator:
         fail_job: Callable[[str], None],
         random: Callable[[], float] = lambda: 0.0,
         history_size: int = HISTORY_SIZE,
+        kinds: Kinds = NO_KINDS,
+        hook_timeout_ms: int | None = None,
     ) -> None:
         self.stats = CheckpointStatsTracker(history, base, history_size)
         self.completed = CompletedCheckpoints(history.checkpoints, base)
@@ -108,19 +108,28 @@ class CheckpointCoordinator:
         self._input_has_ended = False
         self._base = CheckpointId(0)
         """What increments build on: the newest completed checkpoint in the running attempt's own history."""
-        restore = None if history.record is None else history.record.restore
-        self._is_unclaimed = restore is not None and restore.mode is RestoreMode.NO_CLAIM
         self._must_be_full = False
         """The next checkpoint may refer to no file of an earlier one: the job runs on files that are not its own."""
         self._record = b""
         """The job as stored, for the origin of its checkpoints."""
         self._stop: CheckpointRequest | None = None
         """The request to stop with a savepoint that is not decided."""
-        self._failed_savepoints: dict[CheckpointId, str] = {}
-        """Folders of the newest ones: acknowledgements that come late tell of files there."""
         self._triggering: CheckpointRequest | None = None
         """Waits for its id."""
         self._pending: dict[CheckpointId, PendingCheckpoint] = {}
+        self._hook_timeout_ms = hook_timeout_ms
+        self._hooks_are_busy = False
+        self._discards = Discards(effects, graph.job)
+        self._completion = Completion(
+            effects,
+            graph.job,
+            graph.checkpoint.retained,
+            self._pending,
+            completed=self._completed,
+            failed=self._abort,
+            late=self._discards.aborted,
+        )
+        self._operators = OperatorCoordinators(effects, graph, kinds, self._set_backlog, fail_job)
 
     # --- life of an attempt ------------------------------------------------------------------------------------------
 
@@ -131,31 +140,41 @@ class CheckpointCoordinator:
         self._plan = None
         self._input_has_ended = False
         self._record = encode_record(record)
-        self._base = self._base_of(execution.attempt, record.restored_checkpoint)
-        self._must_be_full = self._is_unclaimed and self._base == 0
+        newest = self._newest_of(execution.attempt, record.restored_checkpoint)
+        # A savepoint's files are not the job's: increments build on none.
+        self._base = newest.checkpoint if newest is not None and newest.kind == "checkpoint" else CheckpointId(0)
+        restore = record.restore if newest is None else None
+        self._must_be_full = restore is not None and restore.mode is RestoreMode.NO_CLAIM
         delay_ms = round(abs(self._random()) * self._config.initial_delay_max_ms)
         self._decider.start(self._effects.now_ms, delay_ms)
         self._decider.stopping(self.completed.stop is not None)
         self._failures.reset()
         self.sink_commits.restarted(execution.graph)
+        if newest is not None:
+            self._operators.start(execution, newest.checkpoint, newest.metadata_path, newest.metadata_checksum)
+        elif restore is not None:
+            self._operators.start(execution, None, restore.path, restore.checksum)
+        else:
+            self._operators.start(execution, None, None, 0)
 
     def suspend(self, reason: Reason) -> None:
         """The attempt ends: abort what is pending, but for what the registry was asked to add."""
         self._execution = None
+        self._operators.stop()
         for request in self._decider.stop():
             self._refuse(request, reason, "")
         for pending in list(self._pending.values()):
             if pending.state in _ABORTABLE:
                 self._abort(pending, reason)
 
-    def _base_of(self, attempt: Attempt, restored: CheckpointId | None) -> CheckpointId:
-        """A savepoint's files are not the job's: increments build on none."""
-        usable = [
-            record.checkpoint
+    def _newest_of(self, attempt: Attempt, restored: CheckpointId | None) -> CheckpointRecord | None:
+        """The newest checkpoint in the running attempt's own history."""
+        history = [
+            record
             for record in self.completed.retained()
-            if record.kind == "checkpoint" and (record.attempt == attempt or record.checkpoint == restored)
+            if record.is_part_of_history and (record.attempt == attempt or record.checkpoint == restored)
         ]
-        return max(usable, default=CheckpointId(0))
+        return max(history, key=lambda record: record.checkpoint, default=None)
 
     @property
     def is_stopping(self) -> bool:
@@ -165,7 +184,7 @@ class CheckpointCoordinator:
     @property
     def has_unknown_outcome(self) -> bool:
         """The registry was asked to add a checkpoint and has not answered."""
-        return any(pending.state is PendingState.REGISTERING for pending in self._pending.values())
+        return self._completion.has_unknown_outcome
 
     def fates(self, attempt: Attempt) -> JobFates:
         committed = self.sink_commits.floor if self.sink_commits.has_sinks else self._fates.last_id
@@ -191,17 +210,13 @@ class CheckpointCoordinator:
 
     def tick(self) -> None:
         now_ms = self._effects.now_ms
+        self._operators.tick()
         for pending in list(self._pending.values()):
             # Aborting one may end the attempt, and with it the others.
-            if pending.state in _ABORTABLE and now_ms >= pending.deadline_ms:
-                missing = ", ".join(str(subtask) for subtask in pending.missing(at_most=5))
-                self._abort(
-                    pending,
-                    Reason.EXPIRED,
-                    f"{pending.missing_count} subtasks did not acknowledge: {missing}"
-                    if missing
-                    else "metadata not written",
-                )
+            if pending.state is PendingState.HOOKS and now_ms >= pending.hooks_deadline_ms:
+                self._abort(pending, Reason.HOOK_TIMEOUT)
+            elif pending.state in _ABORTABLE and now_ms >= pending.deadline_ms:
+                self._abort(pending, Reason.EXPIRED, pending.describe_missing())
         if self._execution is not None and self._execution.input_has_ended != self._input_has_ended:
             self._input_has_ended = self._execution.input_has_ended
             if self._input_has_ended:
@@ -211,6 +226,8 @@ class CheckpointCoordinator:
     def _trigger_next(self) -> None:
         if self._execution is None or not self._execution.can_checkpoint:
             return
+        if self._hooks_are_busy or not self._operators.is_ready:
+            return  # Hooks that hang would only pile up.
         request = self._decider.choose(
             self._effects.now_ms, in_progress=len(self._pending), is_triggering=self._triggering is not None
         )
@@ -252,24 +269,57 @@ class CheckpointCoordinator:
             base=CheckpointId(0) if options.is_full else self._base,
             triggered_ms=effects.wall_ms,
             deadline_ms=effects.now_ms + self._config.timeout_ms,
+            hooks_deadline_ms=effects.now_ms + (self._hook_timeout_ms or 0),
             request=request,
             options=options,
+            operators=self._operators.uids(),
         )
         self._pending[checkpoint] = pending
         self._fates.triggered(checkpoint)
         self.stats.triggered(checkpoint, pending.triggered_ms, plan, options)
-        effects.broadcast(
+        effects.report(CheckpointTriggered(job=self._job, attempt=attempt, checkpoint=checkpoint))
+        if self._hook_timeout_ms is None:
+            self._ask_subtasks(pending)
+        else:
+            self._hooks_are_busy = True
+            effects.call(
+                TriggerHooks(job=self._job, checkpoint=checkpoint, triggered_ms=pending.triggered_ms),
+                partial(self._hooks_answered, pending),
+                partial(self._hooks_failed, pending),
+            )
+
+    def _hooks_answered(self, pending: PendingCheckpoint, states: tuple[MasterState, ...]) -> None:
+        self._hooks_are_busy = False
+        if pending.state is PendingState.HOOKS:
+            pending.master_states = states
+            self._ask_subtasks(pending)
+
+    def _hooks_failed(self, pending: PendingCheckpoint, error: CallError) -> None:
+        self._hooks_are_busy = False
+        if pending.state is PendingState.HOOKS:
+            self._abort(pending, Reason.HOOK_FAILED, error.detail)
+
+    def _ask_subtasks(self, pending: PendingCheckpoint) -> None:
+        """What operator coordinators send from here on comes behind the trigger, as it comes behind their snapshots."""
+        pending.go(PendingState.ACKNOWLEDGING)
+        self._operators.checkpoint(
+            pending.checkpoint,
+            partial(self._coordinator_acknowledged, pending),
+            lambda detail: self._abort_if_open(pending, Reason.OPERATOR_COORDINATOR_FAILED, detail),
+        )
+        if pending.state is not PendingState.ACKNOWLEDGING:
+            return
+        self._effects.broadcast(
             TriggerCheckpoint(
-                epoch=effects.epoch,
+                epoch=self._effects.epoch,
                 job=self._job,
-                attempt=attempt,
-                checkpoint=checkpoint,
+                attempt=pending.attempt,
+                checkpoint=pending.checkpoint,
                 triggered_ms=pending.triggered_ms,
                 base=pending.base,
-                options=options,
+                options=pending.options,
             )
         )
-        effects.report(CheckpointTriggered(job=self._job, attempt=attempt, checkpoint=checkpoint))
 
     def _present_plan(self, execution: Execution) -> CheckpointPlan:
         if self._plan is None or self._planned_version != execution.version:
@@ -285,19 +335,49 @@ class CheckpointCoordinator:
             case AcknowledgeOutcome.SUCCESS:
                 assert pending is not None
                 self.stats.acknowledged(message, self._effects.wall_ms)
-                if pending.is_fully_acknowledged:
-                    self._write(pending)
+                self._complete_if_acknowledged(pending)
             case AcknowledgeOutcome.UNKNOWN | AcknowledgeOutcome.DISCARDED:
-                self._discard_state(message)
+                self._discards.acknowledged_in_vain(message, self._fates.fate(message.checkpoint))
             case AcknowledgeOutcome.DUPLICATE:
                 pass  # The same files as before: they are part of the checkpoint.
         return outcome
 
-    def finished(self, subtask: SubtaskId) -> None:
-        """A subtask of the running attempt has finished: checkpoints that wait for it need not any more."""
-        for pending in list(self._pending.values()):
-            if pending.finished(subtask) and pending.is_fully_acknowledged:
-                self._write(pending)
+    def _coordinator_acknowledged(self, pending: PendingCheckpoint, operator: OperatorUid, state: bytes) -> None:
+        if pending.coordinator_acknowledged(operator, state) is AcknowledgeOutcome.SUCCESS:
+            self._complete_if_acknowledged(pending)
+
+    def subtask_changed(self, subtask: SubtaskId, state: SubtaskState, cause: str = "") -> None:
+        """A subtask of the running attempt has another state."""
+        match state:
+            case SubtaskState.RUNNING:
+                self._operators.subtask_ready(subtask)
+            case SubtaskState.FAILED | SubtaskState.CANCELED:
+                self._operators.subtask_failed(subtask, cause)
+            case SubtaskState.FINISHED:
+                # Nothing more comes from it: checkpoints that wait for it need not any more.
+                for pending in list(self._pending.values()):
+                    if pending.finished(subtask):
+                        self._complete_if_acknowledged(pending)
+            case SubtaskState.INITIALIZING:
+                pass
+
+    def operator_event(self, event: OperatorEvent) -> bool:
+        """False: nobody is interested."""
+        return self._operators.handle_event(event)
+
+    def _set_backlog(self, has_backlog: bool) -> None:
+        self._decider.backlog(self._effects.now_ms, has_backlog)
+
+    def _complete_if_acknowledged(self, pending: PendingCheckpoint) -> None:
+        if pending.state is PendingState.ACKNOWLEDGING and pending.is_fully_acknowledged:
+            origin = CheckpointOrigin(
+                job=self._job,
+                attempt=pending.attempt,
+                triggered_ms=pending.triggered_ms,
+                record=self._record,
+                completed=self._fates.completed_ids(),
+            )
+            self._completion.begin(pending, origin)
 
     def _outcome_of_decided(self, checkpoint: CheckpointId) -> AcknowledgeOutcome:
         if checkpoint in self.completed:
@@ -316,99 +396,15 @@ class CheckpointCoordinator:
     def sink_committed(self, message: SinkCommitted) -> None:
         sink = SubtaskId(message.vertex, message.subtask)
         if self.sink_commits.committed(sink, message.checkpoint, message.committed_ms):
-            self._effects.cleanup(TrimExchange(epoch=self._effects.epoch, job=self._job))
-
-    def _discard_state(self, message: AcknowledgeCheckpoint) -> None:
-        if folder := self._failed_savepoints.get(message.checkpoint):
-            self._discard_savepoint(folder)
-            return
-        if self._fates.fate(message.checkpoint) is CheckpointFate.UNKNOWN:
-            return  # It may still be completed by others, or was long ago: the cleaner's sweep knows better.
-        if paths := paths_written_for(message):
-            self._effects.cleanup(
-                DiscardState(epoch=self._effects.epoch, job=self._job, checkpoint=message.checkpoint, paths=paths)
-            )
+            self._discards.log_is_longer_than_needed()
 
     # --- completion --------------------------------------------------------------------------------------------------
 
-    def _write(self, pending: PendingCheckpoint) -> None:
-        pending.go(PendingState.WRITING)
-        self._effects.call(
-            WriteMetadata(
-                path=self._metadata_path(pending),
-                metadata=pending.metadata(),
-                origin=CheckpointOrigin(
-                    job=self._job,
-                    attempt=pending.attempt,
-                    triggered_ms=pending.triggered_ms,
-                    record=self._record,
-                    completed=self._fates.completed_ids(),
-                ),
-            ),
-            partial(self._written, pending),
-            partial(self._not_written, pending),
-        )
-
-    def _metadata_path(self, pending: PendingCheckpoint) -> str:
-        folder = pending.options.location
-        return metadata_path(self._job, pending.checkpoint) if folder is None else metadata_of(folder)
-
-    def _not_written(self, pending: PendingCheckpoint, error: CallError) -> None:
-        if pending.state is PendingState.WRITING:
-            self._abort(pending, Reason.METADATA_NOT_WRITTEN, error.detail)
-
-    def _written(self, pending: PendingCheckpoint, written: WrittenMetadata) -> None:
-        if pending.state is not PendingState.WRITING:
-            self._discard(pending)  # Aborted meanwhile: the file came after the first discard.
-            return
-        pending.record = CheckpointRecord(
-            checkpoint=pending.checkpoint,
-            attempt=pending.attempt,
-            kind="savepoint" if pending.is_savepoint else "checkpoint",
-            metadata_path=self._metadata_path(pending),
-            metadata_bytes=written.size_bytes,
-            metadata_checksum=written.checksum,
-            base=pending.base,
-            triggered_ms=pending.triggered_ms,
-            completed_ms=self._effects.wall_ms,
-            state_bytes=pending.state_bytes,
-            ends_as=pending.request.ends_as,
-        )
-        self._register_next()
-
-    def _register_next(self) -> None:
-        """One at a time, the oldest first: a checkpoint may only be added above every completed one."""
-        written = [p for p in self._pending.values() if p.record is not None]
-        if not written or self.has_unknown_outcome:
-            return
-        pending = min(written, key=lambda p: p.checkpoint)
-        assert pending.record is not None
-        pending.go(PendingState.REGISTERING)
-        others = [p.base for p in self._pending.values() if p is not pending and p.base > 0]
-        self._effects.call(
-            AddCheckpoint(
-                epoch=self._effects.epoch,
-                job=self._job,
-                attempt=pending.attempt,
-                record=pending.record,
-                retain=self._config.retained,
-                keep_from=min(others, default=None),
-            ),
-            partial(self._registered, pending, pending.record),
-            partial(self._not_registered, pending),
-            repeats=True,
-        )
-
-    def _not_registered(self, pending: PendingCheckpoint, error: CallError) -> None:
-        self._abort(pending, reason_of_registration(error.failure), error.detail)
-        self._register_next()
-
-    def _registered(
-        self, pending: PendingCheckpoint, record: CheckpointRecord, subsumed: list[CheckpointRecord]
+    def _completed(
+        self, pending: PendingCheckpoint, record: CheckpointRecord, subsumed: Sequence[CheckpointRecord]
     ) -> None:
         effects = self._effects
         checkpoint = pending.checkpoint
-        pending.go(PendingState.COMPLETED)
         del self._pending[checkpoint]
         gone = self.completed.add(record, subsumed)
         stats = self.stats.completed(record)
@@ -419,9 +415,9 @@ class CheckpointCoordinator:
         else:
             self._fates.aborted(checkpoint)  # Nothing is committed with it and nothing restarts from it.
         for old in gone:
-            self._discard_checkpoint(old.checkpoint)
+            self._discards.checkpoint(old.checkpoint)
         if gone:
-            effects.cleanup(TrimExchange(epoch=effects.epoch, job=self._job))
+            self._discards.log_is_longer_than_needed()
         effects.report(
             CheckpointCompleted(
                 job=self._job,
@@ -432,7 +428,6 @@ class CheckpointCoordinator:
             )
         )
         self._answer(pending.request, CheckpointDone(checkpoint, pending.options.location or record.metadata_path))
-        self._register_next()
 
     def _join_history(self, pending: PendingCheckpoint) -> None:
         """The job can restart from it: sinks commit, and what is older is not needed any more."""
@@ -446,10 +441,15 @@ class CheckpointCoordinator:
         effects.broadcast(
             NotifyCheckpointComplete(epoch=effects.epoch, job=self._job, attempt=pending.attempt, checkpoint=checkpoint)
         )
+        self._operators.completed(checkpoint)
         for older in [p for p in self._pending.values() if p.checkpoint < checkpoint and p.is_part_of_history]:
             self._abort(older, Reason.SUBSUMED)
 
     # --- failure -----------------------------------------------------------------------------------------------------
+
+    def _abort_if_open(self, pending: PendingCheckpoint, reason: Reason, detail: str) -> None:
+        if pending.state in _ABORTABLE:
+            self._abort(pending, reason, detail)
 
     def _abort(self, pending: PendingCheckpoint, reason: Reason, detail: str = "") -> None:
         effects = self._effects
@@ -462,7 +462,8 @@ class CheckpointCoordinator:
                 epoch=effects.epoch, job=self._job, attempt=pending.attempt, checkpoint=pending.checkpoint
             )
         )
-        self._discard(pending)
+        self._operators.aborted(pending.checkpoint)
+        self._discards.aborted(pending)
         self._failed(pending.request, pending.attempt, pending.checkpoint, reason, detail, stats)
 
     def _refuse(self, request: CheckpointRequest, reason: Reason, detail: str) -> None:
@@ -499,26 +500,6 @@ class CheckpointCoordinator:
             self._effects.reply(request.client, outcome)
         if request.on_done is not None:
             request.on_done(outcome)
-
-    def _discard(self, pending: PendingCheckpoint) -> None:
-        """The files of an aborted checkpoint. What a subtask writes after that is found by the cleaner's sweep, of a
-        savepoint by the acknowledgement that tells of it."""
-        if pending.options.location is None:
-            self._discard_checkpoint(pending.checkpoint)
-        else:
-            self._failed_savepoints[pending.checkpoint] = pending.options.location
-            if len(self._failed_savepoints) > FAILED_SAVEPOINTS_KEPT:
-                del self._failed_savepoints[min(self._failed_savepoints)]
-            self._discard_savepoint(pending.options.location)
-
-    def _discard_savepoint(self, folder: str) -> None:
-        self._effects.call(DiscardSavepoint(folder=folder), lambda _: None, partial(self._not_deleted, folder))
-
-    def _not_deleted(self, folder: str, error: CallError) -> None:
-        self._effects.report(SavepointNotDeleted(job=self._job, folder=folder, detail=error.detail))
-
-    def _discard_checkpoint(self, checkpoint: CheckpointId) -> None:
-        self._effects.cleanup(DiscardCheckpoint(epoch=self._effects.epoch, job=self._job, checkpoint=checkpoint))
 
     # -----------------------------------------------------------------------------------------------------------------
 

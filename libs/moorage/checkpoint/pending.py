@@ -3,6 +3,7 @@
 ==============  ================================================  ==========================================
 state           means                                             left to
 ==============  ================================================  ==========================================
+HOOKS           master hooks are asked                            ACKNOWLEDGING: they have answered; ABORTED
 ACKNOWLEDGING   subtasks snapshot                                 WRITING: all acknowledged; ABORTED
 WRITING         ``_metadata`` is being written                    REGISTERING: it is durable; ABORTED
 REGISTERING     the registry was asked to add it: its outcome     COMPLETED: added; ABORTED: refused for sure
@@ -25,16 +26,18 @@ import msgspec
 from moorage.checkpoint.decider import CheckpointRequest
 from moorage.graph.checkpoint_plan import CheckpointPlan
 from moorage.graph.job_graph import JobVertex
-from moorage.ids import Attempt, CheckpointId, OperatorId, SubtaskId, VertexId
+from moorage.ids import Attempt, CheckpointId, OperatorId, OperatorUid, SubtaskId, VertexId
 from moorage.messages.barriers import SnapshotKind, SnapshotOptions
 from moorage.messages.events import AcknowledgeCheckpoint
 from moorage.messages.registry import CheckpointRecord
 from moorage.naming import parse_storage_path
+from moorage.state.handles import ByteStreamHandle
 from moorage.state.operator_state import (
     CANONICAL_SAVEPOINT,
     RETAINED_CHECKPOINT,
     CheckpointMetadata,
     CheckpointProperties,
+    MasterState,
     OperatorState,
     OperatorSubtaskState,
     SnapshotType,
@@ -44,6 +47,7 @@ FINISHED = OperatorSubtaskState(finished=True)
 
 
 class PendingState(Enum):
+    HOOKS = "hooks"
     ACKNOWLEDGING = "acknowledging"
     WRITING = "writing"
     REGISTERING = "registering"
@@ -52,6 +56,7 @@ class PendingState(Enum):
 
 
 TRANSITIONS: Mapping[PendingState, frozenset[PendingState]] = {
+    PendingState.HOOKS: frozenset({PendingState.ACKNOWLEDGING, PendingState.ABORTED}),
     PendingState.ACKNOWLEDGING: frozenset({PendingState.WRITING, PendingState.ABORTED}),
     PendingState.WRITING: frozenset({PendingState.REGISTERING, PendingState.ABORTED}),
     PendingState.REGISTERING: frozenset({PendingState.COMPLETED, PendingState.ABORTED}),
@@ -83,23 +88,30 @@ class PendingCheckpoint:
         base: CheckpointId,
         triggered_ms: int,
         deadline_ms: int,
+        hooks_deadline_ms: int = 0,
         request: CheckpointRequest,
         options: SnapshotOptions,
+        operators: frozenset[OperatorUid] = frozenset(),
     ) -> None:
         self.checkpoint = checkpoint
         self.attempt = attempt
         self.base = base
         self.triggered_ms = triggered_ms
         self.deadline_ms = deadline_ms
+        self.hooks_deadline_ms = hooks_deadline_ms
         self.request = request
         self.options = options
-        self.state = PendingState.ACKNOWLEDGING
+        self.state = PendingState.HOOKS
+        self.master_states: tuple[MasterState, ...] = ()
         self.state_bytes = 0
         self.record: CheckpointRecord | None = None
         """What the registry will be asked to add, once the metadata is written."""
         self._plan = plan
         self._max_parallelism = max_parallelism
         self._missing = set(plan.wait_for)
+        self._missing_operators = set(operators)
+        """Whose coordinators have not handed in their state."""
+        self._coordinator_states: dict[OperatorUid, bytes] = {}
         self._finished: dict[VertexId, set[int]] = {vertex.vertex: set() for vertex in plan.vertices}
         """Subtasks whose operators are all recorded as finished."""
         for vertex_id, index in plan.finished:
@@ -127,6 +139,18 @@ class PendingCheckpoint:
         self.state_bytes += message.metrics.state_bytes
         return AcknowledgeOutcome.SUCCESS
 
+    def coordinator_acknowledged(self, operator: OperatorUid, state: bytes) -> AcknowledgeOutcome:
+        if self.state is PendingState.ABORTED:
+            return AcknowledgeOutcome.DISCARDED
+        if operator in self._coordinator_states:
+            return AcknowledgeOutcome.DUPLICATE
+        if operator not in self._missing_operators:
+            return AcknowledgeOutcome.UNKNOWN
+        self._missing_operators.remove(operator)
+        self._coordinator_states[operator] = state
+        self.state_bytes += len(state)
+        return AcknowledgeOutcome.SUCCESS
+
     def finished(self, subtask: SubtaskId) -> bool:
         """The subtask has finished: nothing more comes from it. True: it was still waited for.
 
@@ -150,15 +174,16 @@ class PendingCheckpoint:
 
     @property
     def is_fully_acknowledged(self) -> bool:
-        return not self._missing
+        return not self._missing and not self._missing_operators
 
-    @property
-    def missing_count(self) -> int:
-        return len(self._missing)
-
-    def missing(self, at_most: int) -> list[SubtaskId]:
-        """Some subtasks that did not acknowledge, for people."""
-        return sorted(self._missing)[:at_most]
+    def describe_missing(self) -> str:
+        """What it waits for, for people."""
+        if self._missing:
+            some = ", ".join(str(subtask) for subtask in sorted(self._missing)[:5])
+            return f"{len(self._missing)} subtasks did not acknowledge: {some}"
+        if self._missing_operators:
+            return f"coordinators of operators did not acknowledge: {', '.join(sorted(self._missing_operators))}"
+        return "metadata not written"
 
     def waits_for(self, subtask: SubtaskId) -> bool:
         return subtask in self._missing
@@ -172,6 +197,7 @@ class PendingCheckpoint:
         """What ``_metadata`` will hold: every operator of the plan, also those without state."""
         return CheckpointMetadata(
             checkpoint=self.checkpoint,
+            master_states=self.master_states,
             savepoint=self.is_savepoint,
             properties=_properties(self.options),
             operators=tuple(
@@ -182,6 +208,7 @@ class PendingCheckpoint:
                     parallelism=vertex.parallelism,
                     max_parallelism=self._max_parallelism,
                     subtasks=self._subtasks(vertex, operator.operator_id),
+                    coordinator=self._coordinator(vertex, operator.uid),
                     fully_finished=self._is_fully_finished(vertex),
                 )
                 for vertex in self._plan.vertices
@@ -195,14 +222,22 @@ class PendingCheckpoint:
         states = self._operators[vertex.vertex][operator]
         return dict(sorted({**states, **dict.fromkeys(self._finished[vertex.vertex], FINISHED)}.items()))
 
+    def _coordinator(self, vertex: JobVertex, operator: OperatorUid) -> ByteStreamHandle | None:
+        state = self._coordinator_states.get(operator)
+        if state is None or self._is_fully_finished(vertex):
+            return None
+        return ByteStreamHandle(name=f"coordinator-{operator}", data=state)
+
     def _is_fully_finished(self, vertex: JobVertex) -> bool:
         return len(self._finished[vertex.vertex]) == vertex.parallelism
 
     def validate(self) -> None:
         assert self._missing <= self._plan.wait_for
         assert not any(subtask.subtask in self._finished[subtask.vertex] for subtask in self._missing)
-        if self.state not in (PendingState.ACKNOWLEDGING, PendingState.ABORTED):
+        if self.state not in (PendingState.HOOKS, PendingState.ACKNOWLEDGING, PendingState.ABORTED):
             assert not self._missing
+            assert not self._missing_operators
+        assert self._missing_operators.isdisjoint(self._coordinator_states)
         if self.state is PendingState.REGISTERING:
             assert self.record is not None
         assert self.base < self.checkpoint

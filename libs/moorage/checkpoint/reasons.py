@@ -20,6 +20,9 @@ class CheckpointFailureReason(Enum):
     STOPPING = auto()
 
     # Triggered and aborted.
+    HOOK_FAILED = auto()
+    HOOK_TIMEOUT = auto()
+    OPERATOR_COORDINATOR_FAILED = auto()
     EXPIRED = auto()
     DECLINED_TASK_NOT_RUNNING = auto()
     DECLINED_ALIGNMENT_ABANDONED = auto()
@@ -55,6 +58,9 @@ _R = CheckpointFailureReason
 
 _COUNTED = frozenset(
     {
+        _R.HOOK_FAILED,
+        _R.HOOK_TIMEOUT,
+        _R.OPERATOR_COORDINATOR_FAILED,
         _R.EXPIRED,
         _R.DECLINED_STORAGE,
         _R.DECLINED_LOG,
@@ -79,6 +85,12 @@ def describe(reason: CheckpointFailureReason) -> str:
             return "the job is not running"
         case _R.STOPPING:
             return "the job is being stopped with a savepoint"
+        case _R.HOOK_FAILED:
+            return "a master hook failed"
+        case _R.HOOK_TIMEOUT:
+            return "the master hooks did not answer within their timeout"
+        case _R.OPERATOR_COORDINATOR_FAILED:
+            return "the coordinator of an operator could not take its snapshot"
         case _R.EXPIRED:
             return "the checkpoint was not complete within its timeout"
         case _R.DECLINED_TASK_NOT_RUNNING:

@@ -14,9 +14,11 @@ from collections.abc import Callable
 from functools import partial
 
 from moorage.checkpoint.decider import CheckpointRequest
+from moorage.checkpoint.operator_coordinators import NO_KINDS, Kinds, unknown_kinds
 from moorage.cluster.disposal import Disposal
 from moorage.cluster.job import Job
 from moorage.cluster.leader import Leader
+from moorage.cluster.lost_jobs import LostJobs
 from moorage.cluster.protocol import (
     CallFinished,
     CancelRequested,
@@ -77,11 +79,15 @@ from moorage.messages.registry import JobStatus
 
 
 class CoordinatorCore:
-    """See the module. ``holder`` names this process in the lease; ``jitter`` gives a random number between -1 and 1."""
+    """See the module. ``holder`` names this process in the lease; ``jitter`` gives a random number between -1 and 1;
+    ``kinds`` are the operator coordinators that there are."""
 
-    def __init__(self, holder: str, config: ClusterConfig, jitter: Callable[[], float]) -> None:
+    def __init__(
+        self, holder: str, config: ClusterConfig, jitter: Callable[[], float], kinds: Kinds = NO_KINDS
+    ) -> None:
         self._config = config
         self._jitter = jitter
+        self._kinds = kinds
         self._effects = Effects()
         self._leader = Leader(
             self._effects, holder, config.lease_ttl_ms, elected=self._elected, lost=self._forget_everything
@@ -152,6 +158,7 @@ class CoordinatorCore:
             self._worker_lost(lost)
         for job in self._jobs.values():
             job.tick()
+        self._lost_jobs.tick()
         if now_ms >= self._heartbeat_at_ms:
             self._heartbeat()
 
@@ -202,6 +209,8 @@ class CoordinatorCore:
         self._pool = SlotPool(self._workers, self._config.worker_timeout_ms // 5)
         self._jobs: dict[JobId, Job] = {}
         self._submitting: set[JobId] = set()
+        # A worker that missed ReportStatus says what it runs with its next heartbeat, long before it counts as lost.
+        self._lost_jobs = LostJobs(self._effects, self._config.worker_timeout_ms // 2, self._add_job)
         self._stray_told_ms: dict[tuple[JobId, Attempt], int] = {}
         self._heartbeat_at_ms = 0
         for request in sorted(self._unanswered):
@@ -239,7 +248,7 @@ class CoordinatorCore:
             case SinkCommitted():
                 return job.sink_committed(message)
             case OperatorEvent():
-                return DropReason.UNKNOWN_SUBTASK
+                return job.operator_event(message)
 
     def _worker_heartbeat(self, message: WorkerHeartbeat) -> DropReason | None:
         self._leader.saw_epoch(message.epoch)
@@ -261,7 +270,11 @@ class CoordinatorCore:
                 job.heartbeat(message)
                 job.advance()
             self._stop_strays(message)
+            self._lost_jobs.heartbeat(message, self._knows)
         return None
+
+    def _knows(self, job: JobId) -> bool:
+        return job in self._jobs or job in self._submitting
 
     def _worker_ended(self, message: WorkerLost) -> DropReason | None:
         lost = self._workers.ended(message.worker, message.reason)
@@ -332,6 +345,10 @@ class CoordinatorCore:
         except PipelineError as error:
             self._effects.reply(request.request, Refused(Refusal.INVALID, str(error)))
             return
+        if unknown := unknown_kinds(request.graph, self._kinds):
+            why = f"no operator coordinator of kind {', '.join(unknown)} is configured here"
+            self._effects.reply(request.request, Refused(Refusal.INVALID, f"job {name} can't be run: {why}"))
+            return
         present = self._jobs.get(name)
         if name in self._submitting or (present is not None and not present.status.is_terminal):
             self._effects.reply(
@@ -340,10 +357,11 @@ class CoordinatorCore:
             )
             return
         self._submitting.add(name)
+        self._lost_jobs.forget(name)
         Submission(self._effects, request, stored=self._add_job, ended=self._submitting.discard)
 
     def _add_job(self, history: JobHistory) -> None:
-        job = Job(self._effects, self._config, self._pool, history, self._jitter)
+        job = Job(self._effects, self._config, self._pool, history, self._jitter, self._kinds)
         self._jobs[job.job] = job
         for worker in self._workers.all():
             job.worker_joined(worker.worker)

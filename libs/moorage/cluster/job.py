@@ -30,6 +30,8 @@ import msgspec
 
 from moorage.barrier.lineage import next_lineage
 from moorage.checkpoint.coordinator import CheckpointCoordinator
+from moorage.checkpoint.hook_restore import HookRestore, HooksState
+from moorage.checkpoint.operator_coordinators import NO_KINDS, Kinds
 from moorage.checkpoint.pending import AcknowledgeOutcome
 from moorage.checkpoint.reasons import CheckpointFailureReason
 from moorage.cluster.failures import Failures
@@ -59,6 +61,7 @@ from moorage.messages.commands import CancelJob, DeployJob
 from moorage.messages.events import (
     AcknowledgeCheckpoint,
     DeclineCheckpoint,
+    OperatorEvent,
     RunningSubtask,
     SinkCommitted,
     SubtaskState,
@@ -85,11 +88,18 @@ TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
 class Job:
     """See the module. ``history.record`` is the job as stored: one just submitted, or one that an earlier leader left.
 
-    ``jitter`` gives a random number between -1 and 1 at each call.
+    ``jitter`` gives a random number between -1 and 1 at each call; ``kinds`` are the operator coordinators that there
+    are.
     """
 
     def __init__(
-        self, effects: Effects, config: ClusterConfig, pool: SlotPool, history: JobHistory, jitter: Callable[[], float]
+        self,
+        effects: Effects,
+        config: ClusterConfig,
+        pool: SlotPool,
+        history: JobHistory,
+        jitter: Callable[[], float],
+        kinds: Kinds = NO_KINDS,
     ) -> None:
         assert history.record is not None
         self.record: JobRecord = history.record
@@ -101,7 +111,10 @@ class Job:
             self.record.base_checkpoint_id,
             history,
             self.fail,
+            random=jitter,
             history_size=config.checkpoint_history,
+            kinds=kinds,
+            hook_timeout_ms=config.master_hook_timeout_ms,
         )
         self._effects = effects
         self._config = config
@@ -114,6 +127,8 @@ class Job:
         self._failure = self.record.failure
         # What a new attempt waits for.
         self._restart_at_ms = 0
+        has_hooks = config.master_hook_timeout_ms is not None
+        self._hooks = HookRestore(effects, self.record.job, has_hooks=has_hooks, changed=self.advance)
         self._restore = RestoreChoice(effects, self.record.job, self.checkpoints.completed, self.advance)
         self._scaling = Scaling(effects, pool, self.job, self.checkpoints, self._restart)
         self._stopping = Stopping(effects, self.job, self.checkpoints)
@@ -222,6 +237,11 @@ class Job:
         self._effects.report(SinksCommitted(job=self.job, committed_ms=message.committed_ms))
         return None
 
+    def operator_event(self, message: OperatorEvent) -> DropReason | None:
+        if message.attempt != self.attempt:
+            return DropReason.OLD_ATTEMPT
+        return None if self.checkpoints.operator_event(message) else DropReason.UNKNOWN_SUBTASK
+
     def is_stray(self, attempt: Attempt) -> bool:
         """Must subtasks of this attempt be told to stop?"""
         return attempt < self.attempt or (attempt == self.attempt and self._execution is None)
@@ -308,6 +328,7 @@ class Job:
     def _restart(self, delay_ms: int, reason: str) -> None:
         self._restart_at_ms = self._effects.now_ms + delay_ms
         self._restore.reset()
+        self._hooks.reset()
         self._has_reported_waiting = False
         self._set_status(JobStatus.RESTARTING, reason)
         self.checkpoints.suspend(CheckpointFailureReason.JOB_FAILOVER)
@@ -332,6 +353,15 @@ class Job:
             case RestoreState.READY:
                 pass
         restored = self._restore.checkpoint
+        checkpoint = None if restored is None else restored.checkpoint
+        match self._hooks.decide(checkpoint, self._restore.hook_states, self.record.restore):
+            case HooksState.WAITING:
+                return
+            case HooksState.REFUSED:
+                self._give_up(f"{self._hooks.problem} (not restarted)")
+                return
+            case HooksState.READY:
+                pass
         graph = self._scaling.next_graph(self.record.graph)
         slots = self._pool.offer(graph.slots, self.record.slots, self._effects.now_ms)
         if slots is None:
@@ -468,6 +498,7 @@ class Job:
         assert execution is not None
         if self.status is not JobStatus.RUNNING:
             return
+        self.checkpoints.subtask_changed(subtask, message.state, message.failure or "")
         match message.state:
             case SubtaskState.FAILED:
                 cause = message.failure or "no cause was reported"
@@ -483,7 +514,6 @@ class Job:
             case SubtaskState.RUNNING if execution.all_running:
                 self._all_running()
             case SubtaskState.FINISHED:
-                self.checkpoints.finished(subtask)
                 if execution.all_finished:
                     self.advance()
             case SubtaskState.INITIALIZING | SubtaskState.RUNNING:
@@ -610,6 +640,8 @@ class Job:
             return "the registry, which has not answered whether a checkpoint is complete"
         if self._restore.is_checking:
             return "the checkpoint storage, to read the latest checkpoint"
+        if self._hooks.is_waiting:
+            return "the master hooks, to go back to the checkpoint"
         if self._is_storing:
             return "the registry, to start the attempt"
         free, needed = self._free_slots(), self.record.graph.slots

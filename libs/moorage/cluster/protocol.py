@@ -31,6 +31,8 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A job ends although some of its subtasks did not report their end."""
     repeat_interval_ms: int = 3_000
     """Between two DeployJob or CancelJob of one attempt while subtasks have not reacted."""
+    master_hook_timeout_ms: int | None = None
+    """How long the master hooks may take for one checkpoint; None: there are none."""
     checkpoint_history: int = HISTORY_SIZE
     """Decided checkpoints of a job whose statistics are kept."""
 
@@ -240,6 +242,21 @@ class JobWaiting(Notice, frozen=True, kw_only=True):
 
     job: JobId
     waiting_for: str
+
+
+class JobRebuilt(Notice, frozen=True, kw_only=True):
+    """The registry had lost a job that workers run; it was brought back from the checkpoint storage."""
+
+    job: JobId
+    checkpoints: int
+    attempt: Attempt
+
+
+class JobUnknown(Notice, frozen=True, kw_only=True):
+    """Workers run a job that the registry does not know, and it can't be brought back; it is left alone."""
+
+    job: JobId
+    detail: str
 
 
 class AttemptStarted(Notice, frozen=True, kw_only=True):

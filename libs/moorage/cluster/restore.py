@@ -12,9 +12,10 @@ from functools import partial
 
 from moorage.checkpoint.completed import CompletedCheckpoints
 from moorage.cluster.protocol import CheckpointUnreadable
-from moorage.effects import CallError, Effects, VerifyMetadata
+from moorage.effects import CallError, Effects, VerifiedMetadata, VerifyMetadata
 from moorage.ids import CheckpointId, JobId
 from moorage.messages.registry import CheckpointRecord
+from moorage.state.operator_state import MasterState
 
 
 class RestoreState(Enum):
@@ -33,6 +34,8 @@ class RestoreChoice:
         self, effects: Effects, job: JobId, completed: CompletedCheckpoints, changed: Callable[[], None]
     ) -> None:
         self.checkpoint: CheckpointRecord | None = None
+        self.hook_states: tuple[MasterState, ...] = ()
+        """What master hooks stored in it."""
         self.unreadable: list[CheckpointId] = []
         self._effects = effects
         self._job = job
@@ -67,8 +70,9 @@ class RestoreChoice:
     def is_checking(self) -> bool:
         return self._is_checking
 
-    def _readable(self, checkpoint: CheckpointId, _: None) -> None:
+    def _readable(self, checkpoint: CheckpointId, verified: VerifiedMetadata) -> None:
         self._is_checking = False
+        self.hook_states = verified.master_states
         self._verified = checkpoint
         self._changed()
 

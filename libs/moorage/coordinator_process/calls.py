@@ -4,40 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-import xxhash
-
-from moorage.coordinator_process.origin import seal, with_origin
 from moorage.coordinator_process.rebuild import rebuild_job
+from moorage.coordinator_process.storage_calls import STORAGE_OPERATIONS, run_storage_call
 from moorage.effects import (
     AcquireLease,
     AddCheckpoint,
     CallError,
     CallFailure,
     CreateTopics,
-    DeleteSavepoint,
-    DiscardSavepoint,
     FollowEvents,
-    FoundSavepoint,
     JobHistory,
+    ListPartitions,
     NextCheckpointId,
     Operation,
     ReadJob,
     ReadRegistry,
-    ReadSavepoint,
     RebuildJob,
     ReleaseLease,
     RemoveCheckpoint,
     RenewLease,
     SaveJob,
     StartAttempt,
-    VerifyMetadata,
-    WriteMetadata,
-    WrittenMetadata,
 )
 from moorage.errors import (
     BaseSubsumedError,
     CorruptDataError,
     FencedError,
+    HookError,
     LogUnavailableError,
     MoorageError,
     ObjectExistsError,
@@ -47,10 +40,9 @@ from moorage.errors import (
     StorageError,
 )
 from moorage.ids import Epoch, JobId, TopicPartition
-from moorage.messages.registry import CheckpointRecord, JobRecord, Lease
-from moorage.naming import EVENTS_TOPIC, METADATA_FILE, metadata_of
+from moorage.messages.registry import JobRecord, Lease
+from moorage.naming import EVENTS_TOPIC
 from moorage.ports import CheckpointStorage, Log, OffsetSpec, Registry
-from moorage.serde.metadata import decode_metadata, encode_metadata
 from moorage.topics import control_topics
 
 EVENTS = TopicPartition(EVENTS_TOPIC, 0)
@@ -58,6 +50,8 @@ EVENTS = TopicPartition(EVENTS_TOPIC, 0)
 
 def run_call(operation: Operation[Any], *, registry: Registry, storage: CheckpointStorage, log: Log) -> Any:
     """*Blocking.* Carry out an operation; FollowEvents returns the end of the events topic."""
+    if isinstance(operation, STORAGE_OPERATIONS):
+        return run_storage_call(operation, storage)
     match operation:
         case AcquireLease(holder=holder, ttl_ms=ttl_ms, above=above):
             return _acquire_lease(registry, holder, ttl_ms, above)
@@ -86,18 +80,11 @@ def run_call(operation: Operation[Any], *, registry: Registry, storage: Checkpoi
                 operation.retain,
                 operation.keep_from,
             )
-        case WriteMetadata():
-            return _write_metadata(storage, operation)
-        case VerifyMetadata(record=checkpoint):
-            _verify_metadata(storage, checkpoint)
-        case ReadSavepoint(path=path):
-            return _read_savepoint(storage, path)
-        case DeleteSavepoint(path=path):
-            _delete_savepoint(storage, path)
-        case DiscardSavepoint(folder=folder):
-            storage.delete([found.path for found in storage.list(f"{folder}/")])
         case RemoveCheckpoint(epoch=epoch, job=job, checkpoint=number):
             registry.remove_checkpoint(epoch, job, number)
+        case ListPartitions(topics=topics):
+            present = log.topics()
+            return {topic: present[topic] for topic in topics if topic in present}
         case CreateTopics():
             _create_topics(log, operation)
         case FollowEvents():
@@ -121,7 +108,7 @@ def call_error(error: MoorageError) -> CallError:
             failure = CallFailure.CORRUPT
         case ObjectExistsError():
             failure = CallFailure.REFUSED
-        case RegistryUnavailableError() | LogUnavailableError() | StorageError():
+        case RegistryUnavailableError() | LogUnavailableError() | StorageError() | HookError():
             failure = CallFailure.UNAVAILABLE
         case _:
             failure = CallFailure.REFUSED
@@ -144,36 +131,6 @@ def _history(registry: Registry, job: JobId, record: JobRecord | None) -> JobHis
         last_checkpoint_id=registry.last_checkpoint_id(job),
         last_attempt=registry.last_attempt(job),
     )
-
-
-def _write_metadata(storage: CheckpointStorage, operation: WriteMetadata) -> WrittenMetadata:
-    data = seal(encode_metadata(with_origin(operation.metadata, operation.origin)))
-    storage.write(operation.path, data)
-    return WrittenMetadata(size_bytes=len(data), checksum=xxhash.xxh3_64_intdigest(data))
-
-
-def _verify_metadata(storage: CheckpointStorage, record: CheckpointRecord) -> None:
-    data = storage.read(record.metadata_path)
-    if len(data) != record.metadata_bytes or xxhash.xxh3_64_intdigest(data) != record.metadata_checksum:
-        raise CorruptDataError(
-            f"{record.metadata_path} is not the file that was registered: it has {len(data)} bytes,"
-            f" {record.metadata_bytes} were written, or its checksum differs"
-        )
-    decode_metadata(data)
-
-
-def _delete_savepoint(storage: CheckpointStorage, path: str) -> None:
-    """``_metadata`` goes first: what is left after a crash is no savepoint that somebody could try to restore."""
-    if not decode_metadata(storage.read(path)).savepoint:
-        raise MoorageError(f"{path} is a checkpoint, not a savepoint: the cleaner deletes it when nothing needs it")
-    storage.delete([path])
-    storage.delete([found.path for found in storage.list(path.removesuffix(METADATA_FILE))])
-
-
-def _read_savepoint(storage: CheckpointStorage, path: str) -> FoundSavepoint:
-    found = metadata_of(path)
-    data = storage.read(found)
-    return FoundSavepoint(path=found, checksum=xxhash.xxh3_64_intdigest(data), metadata=decode_metadata(data))
 
 
 def _create_topics(log: Log, operation: CreateTopics) -> None:

@@ -10,9 +10,8 @@ import msgspec
 import xxhash
 
 from moorage.errors import CorruptDataError
-from moorage.state.operator_state import CheckpointMetadata, CheckpointOrigin, MasterState
+from moorage.state.operator_state import ORIGIN_STATE, CheckpointMetadata, CheckpointOrigin, MasterState
 
-ORIGIN_STATE = "moorage.origin"
 _VERSION = 1
 _MARK = bytes.fromhex("f1c7a3e09b5d4c6e8d2f7b31a54e60d9")
 _NO_CHECKSUM = bytes(8)

@@ -20,11 +20,12 @@ from moorage.cluster.protocol import (
 )
 from moorage.coordinator_process.broadcaster import Broadcaster
 from moorage.coordinator_process.calls import EVENTS, call_error, run_call
+from moorage.coordinator_process.hooks import HOOK_OPERATIONS, HookRunner
+from moorage.coordinator_process.storage_calls import STORAGE_OPERATIONS
 from moorage.effects import (
     Action,
     Broadcast,
     Call,
-    DiscardSavepoint,
     FollowEvents,
     Notice,
     Operation,
@@ -32,8 +33,6 @@ from moorage.effects import (
     Reply,
     Report,
     SendCleanup,
-    VerifyMetadata,
-    WriteMetadata,
 )
 from moorage.errors import CorruptDataError, LogError, MoorageError, UnknownSchemaError
 from moorage.messages.commands import CoordinatorHeartbeat
@@ -64,9 +63,10 @@ class CoordinatorProcess:
 
     ``step`` never blocks: what blocks goes to ``executor``, whose results its owner hands back between two steps.
     ``storage_executor``, if there is one, takes the calls of the checkpoint storage, so that a slow one holds up
-    neither the lease nor anything else. ``on_notice`` gets what people want to see, ``on_reply`` the answers to
-    ``request``, ``on_call`` each call that ended: its operation, how long it took, whether it went well. All are called
-    from the loop.
+    neither the lease nor anything else. ``hooks`` are the master hooks; ``hook_executor``, if there is one, has a
+    thread for them alone. ``on_notice`` gets what people want to see, ``on_reply`` the answers to ``request``,
+    ``on_call`` each call that ended: its operation, how long it took, whether it went well. All are called from the
+    loop.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class CoordinatorProcess:
         executor: Executor,
         clock: Clock,
         storage_executor: Executor | None = None,
+        hooks: HookRunner | None = None,
+        hook_executor: Executor | None = None,
         on_notice: Callable[[Notice], None] = lambda _: None,
         on_reply: Callable[[int, object], None] = lambda _request, _result: None,
         on_call: Callable[[str, int, bool], None] = lambda _operation, _duration_ms, _ok: None,
@@ -89,6 +91,8 @@ class CoordinatorProcess:
         self._log = log
         self._executor = executor
         self._storage_executor = storage_executor or executor
+        self._hooks = hooks or HookRunner()
+        self._hook_executor = hook_executor or executor
         self._clock = clock
         self._on_notice = on_notice
         self._on_reply = on_reply
@@ -151,10 +155,20 @@ class CoordinatorProcess:
                 self._on_notice(notice)
 
     def _call(self, call: int, operation: Operation[Any]) -> None:
-        is_storage = isinstance(operation, WriteMetadata | VerifyMetadata | DiscardSavepoint | RebuildJob)
+        finished = partial(self._finished, call, operation, self._clock.monotonic_ms())
+        if isinstance(operation, HOOK_OPERATIONS):
+            self._hook_executor.submit(partial(self._hooks.run, operation), finished)
+            return
+        is_storage = isinstance(operation, (*STORAGE_OPERATIONS, RebuildJob))
         executor = self._storage_executor if is_storage else self._executor
-        run = partial(run_call, operation, registry=self._registry, storage=self._storage, log=self._log)
-        executor.submit(run, partial(self._finished, call, operation, self._clock.monotonic_ms()))
+        run = partial(
+            run_call,
+            operation,
+            registry=self._registry,
+            storage=self._storage,
+            log=self._log,
+        )
+        executor.submit(run, finished)
 
     def _finished(
         self, call: int, operation: Operation[Any], started_ms: int, result: Any, error: Exception | None

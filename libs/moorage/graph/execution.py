@@ -43,6 +43,10 @@ class ExecutionState(Enum):
         return self in _ENDED
 
     @property
+    def is_running(self) -> bool:
+        return self is ExecutionState.RUNNING
+
+    @property
     def is_unreported(self) -> bool:
         return self in _UNREPORTED
 

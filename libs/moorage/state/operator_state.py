@@ -114,6 +114,10 @@ CANONICAL_SAVEPOINT = CheckpointProperties(
 )
 
 
+ORIGIN_STATE = "moorage.origin"
+"""The master state that says where a checkpoint comes from; all others are those of hooks."""
+
+
 class CheckpointMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """Content of a ``_metadata`` file (Flink: CheckpointMetadata)."""
 
@@ -128,6 +132,11 @@ class CheckpointMetadata(msgspec.Struct, frozen=True, kw_only=True):
         """Every object of the storage that the checkpoint needs besides its ``_metadata``."""
         for operator in self.operators:
             yield from operator.paths()
+
+    @property
+    def hook_states(self) -> tuple[MasterState, ...]:
+        """Those of master hooks."""
+        return tuple(state for state in self.master_states if state.name != ORIGIN_STATE)
 
     def operator(self, operator: OperatorId) -> OperatorState | None:
         return next((o for o in self.operators if o.operator == operator), None)

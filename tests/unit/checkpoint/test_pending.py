@@ -63,7 +63,7 @@ def test_a_second_acknowledgement_is_a_duplicate_and_changes_nothing(pending: Pe
     pending.acknowledge(ack(subtask))
     assert pending.acknowledge(ack(subtask)) is AcknowledgeOutcome.DUPLICATE
     assert pending.state_bytes == 300
-    assert pending.missing_count == 3
+    assert pending.describe_missing().startswith("3 subtasks")
 
 
 @pytest.mark.parametrize("stranger", [SubtaskId(SINK, 0), SubtaskId(TOTALS, 2)])
@@ -94,7 +94,7 @@ def test_metadata_has_every_operator_of_the_plan_in_order(pending: PendingCheckp
 
 def test_who_is_missing_is_named_in_order(pending: PendingCheckpoint) -> None:
     pending.acknowledge(ack(SubtaskId(SOURCE, 0)))
-    assert pending.missing(at_most=2) == [SubtaskId(SOURCE, 1), SubtaskId(TOTALS, 0)]
+    assert pending.describe_missing() == "3 subtasks did not acknowledge: orders/1, totals/0, totals/1"
 
 
 @pytest.mark.parametrize("before", PendingState)

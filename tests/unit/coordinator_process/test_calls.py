@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from moorage.coordinator_process.calls import EVENTS, call_error, control_topics, run_call
-from moorage.coordinator_process.origin import ORIGIN_STATE, origin_of, with_origin
+from moorage.coordinator_process.origin import origin_of, with_origin
 from moorage.effects import (
     AcquireLease,
     CallFailure,
@@ -33,7 +33,7 @@ from moorage.ids import Attempt, CheckpointId, Epoch, JobId
 from moorage.messages.registry import CheckpointRecord, Lease
 from moorage.naming import CONTROL_TOPICS, metadata_path
 from moorage.serde.metadata import decode_metadata
-from moorage.state.operator_state import CheckpointMetadata, CheckpointOrigin, MasterState
+from moorage.state.operator_state import ORIGIN_STATE, CheckpointMetadata, CheckpointOrigin, MasterState
 from moorage.testing.clocks import ManualClock
 from moorage.testing.memory_log import MemoryCluster, MemoryLog
 from moorage.testing.memory_registry import MemoryRegistry

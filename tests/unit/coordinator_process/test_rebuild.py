@@ -18,6 +18,14 @@ from moorage.naming import metadata_path
 EPOCH = Epoch(9)
 
 
+def lose_data(world: World) -> None:
+    """A new leader finds nothing."""
+    world.registry.lose_data()
+    lease = world.registry.acquire_lease("another", 60_000, above=Epoch(EPOCH - 1))
+    assert lease is not None
+    assert lease.epoch == EPOCH
+
+
 @pytest.fixture
 def world() -> World:
     """Its coordinator is gone, its registry is empty; the storage has the retained checkpoints with their files."""
@@ -40,7 +48,7 @@ def test_the_registry_holds_again_what_it_held(world: World) -> None:
     checkpoints = world.registry.checkpoints(JOB)
     completed = world.registry.completed_ids(JOB)
     last = world.registry.last_checkpoint_id(JOB)
-    world.registry.lose_data()
+    lose_data(world)
     history = rebuild_job(world.registry, world.storage, rebuild(world, running=1))
     assert history is not None
     assert world.registry.jobs() == [record]
@@ -55,14 +63,14 @@ def test_the_registry_holds_again_what_it_held(world: World) -> None:
 
 def test_a_checkpoint_that_misses_a_file_or_is_damaged_is_left_out(world: World) -> None:
     older, newer = world.registry.checkpoints(JOB)
-    world.registry.lose_data()
+    lose_data(world)
     world.storage.delete([f"orders/chk-{newer.checkpoint}/totals-1-a1-state"])
     history = rebuild_job(world.registry, world.storage, rebuild(world))
     assert history is not None
     assert [r.checkpoint for r in history.checkpoints] == [older.checkpoint]
     assert history.record is not None
     assert (history.record.status, history.record.attempt) == (JobStatus.RESTARTING, 1 + ATTEMPTS_SKIPPED)
-    world.registry.lose_data()
+    lose_data(world)
     path = metadata_path(JOB, older.checkpoint)
     world.storage.corrupt(path)
     assert rebuild_job(world.registry, world.storage, rebuild(world)) is None
@@ -71,8 +79,11 @@ def test_a_checkpoint_that_misses_a_file_or_is_damaged_is_left_out(world: World)
 
 def test_a_job_that_is_known_is_not_touched(world: World) -> None:
     before = world.registry.checkpoints(JOB)
+    lease = world.registry.lease()
+    assert lease is not None
+    known = RebuildJob(epoch=lease.epoch, job=JOB, running=Attempt(0))
     with pytest.raises(StaleAttemptError, match="it is known"):
-        rebuild_job(world.registry, world.storage, rebuild(world))
+        rebuild_job(world.registry, world.storage, known)
     assert world.registry.checkpoints(JOB) == before
 
 

@@ -1,0 +1,313 @@
+"""The part of an operator that runs in the coordinator (Flink: OperatorCoordinator, OperatorCoordinatorHolder).
+
+It decides what concerns all subtasks of its operator (which partitions a topic has), and its state is part of every
+checkpoint. Commands have one order, so what it sends before TriggerCheckpoint reaches a subtask before that: neither
+side needs a gateway that is closed meanwhile.
+
+Life: ``reset`` begins an attempt, with the state that the attempt starts from; a new leader resets it to the newest
+completed checkpoint while the subtasks go on. What it sent after that checkpoint it sends again then, so an event must
+mean the same when it comes twice. Between two attempts it hears nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Protocol, TypeVar
+
+from moorage.effects import CallError, Effects, Operation, ReadOperatorStates
+from moorage.graph.execution import Execution
+from moorage.graph.job_graph import JobGraph, OperatorNode
+from moorage.ids import CheckpointId, JobId, OperatorId, OperatorUid, SubtaskId, VertexId
+from moorage.messages.commands import OperatorCommand
+from moorage.messages.events import OperatorEvent
+
+T = TypeVar("T")
+EVENTS_KEPT = 10_000
+"""Events that came while the state was read."""
+
+
+class OperatorCoordinator(Protocol):
+    """What a kind of operator has to offer. Its methods are called one after another and never block: what blocks is
+    asked for by ``OperatorContext.call``."""
+
+    def reset(self, checkpoint: CheckpointId | None, state: bytes | None) -> None:
+        """Begin an attempt that starts from ``checkpoint``, where the operator's coordinator had ``state``; None: from
+        nothing, or there was none."""
+        ...
+
+    def tick(self, now_ms: int) -> None:
+        """Time goes by (monotonic)."""
+        ...
+
+    def subtask_ready(self, subtask: int) -> None:
+        """It runs and can be sent to; said again by every new leader."""
+        ...
+
+    def subtask_failed(self, subtask: int, cause: str) -> None:
+        """The attempt ends with it: ``reset`` follows."""
+        ...
+
+    def handle_event(self, subtask: int, payload: bytes) -> None:
+        """A subtask speaks. Events of a subtask come in order; they may get lost with a leader."""
+        ...
+
+    def checkpoint(self, checkpoint: CheckpointId, done: Callable[[bytes], None]) -> None:
+        """Take a snapshot of the state as it is now, and hand it to ``done``, now or later. An error aborts the
+        checkpoint; an error of any other method fails the attempt."""
+        ...
+
+    def completed(self, checkpoint: CheckpointId) -> None:
+        """A checkpoint is completed; may be missed when the leader changes."""
+        ...
+
+    def aborted(self, checkpoint: CheckpointId) -> None: ...
+
+    def close(self) -> None:
+        """The attempt has ended."""
+        ...
+
+
+class OperatorContext:
+    """What a coordinator of an operator may do. After the attempt nothing has an effect."""
+
+    def __init__(
+        self,
+        effects: Effects,
+        node: OperatorNode,
+        send: Callable[[int | None, bytes], None],
+        backlog: Callable[[bool], None],
+        fail_job: Callable[[str], None],
+    ) -> None:
+        assert node.coordinator is not None
+        self.operator = node.uid
+        self.config = node.coordinator.config
+        self._effects = effects
+        self._send = send
+        self._backlog = backlog
+        self._fail_job = fail_job
+        self._attempt = 0
+
+    def send(self, subtask: int | None, payload: bytes) -> None:
+        """To one subtask, or to all."""
+        self._send(subtask, payload)
+
+    def call(self, operation: Operation[T], done: Callable[[T], None], failed: Callable[[CallError], None]) -> None:
+        """What blocks. Nothing comes back when the attempt has ended meanwhile."""
+        attempt = self._attempt
+        self._effects.call(
+            operation,
+            lambda result: done(result) if self._attempt == attempt else None,
+            lambda error: failed(error) if self._attempt == attempt else None,
+        )
+
+    def backlog(self, has_backlog: bool) -> None:
+        """The operator works off a backlog: checkpoints are taken at ``interval_during_backlog_ms``."""
+        self._backlog(has_backlog)
+
+    def fail_job(self, cause: str) -> None:
+        self._fail_job(f"operator {self.operator}: {cause}")
+
+    def forget_calls(self) -> None:
+        self._attempt += 1
+
+
+OperatorCoordinatorFactory = Callable[[OperatorContext], OperatorCoordinator]
+Kinds = Mapping[str, OperatorCoordinatorFactory]
+NO_KINDS: Kinds = {}
+
+
+def unknown_kinds(graph: JobGraph, kinds: Kinds) -> list[str]:
+    """The kinds of coordinators that a job needs and this coordinator does not have."""
+    needed = {o.coordinator.kind for v in graph.vertices for o in v.operators if o.coordinator is not None}
+    return sorted(needed - kinds.keys())
+
+
+class _Holder:
+    def __init__(self, vertex: VertexId, node: OperatorNode, context: OperatorContext, kinds: Kinds) -> None:
+        assert node.coordinator is not None
+        self.vertex = vertex
+        self.node = node
+        self.context = context
+        self.coordinator = kinds[node.coordinator.kind](context)
+        self.has_backlog = False
+
+
+class OperatorCoordinators:
+    """Those of one job. ``backlog`` and ``fail_job`` are called as the coordinators say."""
+
+    def __init__(
+        self,
+        effects: Effects,
+        graph: JobGraph,
+        kinds: Kinds,
+        backlog: Callable[[bool], None],
+        fail_job: Callable[[str], None],
+    ) -> None:
+        self._effects = effects
+        self._job: JobId = graph.job
+        self._backlog = backlog
+        self._fail_job = fail_job
+        self._missing = unknown_kinds(graph, kinds)
+        self._execution: Execution | None = None
+        self._is_ready = False
+        """They have their state."""
+        self._waiting: list[OperatorEvent] = []
+        """Came before."""
+        self._holders: dict[tuple[VertexId, OperatorUid], _Holder] = {}
+        if not self._missing:
+            for vertex in graph.vertices:
+                for node in vertex.operators:
+                    if node.coordinator is not None:
+                        key = (vertex.vertex, node.uid)
+                        self._holders[key] = _Holder(vertex.vertex, node, self._context(key, node), kinds)
+
+    def _context(self, key: tuple[VertexId, OperatorUid], node: OperatorNode) -> OperatorContext:
+        return OperatorContext(
+            self._effects,
+            node,
+            lambda subtask, payload: self._send(key, subtask, payload),
+            lambda has_backlog: self._set_backlog(key, has_backlog),
+            self._fail_job,
+        )
+
+    # --- life of an attempt ------------------------------------------------------------------------------------------
+
+    def start(self, execution: Execution, checkpoint: CheckpointId | None, path: str | None, checksum: int) -> None:
+        """An attempt runs that started from ``checkpoint``, whose ``_metadata`` is at ``path``; None: from nothing, or
+        from a checkpoint of another job."""
+        self._execution = execution
+        self._waiting.clear()
+        if self._missing:
+            self._fail_job(f"no coordinator is known for operators of kind {', '.join(self._missing)}")
+        elif not self._holders or path is None:
+            self._reset(checkpoint, {})
+        else:
+            self._effects.call(
+                ReadOperatorStates(path=path, checksum=checksum),
+                lambda states: self._reset(checkpoint, states) if self._execution is execution else None,
+                lambda error: self._fail_job(f"the state of operator coordinators can't be read: {error.detail}"),
+                repeats=True,
+            )
+
+    def _reset(self, checkpoint: CheckpointId | None, states: Mapping[OperatorId, bytes]) -> None:
+        assert self._execution is not None
+        self._is_ready = True
+        for holder in self._holders.values():
+            with self._failing(holder):
+                holder.coordinator.reset(checkpoint, states.get(holder.node.operator_id))
+        for subtask, state in self._execution.states():
+            if state.is_running:
+                self.subtask_ready(subtask)
+        waiting, self._waiting = self._waiting, []
+        for event in waiting:
+            self.handle_event(event)
+
+    def stop(self) -> None:
+        """The attempt has ended."""
+        if self._is_ready:
+            for holder in self._holders.values():
+                holder.context.forget_calls()
+                holder.has_backlog = False
+                with self._failing(holder):
+                    holder.coordinator.close()
+        self._execution = None
+        self._is_ready = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Checkpoints may be taken."""
+        return self._is_ready
+
+    # --- what happens ------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        if self._is_ready:
+            for holder in self._holders.values():
+                with self._failing(holder):
+                    holder.coordinator.tick(self._effects.now_ms)
+
+    def subtask_ready(self, subtask: SubtaskId) -> None:
+        for holder in self._of(subtask.vertex):
+            with self._failing(holder):
+                holder.coordinator.subtask_ready(subtask.subtask)
+
+    def subtask_failed(self, subtask: SubtaskId, cause: str) -> None:
+        for holder in self._of(subtask.vertex):
+            with self._failing(holder):
+                holder.coordinator.subtask_failed(subtask.subtask, cause)
+
+    def handle_event(self, event: OperatorEvent) -> bool:
+        """False: nobody is interested."""
+        holder = self._holders.get((event.vertex, event.operator))
+        if holder is None or self._execution is None or event.attempt != self._execution.attempt:
+            return False
+        if self._is_ready:
+            with self._failing(holder):
+                holder.coordinator.handle_event(event.subtask, event.payload)
+        elif len(self._waiting) < EVENTS_KEPT:
+            self._waiting.append(event)
+        return True
+
+    def _of(self, vertex: VertexId) -> list[_Holder]:
+        return [h for h in self._holders.values() if h.vertex == vertex] if self._is_ready else []
+
+    def _send(self, key: tuple[VertexId, OperatorUid], subtask: int | None, payload: bytes) -> None:
+        if self._execution is not None:
+            vertex, operator = key
+            self._effects.broadcast(
+                OperatorCommand(
+                    epoch=self._effects.epoch,
+                    job=self._job,
+                    attempt=self._execution.attempt,
+                    vertex=vertex,
+                    operator=operator,
+                    subtask=subtask,
+                    payload=payload,
+                )
+            )
+
+    def _set_backlog(self, key: tuple[VertexId, OperatorUid], has_backlog: bool) -> None:
+        before = any(holder.has_backlog for holder in self._holders.values())
+        self._holders[key].has_backlog = has_backlog
+        after = any(holder.has_backlog for holder in self._holders.values())
+        if before != after:
+            self._backlog(after)
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    def uids(self) -> frozenset[OperatorUid]:
+        """Those whose state a checkpoint waits for."""
+        return frozenset(uid for _, uid in self._holders)
+
+    def checkpoint(
+        self, checkpoint: CheckpointId, done: Callable[[OperatorUid, bytes], None], failed: Callable[[str], None]
+    ) -> None:
+        for holder in self._holders.values():
+            uid = holder.node.uid
+            try:
+                holder.coordinator.checkpoint(checkpoint, partial(done, uid))
+            except Exception as error:  # noqa: BLE001 - code of others
+                failed(f"operator {uid}: {error!r}")
+                return
+
+    def completed(self, checkpoint: CheckpointId) -> None:
+        if self._is_ready:
+            for holder in self._holders.values():
+                with self._failing(holder):
+                    holder.coordinator.completed(checkpoint)
+
+    def aborted(self, checkpoint: CheckpointId) -> None:
+        if self._is_ready:
+            for holder in self._holders.values():
+                with self._failing(holder):
+                    holder.coordinator.aborted(checkpoint)
+
+    @contextmanager
+    def _failing(self, holder: _Holder) -> Iterator[None]:
+        """An error in code of others fails the attempt, not the coordinator of all jobs."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - code of others
+            self._fail_job(f"the coordinator of operator {holder.node.uid} failed: {error!r}")

@@ -1,0 +1,97 @@
+"""The operations on checkpoints and savepoints in a storage, each as one call of the executor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xxhash
+
+from moorage.coordinator_process.origin import seal, with_origin
+from moorage.effects import (
+    DeleteSavepoint,
+    DiscardSavepoint,
+    FoundSavepoint,
+    Operation,
+    ReadOperatorStates,
+    ReadSavepoint,
+    VerifiedMetadata,
+    VerifyMetadata,
+    WriteMetadata,
+    WrittenMetadata,
+)
+from moorage.errors import CorruptDataError, MoorageError
+from moorage.ids import OperatorId
+from moorage.messages.registry import CheckpointRecord
+from moorage.naming import METADATA_FILE, metadata_of
+from moorage.ports import CheckpointStorage
+from moorage.serde.metadata import decode_metadata, encode_metadata
+
+STORAGE_OPERATIONS = (
+    WriteMetadata,
+    VerifyMetadata,
+    ReadOperatorStates,
+    ReadSavepoint,
+    DeleteSavepoint,
+    DiscardSavepoint,
+)
+
+
+def run_storage_call(operation: Operation[Any], storage: CheckpointStorage) -> Any:
+    """*Blocking.* Carry out one of STORAGE_OPERATIONS."""
+    match operation:
+        case WriteMetadata():
+            return _write_metadata(storage, operation)
+        case VerifyMetadata(record=checkpoint):
+            return _verify_metadata(storage, checkpoint)
+        case ReadOperatorStates(path=path, checksum=checksum):
+            return _read_operator_states(storage, path, checksum)
+        case ReadSavepoint(path=path):
+            return _read_savepoint(storage, metadata_of(path))
+        case DeleteSavepoint(path=path):
+            _delete_savepoint(storage, metadata_of(path))
+        case DiscardSavepoint(folder=folder):
+            _delete_folder(storage, folder)
+        case _:
+            raise TypeError(f"{operation} has nothing to do with the storage")
+    return None
+
+
+def _write_metadata(storage: CheckpointStorage, operation: WriteMetadata) -> WrittenMetadata:
+    data = seal(encode_metadata(with_origin(operation.metadata, operation.origin)))
+    storage.write(operation.path, data)
+    return WrittenMetadata(size_bytes=len(data), checksum=xxhash.xxh3_64_intdigest(data))
+
+
+def _verify_metadata(storage: CheckpointStorage, record: CheckpointRecord) -> VerifiedMetadata:
+    data = storage.read(record.metadata_path)
+    if len(data) != record.metadata_bytes or xxhash.xxh3_64_intdigest(data) != record.metadata_checksum:
+        raise CorruptDataError(
+            f"{record.metadata_path} is not the file that was registered: it has {len(data)} bytes,"
+            f" {record.metadata_bytes} were written, or its checksum differs"
+        )
+    return VerifiedMetadata(master_states=decode_metadata(data).hook_states)
+
+
+def _read_operator_states(storage: CheckpointStorage, path: str, checksum: int) -> dict[OperatorId, bytes]:
+    data = storage.read(path)
+    if xxhash.xxh3_64_intdigest(data) != checksum:
+        raise CorruptDataError(f"{path} is not the file that was registered: its checksum differs")
+    operators = decode_metadata(data).operators
+    return {o.operator: o.coordinator.data for o in operators if o.coordinator is not None}
+
+
+def _read_savepoint(storage: CheckpointStorage, path: str) -> FoundSavepoint:
+    data = storage.read(path)
+    return FoundSavepoint(path=path, checksum=xxhash.xxh3_64_intdigest(data), metadata=decode_metadata(data))
+
+
+def _delete_savepoint(storage: CheckpointStorage, path: str) -> None:
+    """``_metadata`` goes first: what is left after a crash is no savepoint that somebody could try to restore."""
+    if not decode_metadata(storage.read(path)).savepoint:
+        raise MoorageError(f"{path} is a checkpoint, not a savepoint: the cleaner deletes it when nothing needs it")
+    storage.delete([path])
+    _delete_folder(storage, path.removesuffix(f"/{METADATA_FILE}"))
+
+
+def _delete_folder(storage: CheckpointStorage, folder: str) -> None:
+    storage.delete([found.path for found in storage.list(f"{folder}/")])
