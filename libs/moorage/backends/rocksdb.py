@@ -6,9 +6,9 @@ User code works on decoded rows in a ``RowCache``; rows that a batch needs and t
 RocksDB in one call. Changed rows are written when there are many of them, before rows are forgotten, and at a snapshot,
 so between two calls RocksDB and the dirty rows of the cache together are the state.
 
-A snapshot flushes RocksDB's memtable, which is as large as what changed since the last one and bounded by the budget,
-and makes hard links to its tables; everything else happens in a thread (``rocksdb_snapshot``). A disk that fails there
-fails the checkpoint; when rows can't be read or written, the subtask fails.
+At a snapshot the dirty rows are written; everything else happens in a thread (``rocksdb_snapshot``). Until it has
+flushed the memtable and linked the tables, changed rows are gathered in the cache, however many there are, within
+reason. A disk that fails there fails the checkpoint; when rows can't be read or written, the subtask fails.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from moorage.backends.rocksdb_restore import RestoredStore, RocksDbRestore
 from moorage.backends.rocksdb_snapshot import RocksDbSnapshot, Table
 from moorage.backends.rocksdb_states import RocksDbStates
 from moorage.backends.rocksdb_store import RocksDbStore
-from moorage.errors import StateStoreError
 from moorage.ids import CheckpointId
 from moorage.state.handles import KeyedHandle, StreamHandle
 from moorage.state.key_groups import KeyGroupRange
@@ -39,6 +38,8 @@ from moorage.state.key_groups import KeyGroupRange
 K = TypeVar("K")
 R = TypeVar("R", bound=msgspec.Struct)
 
+_PATIENCE = 4
+"""So many times as many rows are gathered, dirty ones and others, while a snapshot makes its links."""
 _ROW_OVERHEAD_BYTES = 300
 _ROW_FACTOR = 3
 """A decoded row with its key and its place in a dict takes about ``_ROW_OVERHEAD_BYTES + _ROW_FACTOR * encoded``, and
@@ -92,6 +93,8 @@ class RocksDbKeyedBackend(Generic[K, R]):
         self._tables: Mapping[str, Table] = {}
         """Tables of the base."""
         self._undecided: list[RocksDbSnapshot | CanonicalSnapshot] = []
+        self._linking: RocksDbSnapshot | None = None
+        """A snapshot that may not have its links yet."""
 
     @property
     def store(self) -> RocksDbStore:
@@ -115,10 +118,11 @@ class RocksDbKeyedBackend(Generic[K, R]):
 
     def rows_for(self, group: int, keys: Sequence[K]) -> MutableMapping[K, R]:
         cache = self.cache
-        if cache.dirty_rows >= self._environment.dirty_rows_max:
+        patience = _PATIENCE if self._linking is not None and not self._linking.linked else 1
+        if cache.dirty_rows >= patience * self._environment.dirty_rows_max:
             self._write_dirty()
         loaded = cache.young_rows if self._states is None else cache.young_rows + self._states.loaded_entries
-        if 2 * loaded * self._row_bytes > self._environment.rows_max_bytes:
+        if 2 * loaded * self._row_bytes > patience * self._environment.rows_max_bytes:
             self._write_dirty()
             cache.age()
             if self._states is not None:
@@ -147,6 +151,9 @@ class RocksDbKeyedBackend(Generic[K, R]):
         rows.update(zip(found, decoded, strict=True))
 
     def _write_dirty(self) -> None:
+        if self._linking is not None:
+            self._linking.link()
+            self._linking = None
         batch = WriteBatch(raw_mode=True)
         encode = self._codec.encode_value
         for group, rows in self.cache.take_dirty():
@@ -171,23 +178,18 @@ class RocksDbKeyedBackend(Generic[K, R]):
         self._write_dirty()
         if form is SnapshotForm.CANONICAL:
             return self._canonical(checkpoint)
-        folder = self._folder / f"chk-{checkpoint}"
-        failure: StateStoreError | None = None
-        try:
-            self.store.link_files(folder)
-        except StateStoreError as error:
-            failure = error
         snapshot = RocksDbSnapshot(
             operator=self._operator,
             backend_id=self._backend_id,
             checkpoint=checkpoint,
             key_groups=self._key_groups,
-            folder=folder,
+            store=self.store,
+            folder=self._folder / f"chk-{checkpoint}",
             base=self._tables if form is SnapshotForm.INCREMENTAL else {},
             schemas=self._codec.schemas,
             state_names=self._codec.state_names,
-            failure=failure,
         )
+        self._linking = snapshot
         self._undecided.append(snapshot)
         return snapshot
 

@@ -51,7 +51,7 @@ class RocksDbMemory:
     """For decoded rows, of all backends together."""
     dirty_rows_max: int = 4_096
     """Changed rows that a backend gathers before it writes them. Writing as many takes about 5 ms, which is what the
-    synchronous phase of a snapshot waits for at most besides the flush."""
+    synchronous phase of a snapshot waits for."""
 
     @classmethod
     def within(cls, budget_bytes: int) -> RocksDbMemory:

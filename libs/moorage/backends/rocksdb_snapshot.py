@@ -1,5 +1,8 @@
 """Snapshots of a RocksDB backend in its own format: files by hard links, of which each is uploaded once.
 
+The synchronous phase only makes sure that RocksDB has everything. Flushing and linking happen in the thread of the
+second phase; meanwhile the backend writes nothing, so what RocksDB has is what it had at the barrier.
+
 RocksDB's tables never change, so a checkpoint is a list of them. Those that the base checkpoint has, too, are referred
 to by its handles; all others are uploaded under a name of this checkpoint, also when an earlier checkpoint whose fate
 is not known has uploaded them (docs/decisions/0001). MANIFEST and CURRENT, which say what the tables are to each other,
@@ -9,6 +12,7 @@ are small and written every time, and so is the table of contents: sizes, checks
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +21,7 @@ import msgspec
 import xxhash
 
 from moorage.backends.pieces import StatePiece
-from moorage.backends.rocksdb_store import CURRENT, MANIFEST_PREFIX, TABLE_SUFFIX
+from moorage.backends.rocksdb_store import CURRENT, MANIFEST_PREFIX, TABLE_SUFFIX, RocksDbStore
 from moorage.errors import CorruptDataError, StateStoreError
 from moorage.ids import CheckpointId
 from moorage.state.handles import HandleAndLocalPath, IncrementalKeyedHandle, StreamHandle
@@ -79,14 +83,14 @@ class RocksDbSnapshot:
         backend_id: str,
         checkpoint: CheckpointId,
         key_groups: KeyGroupRange,
+        store: RocksDbStore,
         folder: Path,
         base: Mapping[str, Table],
         schemas: Sequence[bytes],
         state_names: Sequence[str],
-        failure: StateStoreError | None,
     ) -> None:
-        """``base``: tables that need not be uploaded. ``failure``: why there are no links; ``encode`` will say so, for
-        a disk that is full fails the checkpoint, not the subtask."""
+        """``store``: must not be written to until ``link`` was called. ``folder``: of the links, does not exist yet.
+        ``base``: tables that need not be uploaded."""
         self.checkpoint = checkpoint
         self.tables: dict[str, Table] | None = None
         """What a later checkpoint may refer to; known when it is finished."""
@@ -95,10 +99,27 @@ class RocksDbSnapshot:
         self._key_groups = key_groups
         self._folder = folder
         self._base = base
-        self._failure = failure
+        self._store = store
+        self._linking = threading.Lock()
+        self.linked = False
+        """The store may be written to."""
+        self._failure: StateStoreError | None = None
         self._contents = Contents(schemas=tuple(schemas), state_names=tuple(state_names), files={})
 
+    def link(self) -> None:
+        """*Blocking*: flush the store and make the links, if that was not done. The thread of the second phase does it,
+        unless the loop can't wait. What goes wrong is raised by ``encode``: a disk that is full fails the checkpoint,
+        not the subtask."""
+        with self._linking:
+            if not self.linked:
+                try:
+                    self._store.link_files(self._folder)
+                except StateStoreError as error:
+                    self._failure = error
+                self.linked = True
+
     def encode(self) -> Sequence[StatePiece]:
+        self.link()
         if self._failure is not None:
             raise self._failure
         try:
@@ -145,7 +166,11 @@ class RocksDbSnapshot:
         return (handle,)
 
     def discard(self) -> None:
-        """Take away the hard links."""
+        """Take away the hard links, and make none if there are none yet."""
+        with self._linking:
+            if not self.linked:
+                self._failure = StateStoreError(f"the snapshot in {self._folder} was given up")
+                self.linked = True
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -266,7 +266,7 @@ def test_hard_links_go_with_the_end_of_the_snapshot(new: New, tmp_path: Path) ->
     change(backend, ["a"])
     storage.store(backend.snapshot(CheckpointId(1), CheckpointId(0)))
     backend.snapshot(CheckpointId(2), CheckpointId(0), SnapshotForm.CANONICAL).encode()
-    backend.snapshot(CheckpointId(3), CheckpointId(0))
+    backend.snapshot(CheckpointId(3), CheckpointId(0)).encode()
     assert sorted(path.name for path in tmp_path.glob("*/*/chk-*")) == ["chk-2", "chk-3"]
     backend.aborted(CheckpointId(2))
     backend.aborted(CheckpointId(3))
@@ -278,10 +278,43 @@ def test_a_snapshot_that_is_aborted_while_it_is_uploaded_fails_and_nothing_else_
     change(backend, ["a"])
     snapshot = backend.snapshot(CheckpointId(1), CheckpointId(0))
     backend.aborted(CheckpointId(1))
-    with pytest.raises(StateStoreError, match=r"can't read the snapshot in .*chk-1: No such file"):
+    with pytest.raises(StateStoreError, match=r"the snapshot in .*chk-1 was given up"):
         snapshot.encode()
     handles = storage.store(backend.snapshot(CheckpointId(2), CheckpointId(0)))
     assert counts(restored(new, handles, storage), ["a"]) == {"a": 1}
+
+
+def test_a_snapshot_that_is_aborted_after_its_links_were_made_fails_alike(new: New) -> None:
+    backend = new()
+    change(backend, ["a"])
+    pieces = backend.snapshot(CheckpointId(1), CheckpointId(0)).encode()
+    (table,) = (piece.data for piece in pieces if isinstance(piece.data, Path))
+    assert table.exists()
+    backend.aborted(CheckpointId(1))
+    assert not table.exists()
+
+
+def test_nothing_is_written_before_the_links_are_made(new: New) -> None:
+    backend, storage = new(), Storage()
+    keys = [f"key-{i}" for i in range(SMALL.dirty_rows_max)]
+    change(backend, keys)
+    snapshot = backend.snapshot(CheckpointId(1), CheckpointId(0))
+    change(backend, keys)
+    assert backend.cache.dirty_rows == len(keys)
+    handles = storage.store(snapshot)
+    change(backend, ["other"])
+    assert backend.cache.dirty_rows == 1
+    assert counts(restored(new, handles, storage), keys) == dict.fromkeys(keys, 1)
+
+
+def test_who_can_not_wait_for_the_links_makes_them(new: New) -> None:
+    backend, storage = new(), Storage()
+    keys = [f"key-{i}" for i in range(200)]
+    change(backend, keys)
+    snapshot = backend.snapshot(CheckpointId(1), CheckpointId(0))
+    change(backend, keys)
+    assert backend.cache.dirty_rows < len(keys)
+    assert counts(restored(new, storage.store(snapshot), storage), keys) == dict.fromkeys(keys, 1)
 
 
 def test_a_disk_that_takes_no_links_fails_the_checkpoint_and_not_the_subtask(new: New, tmp_path: Path) -> None:
@@ -300,7 +333,7 @@ def test_a_disk_that_takes_no_links_fails_the_checkpoint_and_not_the_subtask(new
 def test_state_that_is_lost_from_the_disk_fails_whoever_reads_it(new: New, tmp_path: Path) -> None:
     backend = new()
     change(backend, [f"key-{i}" for i in range(5_000)])
-    backend.snapshot(CheckpointId(1), CheckpointId(0))
+    backend.snapshot(CheckpointId(1), CheckpointId(0)).encode()
     for table in tmp_path.glob("rocksdb-*/1/db/*.sst"):
         table.write_bytes(b"x" * table.stat().st_size)
     with pytest.raises((CorruptDataError, StateStoreError), match=r"can't (read|write) local state in "):
@@ -412,7 +445,7 @@ def test_a_type_that_changed_too_much_is_refused_before_anything_runs(new: New) 
 def test_closing_takes_everything_away(new: New, environment: RocksDbEnvironment, tmp_path: Path) -> None:
     backend = new()
     change(backend, ["a"])
-    backend.snapshot(CheckpointId(1), CheckpointId(0))
+    backend.snapshot(CheckpointId(1), CheckpointId(0)).encode()
     assert backend.figures()["entries"] == 1
     backend.close()
     backend.close()

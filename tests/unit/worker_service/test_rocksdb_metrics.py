@@ -28,7 +28,7 @@ def test_every_metric_in_the_lists_is_exported_and_tells_of_the_backend(environm
     registry.register(RocksDbCollector(environment))
     backend = rocksdb(environment)()
     change(backend, [f"key-{i}" for i in range(300)])
-    backend.snapshot(CheckpointId(1), CheckpointId(0))
+    backend.snapshot(CheckpointId(1), CheckpointId(0)).encode()
     names = {sample.name for family in registry.collect() for sample in family.samples}
     assert names == {metric.name for metric in (*MEMORY_METRICS, *BACKEND_METRICS)}
     assert registry.get_sample_value("moorage_rocksdb_entries", LABELS) == 300
