@@ -1,0 +1,188 @@
+"""Savepoints anywhere: written by running subtasks, moved as a folder, and restored from the new place."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import xxhash
+from tests.s3_server import S3Server
+from tests.unit.task.harness import EPOCH, SETTINGS, Harness, orders_pipeline
+
+from moorage.adapters.object_storage import open_storage
+from moorage.ids import Attempt, CheckpointId
+from moorage.locations import LocatedStorage
+from moorage.messages.barriers import SnapshotKind, SnapshotOptions
+from moorage.messages.commands import DeployJob, TriggerCheckpoint
+from moorage.messages.registry import LineageSegment
+from moorage.naming import folder_of, metadata_of
+from moorage.ports import CheckpointStorage
+from moorage.serde.metadata import decode_metadata, encode_metadata
+from moorage.serde.state_files import read_stream
+from moorage.state.handles import FileHandle, streams_of
+from moorage.state.operator_state import CheckpointMetadata, OperatorState
+from moorage.task.state_writer import StateFileLimits
+from moorage.testing.clocks import ManualClock
+from moorage.testing.memory_storage import MemoryStorage
+
+USERS = [f"user-{number}" for number in range(40)]
+
+
+class SavepointHarness(Harness):
+    """``inline_bytes``: what lies in the metadata at most."""
+
+    def __init__(self, storage: CheckpointStorage, *, inline_bytes: int = 0) -> None:
+        settings = replace(SETTINGS, state_files=StateFileLimits(inline_max_bytes=inline_bytes))
+        super().__init__(orders_pipeline(parallelism=2), workers=0, settings=settings)
+        self.storage = storage  # type: ignore[assignment]
+        self.add_worker()
+
+    def savepoint(self, location: str, *, native: bool = False) -> None:
+        checkpoint = CheckpointId(self.checkpoint + 1)
+        self.checkpoint += 1
+        graph = self.compiled.graph
+        options = SnapshotOptions(kind=SnapshotKind.SAVEPOINT, native=native, location=location)
+        self.send(
+            TriggerCheckpoint(
+                epoch=EPOCH,
+                job=graph.job,
+                attempt=Attempt(self.attempt),
+                checkpoint=checkpoint,
+                triggered_ms=self.clock.wall_ms(),
+                options=options,
+            )
+        )
+        self.run(40)
+        operators = []
+        for vertex in graph.vertices:
+            for node in vertex.operators:
+                subtasks = {
+                    ack.subtask: snapshot.state
+                    for ack in self.acks(checkpoint)
+                    for snapshot in ack.operators
+                    if snapshot.operator == node.operator_id
+                }
+                operators.append(
+                    OperatorState(
+                        operator=node.operator_id,
+                        uid=node.uid,
+                        name=node.name,
+                        parallelism=vertex.parallelism,
+                        max_parallelism=graph.max_parallelism,
+                        subtasks=subtasks,
+                    )
+                )
+        assert len(self.acks(checkpoint)) == sum(v.parallelism for v in graph.vertices if not v.is_committer)
+        metadata = CheckpointMetadata(checkpoint=checkpoint, operators=tuple(operators), savepoint=True)
+        self.storage.write(metadata_of(location), encode_metadata(metadata))
+
+    def restore(self, location: str) -> None:
+        """In a job of its own life."""
+        graph = self.compiled.graph
+        self.attempt += 1
+        path = metadata_of(location)
+        self.send(
+            DeployJob(
+                epoch=EPOCH,
+                job=graph.job,
+                attempt=Attempt(self.attempt),
+                graph=graph,
+                slots=(self.names[-1],) * graph.slots,
+                lineage=(LineageSegment(Attempt(self.attempt), None, graph.parallelism()),),
+                restore_checkpoint=None,
+                restore_path=path,
+                restore_checksum=xxhash.xxh3_64_intdigest(self.storage.read(path)),
+                base_checkpoint_id=CheckpointId(0),
+            )
+        )
+        self.run(40)
+
+
+def twice_each(make: Callable[[], SavepointHarness], location: str, moved: str, move: Callable[[], None]) -> None:
+    """Every user once before the savepoint and once after it was restored from elsewhere: each is counted to 2."""
+    before = make()
+    before.started()
+    before.produce([(user, 1.0) for user in USERS])
+    before.run(40)
+    before.savepoint(location)
+    move()
+
+    after = make()
+    after.produce([(user, 1.0) for user in USERS])  # what the sources have read already ...
+    after.produce([(user, 1.0) for user in USERS])  # ... and what they have not
+    after.restore(moved)
+    assert not after.failures()
+    after.checkpoint_now()
+    assert after.counts() == {user: [2] for user in USERS}
+
+
+@pytest.mark.parametrize("inline_bytes", [0, 1 << 20], ids=["in files", "in the metadata"])
+def test_a_savepoint_is_moved_as_a_folder(tmp_path: Path, inline_bytes: int) -> None:
+    there, elsewhere = tmp_path / "there" / "savepoint-1", tmp_path / "else where" / "renamed"
+
+    def move() -> None:
+        elsewhere.parent.mkdir()
+        there.rename(elsewhere)
+
+    def make() -> SavepointHarness:
+        return SavepointHarness(LocatedStorage(MemoryStorage(ManualClock()), open_storage), inline_bytes=inline_bytes)
+
+    twice_each(make, there.as_uri(), elsewhere.as_uri(), move)
+    assert (len(list(elsewhere.iterdir())) > 1) == (inline_bytes == 0)
+
+
+def test_a_savepoint_is_copied_from_a_folder_into_a_bucket(tmp_path: Path, s3: S3Server) -> None:
+    there = tmp_path / "savepoint-1"
+    bucket = s3.new_bucket()
+
+    def open_any(url: str) -> CheckpointStorage:
+        return open_storage(url, s3.options) if url.startswith("s3:") else open_storage(url)
+
+    def move() -> None:
+        for file in there.iterdir():
+            s3.client.upload_file(str(file), bucket, f"copies/of/savepoint-1/{file.name}")
+        shutil.rmtree(there)
+
+    def make() -> SavepointHarness:
+        return SavepointHarness(LocatedStorage(MemoryStorage(ManualClock()), open_any))
+
+    twice_each(make, there.as_uri(), f"s3://{bucket}/copies/of/savepoint-1", move)
+
+
+def test_a_savepoint_in_the_checkpoint_storage_is_moved_too(tmp_path: Path) -> None:
+    storage = LocatedStorage(open_storage(tmp_path.as_uri()), open_storage)
+
+    def move() -> None:
+        (tmp_path / "orders/savepoints/savepoint-1").rename(tmp_path / "kept")
+
+    twice_each(lambda: SavepointHarness(storage), "orders/savepoints/savepoint-1", "kept", move)
+
+
+def test_a_savepoint_names_its_files_relative_to_itself(tmp_path: Path) -> None:
+    location = (tmp_path / "savepoint-1").as_uri()
+    harness = SavepointHarness(LocatedStorage(MemoryStorage(ManualClock()), open_storage))
+    harness.started()
+    harness.produce([(user, 1.0) for user in USERS])
+    harness.run(40)
+    harness.savepoint(location)
+    data = harness.storage.read(metadata_of(location))
+    assert str(tmp_path).encode() not in data
+    metadata = decode_metadata(data, folder_of(metadata_of(location)))
+    streams = [
+        stream
+        for operator in metadata.operators
+        for state in operator.subtasks.values()
+        for handle in state.handles()
+        for stream in streams_of(handle)
+    ]
+    files = [stream for stream in streams if isinstance(stream, FileHandle)]
+    assert len(files) == 4, "sources and totals, two subtasks each"
+    for file in files:
+        assert file.path == f"{location}/{file.relative_path}"
+        assert len(read_stream(harness.storage, file)) == file.size_bytes
+    assert sorted(f.name for f in (tmp_path / "savepoint-1").iterdir()) == sorted(
+        ["_metadata", *(str(file.relative_path) for file in files)]
+    )
