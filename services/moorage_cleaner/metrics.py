@@ -28,8 +28,8 @@ METRICS: Sequence[Metric] = (
     Metric(
         "moorage_cleaner_files_deleted_total",
         "counter",
-        "Files deleted by kind: subsumed or aborted (of such checkpoints), orphan (nobody ever told of them),"
-        " unfinished (uploads that nobody goes on with; their bytes are not known).",
+        "Files deleted by kind: subsumed or aborted (of such checkpoints), orphan (nobody ever told of them), claimed"
+        " (of a savepoint that the job was started from), unfinished (uploads; their bytes are not known).",
         ("kind",),
     ),
     Metric("moorage_cleaner_bytes_deleted_total", "counter", "Bytes of these files.", ("kind",)),

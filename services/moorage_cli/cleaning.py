@@ -182,7 +182,7 @@ def findings(shown: Preview) -> Iterator[Finding]:
     status = shown.record.status.value
     for checkpoint in shown.checkpoints:
         yield Finding(job=job, what="checkpoint", name=str(checkpoint), goes=True, reason=f"job is {status}")
-    for deletion in plan.deletions:
+    for deletion in (*plan.deletions, *shown.claimed):
         yield Finding(
             job=job,
             what="file",

@@ -110,8 +110,10 @@ has made them anew (R5 covers the rest): by a cleaner that is stopped between it
 call, and the call. Against that stands the time that the job stays in the registry after the last deletion
 (``purge_hold_ms``).
 
-Savepoints are deleted by nobody here: as long as the registry holds one, its files and the job's record stay, and the
-topics with them.
+Savepoints are deleted by nobody here, with one exception: as long as the registry holds one, its files and the job's
+record stay, and the topics with them. The exception is a savepoint that a job was started from and has claimed
+(Flink: RecoveryClaimMode.CLAIM): its files go when the job has a checkpoint of its own, no manifest names them, the
+registry does not hold the savepoint, and no other job may still start from it.
 
 Several cleaners
 ----------------

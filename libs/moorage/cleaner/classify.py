@@ -38,6 +38,8 @@ class Verdict(Enum):
     """Of a checkpoint that the coordinator has aborted."""
     DELETE_ORPHAN = "delete_orphan"
     """Nothing refers to it and nobody ever told why."""
+    DELETE_CLAIMED = "delete_claimed"
+    """Of a savepoint that the job was started from and has claimed, and that no checkpoint needs any more."""
     DELETE_UNFINISHED = "delete_unfinished"
     """An upload that nobody goes on with."""
 

@@ -7,14 +7,23 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 import xxhash
 
-from moorage.cleaner.classify import JobFacts, SweepPlan, plan_sweep
+from moorage.cleaner.classify import Deletion, JobFacts, SweepPlan, Verdict, plan_sweep
 from moorage.cleaner.leftovers import source_groups
 from moorage.cleaner.trim import ExchangeStarts, Markers, exchange_starts
 from moorage.errors import CorruptDataError, LogError, ObjectMissingError
 from moorage.graph.job_graph import JobGraph
 from moorage.ids import CheckpointId, JobId, OperatorUid, TopicPartition
 from moorage.messages.registry import CheckpointRecord, JobRecord, RestoreMode
-from moorage.naming import CLEANUP_TOPIC, commits_topic, is_job_topic, job_prefix, parse_storage_path
+from moorage.naming import (
+    CLEANUP_TOPIC,
+    checksum_of,
+    commits_topic,
+    folder_of,
+    is_job_topic,
+    is_url,
+    job_prefix,
+    parse_storage_path,
+)
 from moorage.ports import CheckpointStorage, Log, OffsetSpec, Registry
 from moorage.serde.metadata import decode_metadata
 from moorage.serde.positions import decode_marker, decode_positions
@@ -63,13 +72,17 @@ def _own_checkpoints(record: JobRecord, retained: Iterable[CheckpointRecord]) ->
 
 
 def _restored_from(record: JobRecord, job: JobId) -> str | None:
-    """The ``_metadata`` of ``job`` that this job was submitted to start from. It may be named by a URL, as files are
-    that lie outside of this storage."""
-    if record.restore is None:
-        return None
-    path = "/".join(record.restore.path.split("/")[-3:])
-    parts = parse_storage_path(path)
-    return path if parts is not None and parts.is_metadata and parts.job == job else None
+    """The ``_metadata`` of ``job`` that this job was submitted to start from."""
+    path = None if record.restore is None else _checkpoint_path(record.restore.path)
+    parts = None if path is None else parse_storage_path(path)
+    return path if parts is not None and parts.job == job else None
+
+
+def _checkpoint_path(path: str) -> str | None:
+    """The path in this storage if a job's checkpoint is named, perhaps by a URL as savepoints are; else None."""
+    end = "/".join(path.split("/")[-3:])
+    parts = parse_storage_path(end)
+    return end if parts is not None and parts.is_metadata else None
 
 
 def _claims(record: JobRecord) -> bool:
@@ -90,7 +103,7 @@ class Manifest(msgspec.Struct, frozen=True):
 def read_manifest(storage: CheckpointStorage, record: CheckpointRecord) -> Manifest:
     """Raises StorageError, or CorruptDataError when the file is not what was registered. A savepoint that lies outside
     of the storage needs nothing of what is in it."""
-    if "://" in record.metadata_path:
+    if is_url(record.metadata_path):
         return Manifest(frozenset(), {})
     data = storage.read(record.metadata_path)
     if len(data) != record.metadata_bytes or xxhash.xxh3_64_intdigest(data) != record.metadata_checksum:
@@ -145,6 +158,34 @@ def list_and_plan(
         grace_age_ms=grace_age_ms,
         purge=purge,
     )
+
+
+def list_claimed(
+    registry: Registry, storage: CheckpointStorage, facts: JobFacts, manifests: Iterable[Manifest]
+) -> Sequence[Deletion]:
+    """The files of the savepoint that the job has claimed, as far as no checkpoint needs them, ``_metadata`` first.
+
+    None of them as long as the job may start from it again, or somebody else has a right to it. A claimed checkpoint is
+    the business of the job whose prefix it lies in.
+    """
+    record, restore = facts.record, facts.record.restore
+    if restore is None or restore.mode is not RestoreMode.CLAIM or _checkpoint_path(restore.path) is not None:
+        return ()
+    if not _own_checkpoints(record, facts.retained):
+        return ()
+    for other in registry.jobs():
+        known = registry.checkpoints(other.job)
+        if any(checkpoint.metadata_path == restore.path for checkpoint in known):
+            return ()
+        starts_there = other.restore is not None and other.restore.path == restore.path
+        if starts_there and not _own_checkpoints(other, known):
+            return ()
+    referenced = {path for manifest in manifests for path in manifest.paths}
+    return [
+        Deletion(found.path, found.size_bytes, found.modified_ms, Verdict.DELETE_CLAIMED)
+        for found in sorted(storage.list(f"{folder_of(restore.path)}/"), key=lambda found: found.path != restore.path)
+        if found.path not in referenced and (found.path == restore.path or checksum_of(found.path) is not None)
+    ]
 
 
 # --- messages --------------------------------------------------------------------------------------------------------

@@ -110,13 +110,14 @@ class JobCleaner:
             facts = yield from self._end(facts)
             if facts is None:
                 return False
-        if facts.record.status.has_ended and self._is_purge_due(facts):
+        if self._is_purge_due(facts):
             return (yield from self._purge(facts))
         facts = yield from self._mark(facts)
         if lists:
             yield from self._sweep(facts, with_uploads=is_full)
         yield from self._trim(facts, ends)
         if is_full:
+            yield from self._sweep_claimed(facts)
             yield from self._look_for_void_topics(facts)
         return True
 
@@ -174,18 +175,34 @@ class JobCleaner:
         self.backlog.oldest_ms = min((deletion.modified_ms for deletion in deletions), default=None)
         self._tools.backlog_changed()
         if options.dry_run:
-            self._log_plan(plan)
+            self._log_plan(deletions)
+            if plan.uploads:
+                logger.info("Dry run: would abort %d unfinished uploads of job %s", len(plan.uploads), self.job)
             return 0
         for batch in plan.batches(options.delete_batch_files):
-            yield from blocking(partial(self._tools.storage.delete, [deletion.path for deletion in batch]))
-            self._tell_deleted(batch)
+            yield from self._delete(batch)
             self.backlog.shrink(batch)
             self._tools.backlog_changed()
-            yield from pause(options.delete_pause_ms(len(batch)))
         if plan.uploads:
             yield from blocking(partial(self._tools.storage.abort_uploads, plan.uploads))
             self._tools.observer.files_deleted(Verdict.DELETE_UNFINISHED, len(plan.uploads), 0)
         return len(deletions) + len(plan.uploads)
+
+    def _sweep_claimed(self, facts: JobFacts) -> Run[None]:
+        storage, manifests = self._tools.storage, tuple(self._manifests.values())
+        claimed = yield from blocking(partial(calls.list_claimed, self._tools.registry, storage, facts, manifests))
+        if self._tools.options.dry_run:
+            self._log_plan(claimed)
+        else:
+            for start in range(0, len(claimed), self._tools.options.delete_batch_files):
+                yield from self._delete(claimed[start : start + self._tools.options.delete_batch_files])
+
+    def _delete(self, batch: Sequence[Deletion]) -> Run[None]:
+        yield from blocking(partial(self._tools.storage.delete, [deletion.path for deletion in batch]))
+        for verdict, files in Counter(deletion.verdict for deletion in batch).items():
+            size_bytes = sum(deletion.size_bytes for deletion in batch if deletion.verdict is verdict)
+            self._tools.observer.files_deleted(verdict, files, size_bytes)
+        yield from pause(self._tools.options.delete_pause_ms(len(batch)))
 
     def _check_registered(self, plan: SweepPlan) -> None:
         """A ``_metadata`` that the registry does not know is usual for a moment: it is written first."""
@@ -300,20 +317,11 @@ class JobCleaner:
         if self.purge is request:  # and was not asked for again meanwhile
             self.purge = None
 
-    # --- for those who watch -----------------------------------------------------------------------------------------
-
-    def _log_plan(self, plan: SweepPlan) -> None:
-        for deletion in plan.deletions:
+    def _log_plan(self, deletions: Sequence[Deletion]) -> None:
+        for deletion in deletions:
             logger.debug("Dry run: would delete %s (%s)", deletion.path, deletion.verdict.reason)
-        for verdict, files in Counter(deletion.verdict for deletion in plan.deletions).items():
+        for verdict, files in Counter(deletion.verdict for deletion in deletions).items():
             logger.info("Dry run: would delete %d files of job %s (%s)", files, self.job, verdict.reason)
-        if plan.uploads:
-            logger.info("Dry run: would abort %d unfinished uploads of job %s", len(plan.uploads), self.job)
-
-    def _tell_deleted(self, batch: Sequence[Deletion]) -> None:
-        for verdict, files in Counter(deletion.verdict for deletion in batch).items():
-            size_bytes = sum(deletion.size_bytes for deletion in batch if deletion.verdict is verdict)
-            self._tools.observer.files_deleted(verdict, files, size_bytes)
 
 
 def _is_meant(request: PurgeJob, record: JobRecord) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from moorage.cleaner.classify import JobFacts, SweepPlan
+from moorage.cleaner.classify import Deletion, JobFacts, SweepPlan
 from moorage.cleaner.leftovers import source_groups, transactional_ids, void_topics
 from moorage.cleaner.pace import CleanerOptions
 from moorage.cleaner.retention import discarded, is_over
@@ -28,6 +28,8 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     """Those of an ended job that the registry would forget, with their files."""
     savepoints: tuple[CheckpointRecord, ...]
     """They stay."""
+    claimed: tuple[Deletion, ...]
+    """Files of a savepoint that the job has claimed."""
     cuts: Mapping[TopicPartition, tuple[int, int]]
     """Partitions whose log would be cut: where it starts, and where it would start."""
     is_over: bool
@@ -47,7 +49,7 @@ def preview(
     facts = calls.observe(registry, job, frozenset())
     if facts is None:
         return None
-    return _preview(facts, discarded(facts.record, facts.retained), storage, log, clock, options)
+    return _preview(facts, discarded(facts.record, facts.retained), registry, storage, log, clock, options)
 
 
 def preview_purge(
@@ -58,7 +60,7 @@ def preview_purge(
     if facts is None:
         return None
     gone = [record for record in facts.retained if record.kind == "checkpoint"]
-    shown = _preview(facts, gone, storage, log, clock, options, purge=True)
+    shown = _preview(facts, gone, registry, storage, log, clock, options, purge=True)
     if shown.savepoints:
         return shown  # As long as one is registered, nothing else goes.
     return msgspec.structs.replace(
@@ -72,6 +74,7 @@ def preview_purge(
 def _preview(
     facts: JobFacts,
     gone: Sequence[CheckpointRecord],
+    registry: Registry,
     storage: CheckpointStorage,
     log: Log,
     clock: Clock,
@@ -102,6 +105,7 @@ def _preview(
         plan=plan,
         checkpoints=tuple(kept.checkpoint for kept in gone),
         savepoints=tuple(kept for kept in facts.retained if kept.kind == "savepoint"),
+        claimed=tuple(calls.list_claimed(registry, storage, facts, (*manifests.values(), *restored))),
         cuts=calls.cuts(log, needed),
         is_over=over,
     )

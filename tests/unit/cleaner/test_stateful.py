@@ -45,7 +45,7 @@ from moorage.ids import Attempt, CheckpointId, Epoch, TopicPartition, VertexId
 from moorage.messages.cleanup import CleanupRequest, DiscardCheckpoint, DiscardState, PurgeJob, TrimExchange
 from moorage.messages.registry import CheckpointRecord, JobRecord, JobStatus, RestoreMode, RestoreSettings
 from moorage.naming import CLEANUP_TOPIC, exchange_id, exchange_topic, transactional_id
-from moorage.ports import OffsetSpec, TopicSpec
+from moorage.ports import OffsetSpec, TopicSpec, UnfinishedUpload
 from moorage.serde.control import encode
 from moorage.serde.metadata import decode_metadata
 from moorage.serde.positions import encode_marker, marker_key
@@ -93,6 +93,7 @@ class Pending(msgspec.Struct):
     """Per partition of the sink's exchange: the offset behind the barrier."""
     record: CheckpointRecord | None = None
     """Its _metadata is written."""
+    uploads: list[UnfinishedUpload] = []
 
 
 class Cleaner:
@@ -305,7 +306,7 @@ class CleanerMachine(RuleBasedStateMachine):
     def leave_upload(self, index: int) -> None:
         """Of a worker that dies."""
         pending = self.pending[sorted(self.pending)[index % len(self.pending)]]
-        self.storage.begin_upload(shared(pending.checkpoint, "big", pending.attempt))
+        pending.uploads.append(self.storage.begin_upload(shared(pending.checkpoint, "big", pending.attempt)))
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -558,6 +559,7 @@ class CleanerMachine(RuleBasedStateMachine):
         for pending in self.pending.values():
             assert pending.references - set(pending.missing) <= stored
             assert pending.record is None or metadata(pending.checkpoint) in stored
+            assert set(pending.uploads) <= set(self.storage.unfinished_uploads(f"{JOB}/"))
 
     @invariant()
     def logs_hold_what_is_needed(self) -> None:
@@ -599,6 +601,7 @@ class CleanerMachine(RuleBasedStateMachine):
                 self.registry.remove_checkpoint(self.epoch, JOB, record.checkpoint)
             self.purge()
             self.cluster.append(TopicPartition(CLEANUP_TOPIC, 0), encode(self.undelivered[-1]))
+        self.remember_what_is_kept()
         self._quiesce()
         if self.purge_is_sent or self.was_over:
             assert self.is_purged

@@ -9,11 +9,12 @@ from tests.unit.cleaner.jobs import COMMITS_LOG, JOB, SINK, TOPICS, job_record, 
 
 from moorage.cleaner.classify import Verdict
 from moorage.cleaner.pace import CleanerOptions
+from moorage.cleaner.retention import CheckpointRetention
 from moorage.cleaner_process.observer import CleanerObserver
 from moorage.cleaner_process.process import CleanerProcess
 from moorage.ids import Attempt, CheckpointId, Epoch, JobId, TopicPartition
 from moorage.messages.cleanup import CleanupRequest
-from moorage.messages.registry import JobRecord, JobStatus
+from moorage.messages.registry import JobRecord, JobStatus, RestoreSettings
 from moorage.naming import CLEANUP_TOPIC
 from moorage.ports import OffsetSpec
 from moorage.serde.control import encode
@@ -34,6 +35,7 @@ OPTIONS = CleanerOptions(
     retry_initial_ms=100,
     retry_max_ms=400,
     purge_hold_ms=5_000,
+    ended_job_ttl_ms=120_000,
 )
 
 
@@ -95,7 +97,7 @@ class World:
         self.executor = InlineExecutor()
         self.process = self.new_process()
 
-    def new_process(self) -> CleanerProcess:
+    def new_process(self, holder: str | None = None) -> CleanerProcess:
         return CleanerProcess(
             registry=self.registry,
             storage=self.storage,
@@ -104,16 +106,26 @@ class World:
             clock=self.clock,
             options=self.options,
             observer=self.seen,
+            holder=holder,
         )
 
     # --- the job -----------------------------------------------------------------------------------------------------
 
-    def submit(self) -> None:
+    def submit(
+        self, restore: RestoreSettings | None = None, retention: CheckpointRetention | None = None, job: JobId = JOB
+    ) -> None:
         self.log.create_topics(TOPICS)
-        last = self.registry.last_checkpoint_id(JOB)
-        attempt = self.registry.last_attempt(JOB)
+        last = self.registry.last_checkpoint_id(job)
+        attempt = self.registry.last_attempt(job)
         record = job_record(attempt=attempt, base=last, submitted_ms=self.clock.wall_ms())
+        record = msgspec.structs.replace(record, job=job, restore=restore)
+        if retention is not None:
+            checkpoint = msgspec.structs.replace(record.graph.checkpoint, retention=retention.value)
+            graph = msgspec.structs.replace(record.graph, checkpoint=checkpoint)
+            record = msgspec.structs.replace(record, graph=graph)
         self.registry.save_job(self.epoch, record)
+        if job != JOB:
+            return
         self.start_attempt()
 
     def start_attempt(self) -> None:
@@ -123,8 +135,7 @@ class World:
 
     @property
     def record(self) -> JobRecord:
-        (record,) = self.registry.jobs()
-        return record
+        return next(record for record in self.registry.jobs() if record.job == JOB)
 
     def end(self, status: JobStatus = JobStatus.CANCELED) -> None:
         self.registry.save_job(self.epoch, msgspec.structs.replace(self.record, status=status))
