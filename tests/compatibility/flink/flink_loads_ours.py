@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from tests.compatibility.flink.flink_view import flink_view
+from tests.unit.inspect.checkpoints import orders_checkpoint, orders_savepoint
 from tests.unit.serde.metadata.strategies import versioned_metadata
 
-from moorage.ids import CheckpointId, OperatorUid
-from moorage.serde.metadata import encode_metadata
+from moorage.ids import Attempt, CheckpointId, ExchangeId, OperatorUid
+from moorage.serde.metadata import decode_metadata, encode_metadata
+from moorage.serde.positions import encode_positions
 from moorage.state.handles import (
     NO_OFFSET,
     ByteStreamHandle,
@@ -37,6 +39,7 @@ from moorage.state.handles import (
 from moorage.state.key_groups import key_group_range
 from moorage.state.operator_ids import operator_id
 from moorage.state.operator_state import CheckpointMetadata, MasterState, OperatorState, OperatorSubtaskState
+from moorage.state.positions import ExchangePositions, InputPositions
 
 JAVA = Path(__file__).parent / "java"
 
@@ -65,6 +68,15 @@ def test_flink_loads_a_checkpoint_of_ours(tmp_path: Path, version: int) -> None:
     assert loaded["metadata"] == flink_view(version, metadata)
     # Flink no longer writes version 2.
     assert loaded["sameBytes"] == (version > 2)
+
+
+@pytest.mark.parametrize("written", [orders_checkpoint, orders_savepoint])
+def test_flink_loads_what_a_job_of_ours_wrote(tmp_path: Path, written: Callable[[Path], Path]) -> None:
+    data = (written(tmp_path / "storage") / "_metadata").read_bytes()
+    (tmp_path / "files").mkdir()
+    (loaded,) = load(tmp_path / "files", [data])
+    assert loaded["metadata"] == flink_view(6, decode_metadata(data))
+    assert loaded["sameBytes"]
 
 
 def test_flink_loads_metadata_of_every_shape(tmp_path: Path) -> None:
@@ -110,7 +122,8 @@ def our_checkpoint(version: int) -> CheckpointMetadata:
                 for stream in (
                     FileHandle(f"orders/shared/3-{path.format(subtask)}", 5000),
                     FileHandle(path.format(subtask), 200, f"totals-{subtask}-a1-state"),
-                    SegmentHandle("orders/chk-12/merged", 17, 40),
+                    SegmentHandle("orders/chk-12/merged-w+1-3-a1-state.90ab", 17, 40, False, "xxh3-00112233445566aa"),
+                    SegmentHandle("orders/shared/12-merged-w+1-4-a1-state.90ab", 0, 9, True, "xxh3-0011223344556677"),
                 )
             ),
             raw_keyed=(
@@ -157,7 +170,9 @@ def our_checkpoint(version: int) -> CheckpointMetadata:
 
 def _channels(version: int, subtask: int) -> tuple[InputHandle, ...]:
     """Positions in the exchange log, inline."""
-    positions = ByteStreamHandle("positions", b"\x01positions")
+    attempts = (Attempt(1), Attempt(2))
+    part = ExchangePositions(ExchangeId("orders--totals"), (4, 4), attempts, (0, 1), (17, 12), (True, False))
+    positions = ByteStreamHandle("positions", encode_positions(InputPositions((part,))))
     if version == 2:
         return ()
     single = InputChannelHandle(subtask, 0, 1, (0,), positions.size_bytes, positions)
