@@ -246,6 +246,10 @@ class KafkaSourceReader:
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
+    @property
+    def has_ended(self) -> bool:
+        return self._source.until is not None and not self._ended and all(map(self._at_end, self._positions))
+
     def snapshot(self) -> Sequence[bytes]:
         return [encode_split(SplitState(*tp, offset, self._ends.get(tp))) for tp, offset in self._positions.items()]
 

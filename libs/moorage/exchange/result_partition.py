@@ -249,9 +249,20 @@ class ResultPartition:
 
     def barrier(self, payload: bytes) -> int:
         """Send everything buffered, then the barrier into every partition; returns the epoch that it closes."""
+        return self._control(FrameKind.BARRIER, payload)
+
+    def end_of_data(self) -> int:
+        """No data follows, barriers may."""
+        return self._control(FrameKind.END_OF_DATA)
+
+    def end_of_partition(self) -> int:
+        """Nothing follows at all."""
+        return self._control(FrameKind.END_OF_PARTITION)
+
+    def _control(self, kind: FrameKind, payload: bytes = b"") -> int:
         self.flush()
         for partition in self._written:
-            self._send(partition, FrameKind.BARRIER, 0, payload)
+            self._send(partition, kind, 0, payload)
         closed = self._epoch
         self._epoch += 1
         self._unconfirmed[self._epoch] = 0

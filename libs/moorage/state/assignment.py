@@ -54,6 +54,18 @@ def assign(
     )
 
 
+def is_finished(metadata: CheckpointMetadata, operator: OperatorId, parallelism: int, subtask: int) -> bool:
+    """Whether a subtask had finished before the checkpoint. Where only some had, and the parallelism is another now,
+    none has: who owns what is left of their input goes on with it."""
+    state = metadata.operator(operator)
+    if state is None:
+        return False
+    if state.fully_finished:
+        return True
+    former = state.subtasks.get(subtask)
+    return state.parallelism == parallelism and former is not None and former.finished
+
+
 def _ours(uid: str, handle: object, kind: type[T]) -> T:
     if not isinstance(handle, kind):
         raise StateError(f"operator {uid!r}: its state is a {type(handle).__name__}, which Moorage writes nowhere")

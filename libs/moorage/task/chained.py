@@ -11,6 +11,7 @@ from moorage.messages.commands import TriggerCheckpoint
 from moorage.messages.events import DeclineReason, ExchangeProgress, SubtaskState
 from moorage.task.chain import Chain
 from moorage.task.context import TaskContext
+from moorage.task.ending import Ending, has_finished
 from moorage.task.outputs import Outputs
 from moorage.task.snapshots import Snapshots, decline
 from moorage.task.subtask import Subtask
@@ -22,6 +23,22 @@ class ChainedSubtask(Subtask):
         self._outputs = Outputs(context)
         self._chain = new_chain(context, self._outputs)
         self._snapshots = Snapshots(context, self._outputs.partitions)
+        self._ending = Ending(context.fates)
+
+    def _starts_finished(self) -> bool:
+        """Begin and end at once, when the subtask had finished before the restored checkpoint."""
+        if not has_finished(self.context):
+            return False
+        self.running()
+        self._outputs.end_of_data()
+        self.tell_data_ended()
+        self._ending.begin(self._outputs)
+        return True
+
+    def _end_data(self) -> None:
+        """No record comes any more: those behind need not wait for one. Barriers go on until the final checkpoint."""
+        self._outputs.end_of_data()
+        self.tell_data_ended()
 
     def step(self, now_ms: int) -> bool:
         if self.state is not SubtaskState.RUNNING:
@@ -29,6 +46,11 @@ class ChainedSubtask(Subtask):
         outputs = self._outputs
         outputs.check()
         worked = self._snapshots.poll()
+        if self._ending.advance(outputs):
+            if self._ending.is_over:
+                self._snapshots.close()
+                self.finish()
+            return worked
         self._housekeeping(now_ms)
         if self._must_wait():
             self.context.counters.blocked_steps += 1

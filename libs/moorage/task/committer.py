@@ -50,7 +50,7 @@ from moorage.errors import (
     MoorageError,
     OffsetOutOfRangeError,
 )
-from moorage.ids import CheckpointId, OperatorUid, TopicPartition
+from moorage.ids import Attempt, CheckpointId, OperatorUid, TopicPartition
 from moorage.messages.barriers import Alignment, Barrier, SnapshotKind, SnapshotOptions
 from moorage.messages.commands import CheckpointFate
 from moorage.messages.events import SinkCommitted, SubtaskState
@@ -120,6 +120,10 @@ class CommitterSubtask(Subtask):
         self._markers: Sequence[CommitMarker] = ()
         self._commit_from = CheckpointId(0)
         """The sink lags: it doesn't commit before this completed checkpoint. 0: nothing is decided yet."""
+        self._passed: tuple[CheckpointId, Sequence[CommitMarker]] | None = None
+        """The completed checkpoint that was not committed for that, with its markers."""
+        self._has_output = False
+        """Something was written since the last commit."""
         self._retry_at_ms = 0
         self._retry_delay_ms = _RETRY_MIN_MS
 
@@ -247,9 +251,10 @@ class CommitterSubtask(Subtask):
                     f" goes back to checkpoint {restored}: running on would write the output in between twice"
                 )
             starts[tp] = marker.start_offset
+            offsets = dict(zip(marker.producers, marker.offsets, strict=True))
             positions += [
-                (marker.attempt, ChannelPosition(tp, producer, offset))
-                for producer, offset in zip(marker.producers, marker.offsets, strict=True)
+                (marker.attempt, ChannelPosition(tp, producer, offsets.get(producer, 0), producer in marker.finished))
+                for producer in {*offsets, *marker.finished}
             ]
             if marker.checkpoint >= restored:
                 first_live[tp] = running
@@ -299,10 +304,27 @@ class CommitterSubtask(Subtask):
         if self._writer.pending_records > self.context.settings.max_unsent_records:
             self.context.counters.blocked_steps += 1
             return False
-        return self._input.step()
+        worked = self._input.step()
+        if self.phase is Phase.WRITING and self._input.gate.has_ended:
+            self._finish_writing()
+            return True
+        return worked
+
+    def _finish_writing(self) -> None:
+        """Nothing more comes. The last output lies before the barrier of a completed checkpoint: that is what let its
+        producers end."""
+        if self._passed is not None:
+            self._checkpoint, self._markers = self._passed
+            self._commit()
+        elif self._has_output:
+            raise MoorageError(f"sink {self._uid!r}: its input ended behind output that no checkpoint covers")
+        else:
+            self._drop()
+            self.finish()
 
     def on_records(self, _: TopicPartition, columns: Columns[bytes | None, bytes | None]) -> None:
         if self._writer is not None:
+            self._has_output = True
             self._writer.append_records(
                 self._sink.topic, columns.keys, columns.values, columns.timestamps_ms, columns.headers
             )
@@ -327,17 +349,7 @@ class CommitterSubtask(Subtask):
         by_group: dict[int, list[ChannelPosition]] = {}
         for position in gate.positions():
             by_group.setdefault(position.partition.partition, []).append(position)
-        return [
-            CommitMarker(
-                sink=self._uid,
-                key_group=group,
-                checkpoint=checkpoint,
-                attempt=gate.attempt,
-                producers=tuple(c.producer for c in channels),
-                offsets=tuple(c.offset for c in channels),
-            )
-            for group, channels in by_group.items()
-        ]
+        return [_marker(self._uid, group, checkpoint, gate.attempt, channels) for group, channels in by_group.items()]
 
     def _ask_for_fate(self, source: ExchangeInput) -> bool:
         match self.context.fates.fate(self._checkpoint):
@@ -348,6 +360,7 @@ class CommitterSubtask(Subtask):
                 if self._checkpoint >= self._commit_from:
                     self._commit()
                 else:  # the barriers of that one are in the log already: one commit for all of them
+                    self._passed = (self._checkpoint, self._markers)
                     self.phase = Phase.WRITING
                     source.release()
             case CheckpointFate.ABORTED:
@@ -378,7 +391,7 @@ class CommitterSubtask(Subtask):
                 self.context.failpoint("after-sink-commit")
                 self._retry_delay_ms = _RETRY_MIN_MS
                 self.context.counters.commits += 1
-                self._commit_from = CheckpointId(0)
+                self._forget_output()
                 self._report_committed(self._checkpoint)
                 writer.begin()
                 self.phase = Phase.WRITING
@@ -423,7 +436,7 @@ class CommitterSubtask(Subtask):
 
     def _drop(self) -> None:
         self._incarnation += 1
-        self._commit_from = CheckpointId(0)
+        self._forget_output()
         if self._writer is not None:
             self._writer.close()
         if self._input is not None:
@@ -431,12 +444,34 @@ class CommitterSubtask(Subtask):
         self._writer = None
         self._input = None
 
+    def _forget_output(self) -> None:
+        self._commit_from = CheckpointId(0)
+        self._passed = None
+        self._has_output = False
+
     def aborted(self, checkpoint: CheckpointId) -> None:
         if self._input is not None and self.phase is Phase.WRITING:
             self._input.abort(checkpoint)
 
     def close(self) -> None:
         self._drop()
+
+
+def _marker(
+    sink: OperatorUid, group: int, checkpoint: CheckpointId, attempt: Attempt, channels: Sequence[ChannelPosition]
+) -> CommitMarker:
+    """Finished channels would hold up the cleaner, so their positions are left out, unless there are no others."""
+    finished = [c for c in channels if c.has_finished]
+    others = [c for c in channels if not c.has_finished] or [max(finished, key=lambda c: c.offset)]
+    return CommitMarker(
+        sink=sink,
+        key_group=group,
+        checkpoint=checkpoint,
+        attempt=attempt,
+        producers=tuple(c.producer for c in others),
+        offsets=tuple(c.offset for c in others),
+        finished=tuple(c.producer for c in finished),
+    )
 
 
 def _alignment_of(options: SnapshotOptions) -> Alignment | None:

@@ -83,6 +83,20 @@ class Outputs:
         payload = control.encode(barrier)
         return {index: partition.barrier(payload) for index, partition in enumerate(self.partitions)}
 
+    def end_of_data(self) -> None:
+        self._first_pending_ms = None
+        for partition in self.partitions:
+            partition.end_of_data()
+
+    def end_of_partition(self) -> dict[int, int]:
+        """Nothing follows; returns the epoch that it closes, by output."""
+        self._first_pending_ms = None
+        return {index: partition.end_of_partition() for index, partition in enumerate(self.partitions)}
+
+    def are_confirmed(self, epochs: Mapping[int, int]) -> bool:
+        """Every frame up to these epochs is stored."""
+        return all(self.partitions[index].confirmed(epoch) for index, epoch in epochs.items())
+
     def progress(self, message: ExchangeProgress) -> None:
         subtask = self._context.subtask
         for partition in self.partitions:

@@ -30,6 +30,7 @@ from moorage.state.positions import InputPositions
 from moorage.task.chain import Chain
 from moorage.task.chained import ChainedSubtask, barrier_of, decline_not_running
 from moorage.task.context import TaskContext
+from moorage.task.ending import finished_parts, is_last
 from moorage.task.inputs import ExchangeInput
 from moorage.task.outputs import Outputs
 from moorage.task.snapshots import StatePart, decline
@@ -49,6 +50,8 @@ class ReadingSubtask(ChainedSubtask):
     # --- restore -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        if self._starts_finished():
+            return
         shares = {uid: self._share(uid) for uid in self._chain.backends}
         positions = self._share(self.context.vertex.operators[0].uid).channels
 
@@ -123,7 +126,15 @@ class ReadingSubtask(ChainedSubtask):
             self._input.housekeeping(now_ms)
 
     def _read(self, now_ms: int) -> bool:
-        return self._input is not None and self._input.step()
+        if self._input is None:
+            return False
+        read = self._input.step()
+        self._notice_end_of_data(self._input)
+        return read
+
+    def _notice_end_of_data(self, source: ExchangeInput) -> None:
+        if not self.data_ended and source.gate.has_data_ended:
+            self._end_data()
 
     def on_records(self, tp: TopicPartition, columns: Columns[Any, Any]) -> None:
         try:
@@ -135,6 +146,8 @@ class ReadingSubtask(ChainedSubtask):
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
     def trigger(self, command: TriggerCheckpoint) -> None:
+        if self._ending.is_leaving:
+            return  # finished, or about to be: the coordinator will know
         if self.state is not SubtaskState.RUNNING or self._input is None:
             decline_not_running(self, command.checkpoint)
         else:
@@ -147,6 +160,7 @@ class ReadingSubtask(ChainedSubtask):
         context, source = self.context, self._input
         if source is None:
             return
+        self._notice_end_of_data(source)
         started = context.clock.monotonic_ms()
         channels = source.gate.snapshot()
         metrics = msgspec.structs.replace(
@@ -159,9 +173,11 @@ class ReadingSubtask(ChainedSubtask):
             ),
             held_bytes=source.gate.held_bytes,
         )
+        is_final = is_last(barrier.options, data_ended=self.data_ended)
         epochs = self._outputs.barrier(barrier)
+        self._ending.snapshot_taken(barrier.checkpoint, barrier.options, data_ended=is_final)
         context.failpoint("after-barrier-before-snapshot")
-        parts = list(self._parts(barrier, channels))
+        parts = finished_parts(context.vertex.operators) if is_final else list(self._parts(barrier, channels))
         metrics = msgspec.structs.replace(metrics, sync_ms=context.clock.monotonic_ms() - started)
         flushes = [writer.commit for writer in self._chain.writers]
         self._snapshots.begin(

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from moorage.backends.pieces import StatePiece
-from moorage.errors import CorruptDataError
-from moorage.ids import CheckpointId
-from moorage.messages.commands import TriggerCheckpoint
+from moorage.errors import CorruptDataError, MoorageError
+from moorage.ids import CheckpointId, OperatorUid
+from moorage.messages.barriers import SnapshotKind
+from moorage.messages.commands import CheckpointFate, TriggerCheckpoint
 from moorage.messages.events import CheckpointMetrics, SubtaskState
 from moorage.state.assignment import SubtaskShare, assign
 from moorage.state.handles import DistributionMode, OperatorStreamHandle, StateMetaInfo, StreamHandle
@@ -17,6 +18,7 @@ from moorage.task.batch import Batch
 from moorage.task.chain import Chain
 from moorage.task.chained import ChainedSubtask, barrier_of, decline_not_running
 from moorage.task.context import TaskContext
+from moorage.task.ending import finished_parts, is_last
 from moorage.task.outputs import Outputs
 from moorage.task.snapshots import StatePart
 
@@ -40,12 +42,21 @@ class SourceReader(Protocol):
         """Decoded records that have arrived; never waits. RecordError for one that can't be decoded."""
         ...
 
+    @property
+    def has_ended(self) -> bool:
+        """Everything was read that the source was asked for; never true of an unbounded one."""
+        ...
+
     def snapshot(self) -> Sequence[bytes]:
         """The position behind everything that ``poll`` has returned, one element per split."""
         ...
 
     def flush(self) -> Callable[[], None] | None:
         """*Blocking* call that must succeed before a checkpoint is acknowledged (dead letters)."""
+        ...
+
+    def operator_event(self, payload: bytes) -> None:
+        """The source's coordinator speaks; it may do so before ``open``."""
         ...
 
     def completed(self, elements: Sequence[bytes]) -> None:
@@ -67,8 +78,12 @@ class SourceSubtask(ChainedSubtask):
         self._positions: dict[CheckpointId, Sequence[bytes]] = {}
         """What each undecided checkpoint holds."""
         self._last_triggered = CheckpointId(0)
+        self._stopping: TriggerCheckpoint | None = None
+        """The savepoint behind which nothing is read, unless it is aborted."""
 
     def start(self) -> None:
+        if self._starts_finished():
+            return
         context = self.context
         head = context.vertex.operators[0]
         share: SubtaskShare | None = None
@@ -98,14 +113,29 @@ class SourceSubtask(ChainedSubtask):
         self.call(find, found)
 
     def _read(self, now_ms: int) -> bool:
+        if self.data_ended or self._stopping is not None:
+            return False
         batches = self._reader.poll(now_ms)
         for batch in batches:
             self.context.counters.records_in += len(batch.values)
             self._chain.head.push(batch)
+        if self._reader.has_ended:
+            self._end_data()
         return bool(batches)
+
+    def _housekeeping(self, now_ms: int) -> None:
+        stopping = self._stopping
+        if stopping is None or self.context.fates.fate(stopping.checkpoint) is not CheckpointFate.ABORTED:
+            return
+        self._stopping = None
+        if stopping.options.kind is SnapshotKind.TERMINATE:
+            # Those behind were told that no data follows.
+            raise MoorageError(f"savepoint {stopping.checkpoint}, which was to end the job, has failed")
 
     def trigger(self, command: TriggerCheckpoint) -> None:
         context = self.context
+        if self._ending.is_leaving:
+            return  # finished, or about to be: the coordinator will know
         if self.state is not SubtaskState.RUNNING:
             decline_not_running(self, command.checkpoint)
             return
@@ -113,16 +143,17 @@ class SourceSubtask(ChainedSubtask):
             return  # said twice: a second barrier of the same checkpoint would cut the stream at another place
         self._last_triggered = command.checkpoint
         started = context.clock.monotonic_ms()
+        is_final = is_last(command.options, data_ended=self.data_ended)
+        if command.options.kind.stops and not self.data_ended:
+            self._stopping = command
+            if command.options.kind is SnapshotKind.TERMINATE:
+                self._end_data()
         epochs = self._outputs.barrier(barrier_of(command))
+        self._ending.snapshot_taken(command.checkpoint, command.options, data_ended=is_final)
         context.failpoint("after-barrier-before-snapshot")
         elements = list(self._reader.snapshot())
         self._positions[command.checkpoint] = elements
-        head = context.vertex.operators[0]
-        part = StatePart(
-            operator=head.operator_id,
-            encode=lambda: [StatePiece(head.uid, False, b"".join(elements))] if elements else [],
-            finish=lambda streams: _state_of(elements, streams),
-        )
+        parts = finished_parts(context.vertex.operators) if is_final else [self._part(elements)]
         flushes = [writer.commit for writer in self._chain.writers]
         reader_flush = self._reader.flush()
         if reader_flush is not None:
@@ -132,8 +163,20 @@ class SourceSubtask(ChainedSubtask):
             sync_ms=context.clock.monotonic_ms() - started,
         )
         self._snapshots.begin(
-            command.checkpoint, command.triggered_ms, [part], epochs, flushes, metrics, command.options.location
+            command.checkpoint, command.triggered_ms, parts, epochs, flushes, metrics, command.options.location
         )
+
+    def _part(self, elements: Sequence[bytes]) -> StatePart:
+        head = self.context.vertex.operators[0]
+        return StatePart(
+            operator=head.operator_id,
+            encode=lambda: [StatePiece(head.uid, False, b"".join(elements))] if elements else [],
+            finish=lambda streams: _state_of(elements, streams),
+        )
+
+    def operator_event(self, operator: OperatorUid, payload: bytes) -> None:
+        if operator == self.context.vertex.operators[0].uid:
+            self._reader.operator_event(payload)
 
     def completed(self, checkpoint: CheckpointId) -> None:
         elements = self._positions.pop(checkpoint, None)

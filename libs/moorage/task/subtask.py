@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar, cast
 
 from moorage.api.traces import user_trace
-from moorage.errors import MoorageError, UserCodeError
+from moorage.errors import CommittedBeyondError, MoorageError, StateError, UserCodeError
 from moorage.ids import CheckpointId, OperatorUid
 from moorage.messages.commands import TriggerCheckpoint
 from moorage.messages.events import ExchangeProgress, SubtaskState, SubtaskStateChanged
@@ -25,6 +25,8 @@ class Subtask(ABC):
     def __init__(self, context: TaskContext) -> None:
         self.context = context
         self.state = SubtaskState.INITIALIZING
+        self.data_ended = False
+        """It has processed its last record and waits for its final checkpoint."""
         self._closed = False
 
     @abstractmethod
@@ -81,9 +83,20 @@ class Subtask(ABC):
         if self.state in TERMINAL:
             return
         failure, trace = describe(error)
-        self._change(SubtaskState.FAILED, failure=failure, trace=trace)
+        self._change(SubtaskState.FAILED, failure=failure, trace=trace, permanent=is_permanent(error))
 
-    def _change(self, state: SubtaskState, failure: str | None = None, trace: str | None = None) -> None:
+    def finish(self) -> None:
+        """Everything is done, and stored."""
+        if self.state not in TERMINAL:
+            self._change(SubtaskState.FINISHED)
+
+    def tell_data_ended(self) -> None:
+        self.data_ended = True
+        self._change(self.state)
+
+    def _change(
+        self, state: SubtaskState, failure: str | None = None, trace: str | None = None, *, permanent: bool = False
+    ) -> None:
         self.state = state
         context = self.context
         context.report(
@@ -96,8 +109,15 @@ class Subtask(ABC):
                 state=state,
                 failure=failure,
                 trace=trace,
+                permanent=permanent,
+                data_ended=self.data_ended,
             )
         )
+
+
+def is_permanent(error: Exception) -> bool:
+    """Another attempt would fail alike: the state doesn't fit the pipeline, or going on would double output."""
+    return isinstance(error, StateError | CommittedBeyondError)
 
 
 def describe(error: Exception) -> tuple[str, str]:

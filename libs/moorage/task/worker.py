@@ -543,15 +543,17 @@ class WorkerProcess:
 
     def _running(self) -> Iterator[RunningSubtask]:
         for deployment in self._deployments.values():
-            states = {(s.context.vertex.vertex, s.context.subtask): s.state for s in deployment.subtasks}
+            subtasks = {(s.context.vertex.vertex, s.context.subtask): s for s in deployment.subtasks}
             missing = SubtaskState.FAILED if deployment.failed else SubtaskState.INITIALIZING
             for vertex, slot in deployment.planned():
+                subtask = subtasks.get((vertex.vertex, slot))
                 yield RunningSubtask(
                     job=deployment.command.job,
                     attempt=deployment.command.attempt,
                     vertex=vertex.vertex,
                     subtask=slot,
-                    state=states.get((vertex.vertex, slot), missing),
+                    state=missing if subtask is None else subtask.state,
+                    data_ended=subtask is not None and subtask.data_ended,
                 )
 
 

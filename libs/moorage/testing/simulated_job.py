@@ -6,6 +6,7 @@ first one, an at-least-once sink. Parallelism differs from operator to operator.
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from itertools import accumulate
@@ -75,11 +76,16 @@ class Count(Enum):
 class SimulatedJob:
     """A pipeline drawn from ``rng``, and the judge of its output topics."""
 
-    def __init__(self, rng: Random) -> None:
+    def __init__(self, rng: Random, *, orders: int, users: int, partitions: int) -> None:
         self._amounts: dict[str, list[int]] = {}
         self._sums: dict[str, list[int]] = {}
         self._has_exact_state = rng.random() < 0.9
         """Else barriers hold nothing back, and after a restart state may count an order twice."""
+        self.is_bounded = rng.random() < 0.4
+        """The job ends with its input."""
+        self.partitions = partitions
+        self._orders = deque((f"user-{rng.randrange(users)}", rng.randrange(1_000)) for _ in range(orders))
+        """To be produced."""
         self.outputs = [self._output("totals", self._is_next_total)]
         self.compiled = self._compile(rng)
 
@@ -101,7 +107,7 @@ class SimulatedJob:
             ),
             restart=RestartConfig(initial_delay_ms=10, max_delay_ms=200),
         )
-        orders = pipeline.source("orders", KafkaSource("orders", value=Json(Order)))
+        orders = pipeline.source("orders", KafkaSource("orders", value=Json(Order), until=self._ends()))
         totals = orders.key_by("user").process("totals", Total, parallelism=some())
         totals.sink("results", KafkaSink("totals", key="user"), parallelism=some())
         if rng.random() < 0.25:
@@ -134,12 +140,25 @@ class SimulatedJob:
 
     # --- input and output --------------------------------------------------------------------------------------------
 
-    def produce(self, user: str, amount: int) -> bytes:
-        """The next order of a user, as it goes into the input topic."""
+    @property
+    def orders_left(self) -> int:
+        return len(self._orders)
+
+    def produce(self) -> tuple[TopicPartition, bytes]:
+        """The next order, as it goes into the input topic."""
+        user, amount = self._orders.popleft()
         amounts = self._amounts.setdefault(user, [])
         amounts.append(amount)
         self._sums[user] = list(accumulate(amounts))
-        return msgspec.json.encode(Order(user, amount))
+        return TopicPartition("orders", self._partition_of(user)), msgspec.json.encode(Order(user, amount))
+
+    def _partition_of(self, user: str) -> int:
+        return crc32(user.encode()) % self.partitions
+
+    def _ends(self) -> dict[tuple[str, int], int] | None:
+        """Where the source stops; None: it goes on for ever."""
+        counts = Counter(self._partition_of(user) for user, _ in self._orders)
+        return {("orders", number): counts[number] for number in range(self.partitions)} if self.is_bounded else None
 
     def check_output(self, cluster: MemoryCluster) -> None:
         """Look at what read-committed readers can see now. InvariantError for what must never be there."""

@@ -21,7 +21,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-from zlib import crc32
 
 import xxhash
 
@@ -30,11 +29,13 @@ from moorage.cleaner_process.process import CleanerProcess
 from moorage.cluster.coordinator import CoordinatorCore
 from moorage.cluster.protocol import ClusterConfig, SubmitJob
 from moorage.connectors.kafka_source import KafkaSourceReader
+from moorage.connectors.kafka_source_coordinator import OPERATOR_COORDINATORS
 from moorage.coordinator_process.process import CoordinatorProcess
 from moorage.errors import LogUnavailableError, MoorageError, RegistryUnavailableError, StorageError
 from moorage.exchange.result_partition import ExchangeLimits
 from moorage.ids import TopicPartition, WorkerId
 from moorage.messages.events import SubtaskState, SubtaskStateChanged, WorkerHeartbeat
+from moorage.messages.registry import JobStatus
 from moorage.naming import COMMANDS_TOPIC, CONTROL_TOPICS, EVENTS_TOPIC, exchange_topic
 from moorage.ports import TopicSpec
 from moorage.serde import control
@@ -127,7 +128,9 @@ class Simulation:
         self.registry = MemoryRegistry(self.clock)
         self.storage = MemoryStorage(self.clock)
         self.report = SimulationReport(seed=seed)
-        self.simulated = SimulatedJob(self.rng)
+        self.simulated = SimulatedJob(
+            self.rng, orders=self.config.orders, users=self.config.users, partitions=self.config.input_partitions
+        )
         self.pipeline = self.simulated.compiled
         self.job = self.pipeline.graph.job
         self._settings = TaskSettings(
@@ -161,7 +164,6 @@ class Simulation:
         """When outages end."""
         self._slow_until: dict[TopicPartition, int] = {}
         """Partitions that nothing reaches before that time."""
-        self._orders_left = self.config.orders
         self._seen_events = 0
         self._manifests: dict[str, tuple[list[str], dict[TopicPartition, int]]] = {}
         self._workers: list[WorkerProcess] = []
@@ -208,7 +210,9 @@ class Simulation:
         )
         jitter = random.Random(self.rng.random())  # noqa: S311
         process = CoordinatorProcess(
-            CoordinatorCore(f"{name}.{self._incarnations}", config, lambda: jitter.uniform(-1, 1)),
+            CoordinatorCore(
+                f"{name}.{self._incarnations}", config, lambda: jitter.uniform(-1, 1), OPERATOR_COORDINATORS
+            ),
             registry=self.registry,
             storage=self.storage,
             log=log,
@@ -297,7 +301,7 @@ class Simulation:
             error.add_note(f"simulation seed {self.seed}, {self.clock.monotonic_ms()} ms, turn {self.report.turns}")
             raise
         self.report.virtual_ms = self.clock.monotonic_ms()
-        self.report.attempts = next(job.attempt for job in self.registry.jobs())
+        self.report.attempts = next((job.attempt for job in self.registry.jobs()), 0)
         self.report.checkpoints = len(self.registry.completed_ids(self.job))
         contexts = [context for worker in self._workers for context in worker.contexts()]
         self.report.replayed = sum(c.counters.transactions_replayed for c in contexts)
@@ -330,8 +334,9 @@ class Simulation:
             if at_ms <= now:
                 del self._restart_at[name]
                 self._start(name)
-        if self._orders_left and rng.random() < 0.3:
-            self._produce(min(self._orders_left, rng.randint(1, 5)))
+        if self.simulated.orders_left and rng.random() < 0.3:
+            for _ in range(min(self.simulated.orders_left, rng.randint(1, 5))):
+                self.cluster.append(*self.simulated.produce())
         names = list(self._processes)
         rng.shuffle(names)
         for name in names:
@@ -370,14 +375,6 @@ class Simulation:
                 log.deliver_one(queue, offset_known=not faults or self.rng.random() < 0.98)
         if not faults or self.rng.random() < 0.5:
             self.cluster.write_markers()
-
-    def _produce(self, count: int) -> None:
-        for _ in range(count):
-            user = f"user-{self.rng.randrange(self.config.users)}"
-            amount = self.rng.randrange(1_000)
-            partition = crc32(user.encode()) % self.config.input_partitions
-            self.cluster.append(TopicPartition("orders", partition), self.simulated.produce(user, amount))
-        self._orders_left -= count
 
     # --- faults ------------------------------------------------------------------------------------------------------
 
@@ -527,7 +524,12 @@ class Simulation:
 
     def _is_finished(self) -> bool:
         self._check_output()
-        return not self._orders_left and not self.simulated.missing()
+        has_all = not self.simulated.orders_left and not self.simulated.missing()
+        return has_all and (not self.simulated.is_bounded or self._has_ended())
+
+    def _has_ended(self) -> bool:
+        """FINISHED, or forgotten by then."""
+        return all(job.status is JobStatus.FINISHED for job in self.registry.jobs())
 
     def _state(self) -> str:
         jobs = [(job.status, job.attempt, job.failure) for job in self.registry.jobs()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from moorage.api.compiler import CompiledPipeline, compile_pipeline
 from moorage.barrier.lineage import next_lineage
 from moorage.connectors.kafka_source import KafkaSourceReader
 from moorage.exchange.result_partition import ExchangeLimits
-from moorage.ids import Attempt, CheckpointId, Epoch, TopicPartition, WorkerId
+from moorage.ids import Attempt, CheckpointId, Epoch, SubtaskId, TopicPartition, WorkerId
+from moorage.messages.barriers import Alignment, SnapshotKind, SnapshotOptions
 from moorage.messages.commands import (
     Command,
     DeployJob,
@@ -179,7 +181,14 @@ class Harness:
     def send(self, command: Command) -> None:
         self.cluster.append(TopicPartition(COMMANDS_TOPIC, 0), control.encode(command))
 
-    def deploy(self, slots: Sequence[int] | None = None, *, pipeline: mo.Pipeline | None = None, base: int = 0) -> None:
+    def deploy(
+        self,
+        slots: Sequence[int] | None = None,
+        *,
+        pipeline: mo.Pipeline | None = None,
+        base: int = 0,
+        finishing: bool = False,
+    ) -> None:
         """The next attempt, from the latest checkpoint; of another pipeline, if there is one."""
         if pipeline is not None:
             self.compiled = compile_pipeline(pipeline, "tests:pipeline")
@@ -204,10 +213,13 @@ class Harness:
                 restore_path=path,
                 restore_checksum=checksum,
                 base_checkpoint_id=CheckpointId(base),
+                finishing=finishing,
             )
         )
 
-    def trigger(self) -> CheckpointId:
+    def trigger(
+        self, kind: SnapshotKind = SnapshotKind.CHECKPOINT, alignment: Alignment = Alignment.ALIGNED
+    ) -> CheckpointId:
         self.checkpoint += 1
         checkpoint = CheckpointId(self.checkpoint)
         self.send(
@@ -217,7 +229,8 @@ class Harness:
                 attempt=Attempt(self.attempt),
                 checkpoint=checkpoint,
                 triggered_ms=self.clock.wall_ms(),
-                base=CheckpointId(0) if self.latest is None else self.latest[0],
+                base=CheckpointId(0) if self.latest is None or kind.is_savepoint else self.latest[0],
+                options=SnapshotOptions(kind=kind, alignment=alignment),
             )
         )
         return checkpoint
@@ -230,23 +243,37 @@ class Harness:
         graph = self.compiled.graph
         acks = self.acks(checkpoint)
         expected = sum(v.parallelism for v in graph.vertices if not v.is_committer)
-        assert len(acks) == expected, f"{len(acks)} of {expected} acknowledgements"
-        operators: dict[str, OperatorState] = {}
+        finished = {
+            SubtaskId(vertex.vertex, index)
+            for vertex in graph.vertices
+            for index in range(vertex.parallelism)
+            if self.state(vertex.vertex, index) is SubtaskState.FINISHED
+        } - {SubtaskId(ack.vertex, ack.subtask) for ack in acks}
+        assert len(acks) + len(finished) == expected, f"{len(acks)} of {expected} acknowledgements"
+        states: dict[str, dict[int, OperatorSubtaskState]] = {}
+        for subtask in finished:
+            for node in graph.vertex(subtask.vertex).operators:
+                states.setdefault(node.operator_id, {})[subtask.subtask] = OperatorSubtaskState(finished=True)
         for ack in acks:
             for snapshot in ack.operators:
-                node = next(n for v in graph.vertices for n in v.operators if n.operator_id == snapshot.operator)
-                known = operators.get(node.operator_id)
-                subtasks: dict[int, OperatorSubtaskState] = dict(known.subtasks) if known else {}
-                subtasks[ack.subtask] = snapshot.state
-                operators[node.operator_id] = OperatorState(
-                    operator=node.operator_id,
-                    uid=node.uid,
-                    name=node.name,
-                    parallelism=graph.vertex(ack.vertex).parallelism,
-                    max_parallelism=graph.max_parallelism,
-                    subtasks=subtasks,
+                states.setdefault(snapshot.operator, {})[ack.subtask] = snapshot.state
+        operators: list[OperatorState] = []
+        for vertex in graph.vertices:
+            for node in vertex.operators:
+                subtasks = dict(sorted(states.get(node.operator_id, {}).items()))
+                is_finished = len(subtasks) == vertex.parallelism and all(s.finished for s in subtasks.values())
+                operators.append(
+                    OperatorState(
+                        operator=node.operator_id,
+                        uid=node.uid,
+                        name=node.name,
+                        parallelism=vertex.parallelism,
+                        max_parallelism=graph.max_parallelism,
+                        subtasks={} if is_finished else subtasks,
+                        fully_finished=is_finished,
+                    )
                 )
-        data = encode_metadata(CheckpointMetadata(checkpoint=checkpoint, operators=tuple(operators.values())))
+        data = encode_metadata(CheckpointMetadata(checkpoint=checkpoint, operators=tuple(operators)))
         self.storage.write(metadata_path(graph.job, checkpoint), data)
         self.latest = (checkpoint, Attempt(self.attempt))
         if notify:
@@ -290,7 +317,8 @@ class Harness:
         self.run(20)
         states = [e for e in self.of(SubtaskStateChanged) if e.attempt == self.attempt]
         assert {e.state for e in states} == {SubtaskState.RUNNING}, self.failures()
-        assert len(states) == sum(v.parallelism for v in self.compiled.graph.vertices)
+        running = {(e.vertex, e.subtask) for e in states}
+        assert len(running) == sum(v.parallelism for v in self.compiled.graph.vertices)
 
     def kill(self, index: int, *, keep_in_flight: bool = False) -> None:
         _, _, log = self.workers.pop(index)
@@ -306,6 +334,25 @@ class Harness:
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [e for e in self.events if isinstance(e, kind)]
+
+    def state(self, vertex: str, subtask: int) -> SubtaskState | None:
+        """What was reported last in the present attempt."""
+        states = [
+            e.state
+            for e in self.of(SubtaskStateChanged)
+            if (e.attempt, e.vertex, e.subtask) == (self.attempt, vertex, subtask)
+        ]
+        return states[-1] if states else None
+
+    def finished(self) -> dict[str, int]:
+        """Vertex -> its subtasks that have finished in the present attempt."""
+        return dict(
+            Counter(
+                e.vertex
+                for e in self.of(SubtaskStateChanged)
+                if e.attempt == self.attempt and e.state is SubtaskState.FINISHED
+            )
+        )
 
     def failures(self) -> list[SubtaskStateChanged]:
         return [e for e in self.of(SubtaskStateChanged) if e.state is SubtaskState.FAILED]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.task.harness import Harness, Order, copy_pipeline
+from tests.unit.task.harness import EPOCH, Harness, Order, copy_pipeline
 
 import moorage as mo
 from moorage.connectors.kafka_source import SplitState, decode_splits, encode_split
+from moorage.connectors.kafka_source_coordinator import encode_partitions
 from moorage.errors import CorruptDataError, LogUnavailableError
-from moorage.ids import TopicPartition
+from moorage.ids import Attempt, OperatorUid, TopicPartition, VertexId
+from moorage.messages.commands import OperatorCommand
 from moorage.messages.events import DeclineReason
 from moorage.testing.memory_log import MemoryLog
 
@@ -122,10 +124,26 @@ def add_partition(harness: Harness, topic: str) -> None:
     partitions.append(type(partitions[0])())
 
 
+def tell(harness: Harness, topic: str) -> None:
+    """The source's coordinator has found the partitions that there are."""
+    harness.send(
+        OperatorCommand(
+            epoch=EPOCH,
+            job=harness.compiled.graph.job,
+            attempt=Attempt(harness.attempt),
+            vertex=VertexId("orders"),
+            operator=OperatorUid("orders"),
+            subtask=None,
+            payload=encode_partitions({topic: len(harness.cluster.topics[topic])}),
+        )
+    )
+
+
 @pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
 def test_new_partitions_are_found_while_running_and_read_from_their_beginning(guarantee: str) -> None:
-    harness = running(copy_pipeline(parallelism=2, guarantee=guarantee, start="latest", discovery_interval_ms=50))
+    harness = running(copy_pipeline(parallelism=2, guarantee=guarantee, start="latest"))
     add_partition(harness, "orders")
+    tell(harness, "orders")
     harness.append("orders", 3, *numbered(0, 2))
     harness.run(30)
     harness.append("orders", 3, *numbered(2, 2))
@@ -154,11 +172,12 @@ def test_partitions_that_were_added_while_nobody_ran_are_read_from_their_beginni
 
 
 def test_looking_for_partitions_may_fail() -> None:
-    harness = running(copy_pipeline(discovery_interval_ms=50), workers=1)
-    harness.workers[0][2].faults.fail_next("topics", LogUnavailableError("Kafka does not answer"))
+    harness = running(copy_pipeline(), workers=1)
+    harness.workers[0][2].faults.fail_next("offsets", LogUnavailableError("Kafka does not answer"))
     add_partition(harness, "orders")
+    tell(harness, "orders")
     harness.append("orders", 3, b"there")
-    harness.run(40)
+    harness.run(400)
     assert harness.warnings == ["source 'orders': looking for new partitions failed: Kafka does not answer"]
     assert harness.values() == [b"there"]
 
@@ -166,7 +185,7 @@ def test_looking_for_partitions_may_fail() -> None:
 # --- where it ends ---------------------------------------------------------------------------------------------------
 
 
-def test_until_latest_reads_to_the_end_of_each_partition_and_then_idles() -> None:
+def test_until_latest_reads_to_the_end_of_each_partition_and_then_ends() -> None:
     harness = Harness(copy_pipeline(guarantee="exactly_once", until="latest"))
     harness.append("orders", 0, *numbered(0, 1))
     harness.append("orders", 1, *numbered(100, 150))
@@ -180,10 +199,11 @@ def test_until_latest_reads_to_the_end_of_each_partition_and_then_idles() -> Non
     expected = [*numbered(0, 1), *numbered(100, 150)]
     harness.checkpoint_now()
     assert harness.values() == expected
+    assert harness.finished() == {"orders": 1, "copies": 1}
     harness.deploy()
     harness.run(20)
-    harness.checkpoint_now()
     assert harness.values() == expected
+    assert harness.finished() == {"orders": 1, "copies": 1}
 
 
 def test_a_partition_that_ends_does_not_disturb_the_others() -> None:
