@@ -80,7 +80,7 @@ async def read_call(endpoint: Endpoint, request: Request) -> Call:
         if raw or endpoint.body_required:
             try:
                 body = msgspec.json.decode(raw, type=endpoint.body)
-            except (msgspec.DecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # ValueError: text that is not UTF-8, too
                 raise RestError(400, f"the body is not as it should be: {error}") from None
     return Call(request.path_params, request.query_params, body)
 

@@ -181,6 +181,7 @@ def test_a_checkpoint_by_hand_that_fails_says_why(live: Live) -> None:
             "parallelism of totals: lowerBound 3 is above 2",
         ),
         ("POST", "/jobs", b"{", 400, "the body is not as it should be"),
+        ("POST", "/jobs", b"\x22\xff\x22", 400, "the body is not as it should be"),
         ("POST", "/jobs", b'{"graph": {}}', 400, "missing required field"),
         ("POST", "/jobs", b"[" * 100_000, 400, "the body is not as it should be"),
         ("POST", "/jobs", submission(msgspec.structs.replace(GRAPH, vertices=())), 400, "it has no vertices"),
