@@ -11,7 +11,7 @@ from moorage.api.keyed_state import KeyedContext, KeyedState
 from moorage.api.pipeline import KeyedStream, Pipeline, Stream
 from moorage.api.state import ListState, MapState, ReducingState, Ttl, ValueState
 from moorage.errors import MoorageError, PipelineError
-from moorage.graph.job_graph import CheckpointConfig, RestartConfig
+from moorage.graph.job_graph import CheckpointConfig, RestartConfig, StateConfig
 from moorage.inspect import read_state
 
 __version__ = "0.1.0"
@@ -33,6 +33,7 @@ __all__ = [
     "Raw",
     "ReducingState",
     "RestartConfig",
+    "StateConfig",
     "Stream",
     "Text",
     "Ttl",

@@ -13,7 +13,7 @@ from moorage.graph.job_graph import JobGraph
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-_PARTS = ("checkpoint", "restart")
+_PARTS = ("checkpoint", "restart", "state")
 
 
 def overridden(graph: JobGraph, settings: Sequence[str], parallelism: int | None = None) -> JobGraph:
@@ -25,7 +25,7 @@ def overridden(graph: JobGraph, settings: Sequence[str], parallelism: int | None
         if not is_set or part not in _PARTS:
             raise PipelineError(
                 f"{setting!r} sets nothing: say PART.NAME=VALUE, for instance checkpoint.interval_ms=500; the parts are"
-                f" {' and '.join(_PARTS)}"
+                f" {', '.join(_PARTS)}"
             )
         graph = msgspec.structs.replace(graph, **{part: _with(getattr(graph, part), part, field, value)})
     if parallelism is not None:

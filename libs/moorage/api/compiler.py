@@ -56,7 +56,7 @@ def compile_pipeline(pipeline: Pipeline, ref: str) -> CompiledPipeline:
     if not pipeline.sources:
         raise PipelineError(f"pipeline {pipeline.name!r} has no source")
     vertices, exchanges = tuple(compiler.vertices), tuple(compiler.exchanges)
-    unscaled = [msgspec.structs.replace(vertex, parallelism=1) for vertex in vertices]
+    unscaled = [_shape(vertex) for vertex in vertices]
     shape = msgspec.json.encode((pipeline.name, pipeline.max_parallelism, unscaled, exchanges))
     graph = JobGraph(
         job=pipeline.name,
@@ -66,9 +66,16 @@ def compile_pipeline(pipeline: Pipeline, ref: str) -> CompiledPipeline:
         exchanges=exchanges,
         checkpoint=pipeline.checkpoint,
         restart=pipeline.restart,
+        state=pipeline.state,
         fingerprint=hashlib.sha256(shape).hexdigest()[:16],
     )
     return CompiledPipeline(graph, compiler.operators)
+
+
+def _shape(vertex: JobVertex) -> JobVertex:
+    """Without what may differ from one start to the next."""
+    operators = tuple(msgspec.structs.replace(operator, coordinator=None) for operator in vertex.operators)
+    return msgspec.structs.replace(vertex, parallelism=1, operators=operators)
 
 
 class _Compiler:
@@ -138,7 +145,14 @@ class _Compiler:
         self, uid: OperatorUid, operator: Operator, kind: OperatorKind, upstream: OperatorUid | None
     ) -> OperatorNode:
         self.operators[uid] = operator
-        return OperatorNode(uid=uid, operator_id=operator_id(uid), name=str(uid), kind=kind, upstream=upstream)
+        return OperatorNode(
+            uid=uid,
+            operator_id=operator_id(uid),
+            name=str(uid),
+            kind=kind,
+            upstream=upstream,
+            coordinator=operator.source.coordinator() if isinstance(operator, SourceOperator) else None,
+        )
 
     def _exchange(
         self, kind: ExchangeKind, producer: VertexId, operator: OperatorUid, consumer: VertexId

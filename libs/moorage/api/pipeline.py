@@ -34,7 +34,7 @@ from moorage.api.operators import (
     uid_of,
 )
 from moorage.errors import PipelineError
-from moorage.graph.job_graph import CheckpointConfig, RestartConfig
+from moorage.graph.job_graph import CheckpointConfig, RestartConfig, StateConfig
 from moorage.ids import JobId, OperatorUid
 from moorage.naming import check_name
 from moorage.state.key_groups import DEFAULT_MAX_PARALLELISM, UPPER_BOUND_MAX_PARALLELISM
@@ -64,12 +64,14 @@ class Pipeline:
         max_parallelism: int = DEFAULT_MAX_PARALLELISM,
         checkpoint: CheckpointConfig | None = None,
         restart: RestartConfig | None = None,
+        state: StateConfig | None = None,
     ) -> None:
         self.name = JobId(check_name("pipeline name", name))
         self.parallelism = parallelism
         self.max_parallelism = max_parallelism
         self.checkpoint = checkpoint or CheckpointConfig()
         self.restart = restart or RestartConfig()
+        self.state = state or StateConfig()
         self.sources: list[Node] = []
         self._nodes: dict[OperatorUid, Node] = {}
         if not 1 <= max_parallelism <= UPPER_BOUND_MAX_PARALLELISM:

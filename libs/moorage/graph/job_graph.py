@@ -142,6 +142,13 @@ class RestartConfig(msgspec.Struct, frozen=True, kw_only=True):
     """failure_rate: window in which at most ``max_attempts`` failures are tolerated."""
 
 
+class StateConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where keyed state is kept while the job runs (Flink: StateBackend)."""
+
+    backend: Literal["memory", "rocksdb"] = "memory"
+    """``memory``: fastest, for state that fits into the workers' memory; ``rocksdb``: on the workers' disks."""
+
+
 class JobGraph(msgspec.Struct, frozen=True, kw_only=True):
     job: JobId
     pipeline_ref: str
@@ -153,6 +160,7 @@ class JobGraph(msgspec.Struct, frozen=True, kw_only=True):
     exchanges: tuple[Exchange, ...]
     checkpoint: CheckpointConfig
     restart: RestartConfig
+    state: StateConfig = StateConfig()
     fingerprint: str
     """Hash of the operators and exchanges, whatever their parallelism and configuration: a worker that compiles another
     one must not run the job."""

@@ -164,6 +164,7 @@ class Chain:
         outputs: Mapping[OperatorUid, ResultPartition],
         new_writer: Callable[[SinkOperator], TransactionalWriter],
         new_backend: Callable[[ProcessOperator], KeyedBackend[Any, KeyedState]],
+        wall_ms: Callable[[], int],
     ) -> None:
         """``outputs``: by the uid of the operator whose results they take."""
         self.writers: list[TransactionalWriter] = []
@@ -185,7 +186,7 @@ class Chain:
             self.head = self._behind(head.uid)
             (exchange,) = vertex.inputs
             backend = self.backends[head.uid] = new_backend(operator)
-            self.heads[exchange] = ProcessStage(operator, backend, self.head)
+            self.heads[exchange] = ProcessStage(operator, backend, self.head, wall_ms)
 
     def poll(self) -> None:
         """Serve the reports of at-least-once sinks; raises the error of a record that was not stored."""
@@ -200,6 +201,8 @@ class Chain:
     def close(self) -> None:
         for writer in self.writers:
             writer.close()
+        for backend in self.backends.values():
+            backend.close()
 
     def _behind(self, uid: OperatorUid) -> Stage:
         stages = [self._stage(node.uid) for node in self._vertex.operators if node.upstream == uid]

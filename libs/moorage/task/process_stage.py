@@ -16,18 +16,26 @@ from moorage.task.stage import Stage, blame
 class ProcessStage:
     """Head of a keyed vertex: rows of typed state, one per key."""
 
-    def __init__(self, operator: ProcessOperator, backend: KeyedBackend[Any, KeyedState], behind: Stage) -> None:
+    def __init__(
+        self,
+        operator: ProcessOperator,
+        backend: KeyedBackend[Any, KeyedState],
+        behind: Stage,
+        wall_ms: Callable[[], int],
+    ) -> None:
         self._uid = operator.uid
         self._function: Callable[..., Any] = operator.state_type.process
         self._yields = operator.yields
         self._context = backend.context
         self._behind = behind
+        self._wall_ms = wall_ms
         self.backend = backend
 
     def push_columns(self, group: int, columns: Columns[Any, Any]) -> None:
         """Process a frame's records, all of one key group."""
         rows = self.backend.rows_for(group, columns.keys)
         context = self._context
+        context.processing_ms = self._wall_ms()
         context._rows = rows  # noqa: SLF001 - the context is ours, its user sees clear()
         rest = iter(columns.values)
         values: list[Any] = []

@@ -20,7 +20,8 @@ from moorage.api.keyed_state import KeyedState
 from moorage.api.operators import KeyByOperator, ProcessOperator, SinkOperator
 from moorage.backends.keyed import KeyedBackend
 from moorage.backends.memory import MemoryKeyedBackend
-from moorage.backends.rocksdb_environment import RocksDbEnvironment
+from moorage.backends.rocksdb import RocksDbKeyedBackend
+from moorage.backends.rocksdb_environment import Owner, RocksDbEnvironment
 from moorage.errors import CorruptDataError, LogError, MoorageError, PipelineError
 from moorage.graph.job_graph import JobVertex
 from moorage.ids import Attempt, Epoch, JobId, OperatorUid, TopicPartition, WorkerId
@@ -571,6 +572,12 @@ def new_chain(context: TaskContext, outputs: Outputs) -> Chain:
         producer = context.pipeline.operators[graph.exchange(exchange_id).producer_operator]
         key_type = producer.key_type if isinstance(producer, KeyByOperator) else Any
         groups = key_group_range(graph.max_parallelism, context.parallelism, context.subtask)
-        return MemoryKeyedBackend(operator.uid, groups, key_type, operator.state_type)
+        if graph.state.backend == "memory":
+            return MemoryKeyedBackend(operator.uid, groups, key_type, operator.state_type)
+        if context.rocksdb is None:
+            raise PipelineError(f"job {context.job} keeps its state in RocksDB, which this worker has no folder for")
+        owner = Owner(context.job, vertex.vertex, context.subtask)
+        return RocksDbKeyedBackend(operator.uid, groups, key_type, operator.state_type, context.rocksdb, owner)
 
-    return Chain(vertex, context.pipeline.operators, outputs.by_operator, new_writer, new_backend)
+    operators, clock = context.pipeline.operators, context.clock
+    return Chain(vertex, operators, outputs.by_operator, new_writer, new_backend, clock.wall_ms)

@@ -76,7 +76,7 @@ class CheckpointsResource:
 
     async def config(self, call: Call) -> flink.CheckpointingConfig:
         _, job = await self._questions.job(call.path["job_id"])
-        return flink.checkpointing_config(job.graph.checkpoint, "memory", self._questions.storage_url)
+        return flink.checkpointing_config(job.graph.checkpoint, job.graph.state.backend, self._questions.storage_url)
 
     async def details(self, call: Call) -> flink.AnyCheckpoint:
         return flink.checkpoint(await self._find(call), self._questions.storage_url, with_tasks=True)

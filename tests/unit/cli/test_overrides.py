@@ -33,7 +33,7 @@ def test_settings_and_parallelism_replace_the_pipeline_s() -> None:
     ("setting", "complaint"),
     [
         ("checkpoint.interval_ms", "sets nothing"),
-        ("interval_ms=5", "the parts are checkpoint and restart"),
+        ("interval_ms=5", "the parts are checkpoint, restart, state"),
         ("checkpoint.interval=5", "checkpoint.interval is no setting; there are"),
         ("checkpoint.interval_ms=often", r"checkpoint.interval_ms=often: .*int"),
         ("checkpoint.mode=twice", r"checkpoint.mode=twice"),

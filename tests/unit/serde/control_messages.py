@@ -23,6 +23,7 @@ from moorage.graph.job_graph import (
     OperatorKind,
     OperatorNode,
     RestartConfig,
+    StateConfig,
 )
 from moorage.messages.barriers import Alignment, Barrier, SnapshotKind, SnapshotOptions
 from moorage.messages.cleanup import DiscardCheckpoint, DiscardState, PurgeJob, TrimExchange
@@ -165,6 +166,7 @@ _GRAPH = JobGraph(
     ),
     checkpoint=CheckpointConfig(interval_ms=500),
     restart=RestartConfig(strategy="failure_rate", multiplier=1.25),
+    state=StateConfig(backend="rocksdb"),
     fingerprint="9f86d081",
 )
 _WORKER = "worker-1/0123abcd"
