@@ -17,6 +17,7 @@ from moorage.api.loader import load_pipeline
 from moorage.cluster.coordinator import CoordinatorCore
 from moorage.cluster.protocol import ClusterConfig, JobAccepted, LeaderState, Refusal, Refused, SubmitJob
 from moorage.config import CoordinatorSettings, KafkaSettings, RedisSettings, StorageSettings, load
+from moorage.connectors.kafka_source_coordinator import OPERATOR_COORDINATORS
 from moorage.coordinator_process.process import CoordinatorProcess
 from moorage.effects import Notice
 from moorage.graph.job_graph import JobGraph
@@ -52,7 +53,12 @@ def _coordinator(environ: Mapping[str, str], stop: StopFlag) -> int:
     server = RestServer(settings.rest_host, settings.rest_port)
     service = _Service(
         settings,
-        CoordinatorCore(_holder(settings, server.port), _cluster_config(settings), lambda: random.uniform(-1, 1)),  # noqa: S311
+        CoordinatorCore(
+            _holder(settings, server.port),
+            _cluster_config(settings),
+            lambda: random.uniform(-1, 1),  # noqa: S311
+            OPERATOR_COORDINATORS,
+        ),
         metrics,
         logger,
         graph,

@@ -10,6 +10,7 @@ import msgspec
 
 from moorage.api.formats import Format, Json, check_format
 from moorage.errors import PipelineError
+from moorage.graph.job_graph import OperatorCoordinatorSpec
 
 
 class _Missing(Enum):
@@ -38,6 +39,17 @@ class StartAt(msgspec.Struct, frozen=True):
         raise PipelineError(f"start={value!r}: use 'earliest', 'latest', 'committed' or a timestamp in ms")
 
 
+KAFKA_SOURCE_KIND = "kafka_source"
+
+
+class KafkaSourceDiscovery(msgspec.Struct, frozen=True):
+    """What a source's coordinator needs to know."""
+
+    topics: tuple[str, ...]
+    interval_ms: int | None
+    """Between two looks at the topics; None: the partitions that there are at the start are all."""
+
+
 class KafkaSource:
     """Records of Kafka topics, exactly once.
 
@@ -48,6 +60,9 @@ class KafkaSource:
 
     ``until``: 'latest' reads each partition up to its end at the first start and then idles; a mapping of
     (topic, partition) to offset up to there (exclusive), and nothing of partitions that it does not name.
+
+    ``backlog_records``: a subtask that is more records behind the end of its input works off a backlog; while one does
+    so checkpoints are taken at ``interval_during_backlog_ms``. None: that interval is never used.
 
     ``on_error``: what becomes of a record whose value can't be decoded: 'fail' fails the job with topic, partition and
     offset; 'skip' counts it; 'dead_letter' sends it, as it is, to ``dead_letter_topic``.
@@ -65,6 +80,7 @@ class KafkaSource:
         read_committed: bool = True,
         group: str | None = None,
         discovery_interval_ms: int = 30_000,
+        backlog_records: int | None = None,
     ) -> None:
         self.topics = (topics,) if isinstance(topics, str) else tuple(topics)
         self.value = Json() if value is None else check_format("KafkaSource", value)
@@ -75,6 +91,7 @@ class KafkaSource:
         self.read_committed = read_committed
         self.group = group
         self.discovery_interval_ms = discovery_interval_ms
+        self.backlog_records = backlog_records
         if not self.topics or not all(isinstance(t, str) and t for t in self.topics):
             raise PipelineError("KafkaSource needs the name of at least one topic")
         if len(set(self.topics)) != len(self.topics):
@@ -87,6 +104,16 @@ class KafkaSource:
             raise PipelineError(f"on_error={on_error!r}: use 'fail', 'skip' or 'dead_letter'")
         if (on_error == "dead_letter") != (dead_letter_topic is not None):
             raise PipelineError("on_error='dead_letter' and dead_letter_topic='...' go together")
+        if discovery_interval_ms < 1:
+            raise PipelineError(f"discovery_interval_ms={discovery_interval_ms}: use at least 1")
+        if backlog_records is not None and backlog_records < 1:
+            raise PipelineError(f"backlog_records={backlog_records}: use at least 1")
+
+    def coordinator(self) -> OperatorCoordinatorSpec:
+        """What the coordinator does for the source: it looks for new partitions."""
+        interval_ms = self.discovery_interval_ms if self.until is None else None
+        config = msgspec.msgpack.encode(KafkaSourceDiscovery(self.topics, interval_ms))
+        return OperatorCoordinatorSpec(kind=KAFKA_SOURCE_KIND, config=config)
 
 
 def _is_offsets(until: object) -> bool:

@@ -15,8 +15,10 @@ import msgspec
 import xxhash
 
 from moorage.api.connectors import KafkaSource, StartAt
+from moorage.connectors.kafka_source_coordinator import decode_partitions, encode_backlog
 from moorage.errors import CorruptDataError, LogError, RecordError
 from moorage.ids import OperatorUid, TopicPartition
+from moorage.messages.events import OperatorEvent
 from moorage.naming import source_group
 from moorage.ports import OffsetSpec, Partitioner, RecordBatch, TransactionalWriter
 from moorage.task.batch import Batch
@@ -39,6 +41,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(SplitState)
 _CHECKSUM_BYTES = 8
 _LAG_INTERVAL_MS = 1_000
+_RETRY_MS = 1_000
 
 
 class KafkaSourceReader:
@@ -55,10 +58,14 @@ class KafkaSourceReader:
         self._key_groups: dict[TopicPartition, int] = {}
         self._ended = False
         """A partition has come to its end and is still assigned."""
-        self._discovering = False
+        self._is_open = False
+        self._is_looking = False
+        self._next_look_ms = 0
+        self._partitions: Mapping[str, int] | None = None
+        """What the source's coordinator has told and this subtask has not looked at; None: nothing."""
         self._discovered: Sequence[SplitState] = ()
-        self._next_discovery_ms: int | None = None
         self._next_lag_ms = 0
+        self._has_backlog = False
         self._dead_letters: TransactionalWriter | None = None
         self._closed = False
         self._reader = context.log.record_reader(
@@ -71,7 +78,8 @@ class KafkaSourceReader:
     # --- where to read -----------------------------------------------------------------------------------------------
 
     def find(self, restored: Sequence[bytes] | None) -> list[SplitState]:
-        return self._find_splits({}, None if restored is None else decode_splits(restored))
+        topics = self._context.log.topics()
+        return self._find_splits(topics, {}, None if restored is None else decode_splits(restored))
 
     def open(self, found: Sequence[SplitState]) -> None:
         if self._source.dead_letter_topic is not None:
@@ -79,10 +87,10 @@ class KafkaSourceReader:
                 f"{self._context.name}.dead-letters", partitioner=Partitioner.CONSISTENT_RANDOM
             )
         self._add(found)
+        self._is_open = True
 
-    def _mine(self) -> list[TopicPartition]:
-        """*Blocking.* The partitions of this subtask as the cluster has them now."""
-        topics = self._context.log.topics()
+    def _mine(self, topics: Mapping[str, int]) -> list[TopicPartition]:
+        """The partitions of this subtask, of those that there are."""
         missing = [topic for topic in self._source.topics if topic not in topics]
         if missing:
             raise LogError(f"source {self._uid!r}: topic {', '.join(missing)} does not exist; create it first")
@@ -95,14 +103,17 @@ class KafkaSourceReader:
         ]
 
     def _find_splits(
-        self, known: Mapping[TopicPartition, int], restored: Mapping[TopicPartition, SplitState] | None
+        self,
+        topics: Mapping[str, int],
+        known: Mapping[TopicPartition, int],
+        restored: Mapping[TopicPartition, SplitState] | None,
     ) -> list[SplitState]:
         """*Blocking.* The partitions of this subtask that are not ``known``, and where each is read from.
 
         Without a checkpoint (``restored`` is None) from ``start``; with one from its offset. A partition that neither
         the checkpoint nor ``known`` has was added later: it is read from its beginning, by a bounded source not at all.
         """
-        new = [tp for tp in self._mine() if tp not in known]
+        new = [tp for tp in self._mine(topics) if tp not in known]
         if restored is not None:
             bounded = self._source.until is not None
             added = self._context.log.offsets([tp for tp in new if tp not in restored], OffsetSpec.EARLIEST)
@@ -150,27 +161,54 @@ class KafkaSourceReader:
         end = self._ends.get(tp)
         return end is not None and self._positions[tp] >= end
 
-    def _discover(self, now_ms: int) -> None:
-        """Look for new partitions, in the background."""
-        interval = self._source.discovery_interval_ms
-        if self._next_discovery_ms is None:
-            self._next_discovery_ms = now_ms + interval
-        if now_ms < self._next_discovery_ms or self._discovering or self._source.until is not None:
+    def operator_event(self, payload: bytes) -> None:
+        """The source's coordinator tells which partitions there are."""
+        self._partitions = decode_partitions(payload)
+
+    def _look(self, now_ms: int) -> None:
+        """Take the share of what the coordinator has told, in the background."""
+        if self._is_looking:
             return
-        self._next_discovery_ms = now_ms + interval
-        self._discovering = True
+        partitions, self._partitions = self._partitions, None
+        if partitions is None or all(tp in self._positions for tp in self._mine(partitions)):
+            return
+        self._is_looking = True
         known = dict(self._positions)
 
         def found(splits: list[SplitState] | None, error: Exception | None) -> None:
-            self._discovering = False
+            self._is_looking = False
             if self._closed:
                 return
             if error is not None:
                 self._context.warn(f"source {self._uid!r}: looking for new partitions failed: {error}")
+                self._partitions = self._partitions or partitions
+                self._next_look_ms = now_ms + _RETRY_MS
             elif splits:
                 self._discovered = splits
 
-        self._context.executor.submit(lambda: self._find_splits(known, {}), found)
+        self._context.executor.submit(lambda: self._find_splits(partitions, known, {}), found)
+
+    def _measure_lag(self, now_ms: int) -> None:
+        if now_ms < self._next_lag_ms:
+            return
+        self._next_lag_ms = now_ms + _LAG_INTERVAL_MS
+        lag = self._context.counters.source_lag_records = self._reader.lag_records()
+        if self._source.backlog_records is None:
+            return
+        before, self._has_backlog = self._has_backlog, lag > self._source.backlog_records
+        if self._has_backlog or before:  # A backlog is told again and again, for a new leader has not heard of it.
+            context = self._context
+            context.report(
+                OperatorEvent(
+                    worker=context.worker,
+                    job=context.job,
+                    attempt=context.attempt,
+                    vertex=context.vertex.vertex,
+                    subtask=context.subtask,
+                    operator=self._uid,
+                    payload=encode_backlog(self._has_backlog),
+                )
+            )
 
     # --- records -----------------------------------------------------------------------------------------------------
 
@@ -178,10 +216,9 @@ class KafkaSourceReader:
         if self._discovered:
             found, self._discovered = self._discovered, ()
             self._add(found)
-        self._discover(now_ms)
-        if now_ms >= self._next_lag_ms:
-            self._next_lag_ms = now_ms + _LAG_INTERVAL_MS
-            self._context.counters.source_lag_records = self._reader.lag_records()
+        if self._partitions is not None and self._is_open and now_ms >= self._next_look_ms:
+            self._look(now_ms)
+        self._measure_lag(now_ms)
         if self._dead_letters is not None:
             self._dead_letters.poll()
         batches = [self._batch(records) for records in self._reader.poll(self._context.settings.max_poll_records)]
