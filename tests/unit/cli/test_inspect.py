@@ -22,7 +22,7 @@ def test_shows_a_checkpoint_of_ours(tmp_path: Path) -> None:
         "Checkpoint 2 of orders",
         "written by    Moorage, attempt 1, triggered 2025-11-22 08:26:40+00:00",
         f"{folder}/_metadata (version 6, ",
-        "orders   orders   bc4197a480c92c793190a9f8c0afc54c   2             8            2 subtasks",
+        " bc4197a480c92c793190a9f8c0afc54c   2             8            2 subtasks ",
         "managed keyed: key groups, ",
         "key groups 4 to 7",
         "next offsets: orders[",

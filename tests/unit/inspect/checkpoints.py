@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.unit.task.harness import Harness, orders_pipeline
+from msgspec.structs import replace
+from tests.unit.task.harness import EPOCH, Harness, orders_pipeline
 
 from moorage.coordinator_process.origin import seal, with_origin
-from moorage.ids import Attempt, JobId
+from moorage.ids import Attempt, CheckpointId, JobId
+from moorage.messages.barriers import SnapshotKind, SnapshotOptions
+from moorage.messages.commands import TriggerCheckpoint
+from moorage.naming import metadata_path
 from moorage.serde.metadata import decode_metadata, encode_metadata
 from moorage.state.operator_state import CheckpointMetadata, CheckpointOrigin
 
@@ -21,18 +25,52 @@ def orders_checkpoint(root: Path, checkpoints: int = 2) -> Path:
 
     Each user orders once before each checkpoint, for 1.5.
     """
+    harness = _run(checkpoints)
+    _copy(harness, root)
+    return root / "orders" / f"chk-{checkpoints}"
+
+
+def orders_savepoint(root: Path) -> Path:
+    """The same after one checkpoint, and then a canonical savepoint: its folder."""
+    harness = _run(1)
+    folder = "orders/savepoints/savepoint-orders-1"
+    harness.checkpoint += 1
+    savepoint = CheckpointId(harness.checkpoint)
+    harness.send(
+        TriggerCheckpoint(
+            epoch=EPOCH,
+            job=ORIGIN.job,
+            attempt=Attempt(harness.attempt),
+            checkpoint=savepoint,
+            triggered_ms=TRIGGERED_MS,
+            base=CheckpointId(0),
+            options=SnapshotOptions(kind=SnapshotKind.SAVEPOINT, location=folder),
+        )
+    )
+    harness.run(40)
+    harness.finalize(savepoint, notify=False)
+    metadata = decode_metadata(harness.storage.read(metadata_path(ORIGIN.job, savepoint)))
+    harness.storage.write(f"{folder}/_metadata", encode_metadata(replace(metadata, savepoint=True)))
+    _copy(harness, root)
+    return root / folder
+
+
+def _run(checkpoints: int) -> Harness:
     harness = Harness(orders_pipeline())
     harness.started()
     for _ in range(checkpoints):
         harness.produce([(f"user-{number}", 1.5) for number in range(USERS)])
         harness.run(40)
         harness.checkpoint_now()
+    return harness
+
+
+def _copy(harness: Harness, root: Path) -> None:
     for path in harness.storage.paths():
         data = harness.storage.read(path)
         if path.endswith("/_metadata"):
             data = seal(encode_metadata(with_origin(decode_metadata(data), ORIGIN)))
         write(root / path, data)
-    return root / "orders" / f"chk-{checkpoints}"
 
 
 def write(path: Path, data: bytes) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given, settings
-from tests.unit.inspect.checkpoints import ORIGIN, TRIGGERED_MS, USERS, orders_checkpoint
+from tests.unit.inspect.checkpoints import ORIGIN, TRIGGERED_MS, USERS, orders_checkpoint, orders_savepoint
 from tests.unit.serde.metadata.strategies import metadata
 
 from moorage.coordinator_process.origin import with_origin
@@ -15,7 +16,8 @@ from moorage.errors import ObjectMissingError
 from moorage.inspect.checkpoint import OpenCheckpoint, open_checkpoint
 from moorage.inspect.describe import describe
 from moorage.inspect.files import StateFiles
-from moorage.inspect.report import CheckpointReport, HandlePart, Origin
+from moorage.inspect.report import CheckpointReport, HandlePart, OperatorPart, Origin
+from moorage.inspect.rows import rows_of
 from moorage.inspect.verify import verify
 from moorage.state.operator_state import CheckpointMetadata
 
@@ -33,9 +35,13 @@ class _Nothing:
 GOLDEN = Path(__file__).parents[2] / "compatibility" / "flink"
 
 
+def operator(report: CheckpointReport, uid: str) -> OperatorPart:
+    (found,) = (operator for operator in report.operators if operator.uid == uid)
+    return found
+
+
 def handles(report: CheckpointReport, uid: str) -> list[HandlePart]:
-    (operator,) = (operator for operator in report.operators if operator.uid == uid)
-    return [handle for subtask in operator.subtasks for handle in subtask.handles]
+    return [handle for subtask in operator(report, uid).subtasks for handle in subtask.handles]
 
 
 def test_a_checkpoint_of_ours(tmp_path: Path) -> None:
@@ -46,7 +52,7 @@ def test_a_checkpoint_of_ours(tmp_path: Path) -> None:
     assert (report.checkpoint, report.savepoint, report.metadata_version) == (2, False, 6)
     assert report.metadata_bytes == (folder / "_metadata").stat().st_size
     assert report.properties["snapshot_type"] == "checkpoint"
-    source, totals = report.operators
+    source, totals = operator(report, "orders"), operator(report, "totals")
     assert (source.uid, source.parallelism, source.max_parallelism) == ("orders", 2, 8)
     offsets = [offset for subtask in source.subtasks for offset in subtask.source_offsets]
     assert {offset.partition for offset in offsets} == {0, 1, 2}
@@ -60,6 +66,22 @@ def test_a_checkpoint_of_ours(tmp_path: Path) -> None:
         assert {position.partition for position in subtask.positions} == {*range(groups[0], groups[1] + 1)}
         assert {(p.exchange, p.attempt, p.open) for p in subtask.positions} == {("orders--totals", 1, False)}
         assert all(position.offset > 0 for position in subtask.positions)
+
+
+def test_a_savepoint_of_ours_can_be_moved(tmp_path: Path) -> None:
+    folder = orders_savepoint(tmp_path / "storage").rename(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "storage")
+    checkpoint = open_checkpoint(str(folder))
+    report = describe(checkpoint)
+    assert (report.savepoint, report.properties["snapshot_type"]) == (True, "canonical savepoint")
+    assert verify(checkpoint).whole
+    paths = [s.path for o in report.operators for t in o.subtasks for h in t.handles for s in h.streams if s.path]
+    assert paths
+    assert not any("/" in path for path in paths)
+    assert not any(subtask.positions for operator in report.operators for subtask in operator.subtasks)
+    assert {row.key: row.values["count"] for row in rows_of(checkpoint, "totals")} == {
+        f"user-{number}": 1 for number in range(USERS)
+    }
 
 
 def test_a_checkpoint_of_flink() -> None:
@@ -108,7 +130,7 @@ def test_positions_that_can_not_be_read_leave_the_rest_readable(tmp_path: Path) 
     assert data.count(b"orders--totals") == 2
     (folder / "_metadata").write_bytes(data.replace(b"orders--totals", b"orders--\xff\xfftals", 1))
     checkpoint = open_checkpoint(str(folder))
-    bad, good = sorted(describe(checkpoint).operators[1].subtasks, key=lambda subtask: len(subtask.positions))
+    bad, good = sorted(operator(describe(checkpoint), "totals").subtasks, key=lambda subtask: len(subtask.positions))
     assert [line.partition(":")[0] for line in bad.unreadable] == ["channel positions"]
     assert (len(bad.positions), len(good.positions), good.unreadable) == (0, 8, ())
     assert {(check.path, check.state.value) for check in verify(checkpoint).damaged} == {
