@@ -18,6 +18,7 @@ import msgspec
 import xxhash
 
 import moorage as mo
+from moorage.backends.rocksdb_snapshot import Contents, LocalFile
 from moorage.connectors.kafka_source import SplitState, decode_splits, encode_split
 from moorage.coordinator_process.origin import ORIGIN_STATE, origin_of, with_origin
 from moorage.errors import CorruptDataError, MetadataError, ObjectMissingError, StateError, UnknownSchemaError
@@ -26,6 +27,7 @@ from moorage.inspect.checkpoint import OpenCheckpoint
 from moorage.inspect.describe import describe
 from moorage.inspect.export import ExportError, write_json_lines, write_parquet
 from moorage.inspect.files import StateFiles
+from moorage.inspect.rocksdb import instance_schemas
 from moorage.inspect.rows import rows_of, schemas_of
 from moorage.inspect.verify import FileState, verify
 from moorage.serde.control import FAMILIES, decode, encode
@@ -33,7 +35,8 @@ from moorage.serde.frames import ColumnCodec, Columns, FrameKind, decode_frame, 
 from moorage.serde.keyed_segments import DELTA, HEAD_BYTES, KeyedSegmentCodec
 from moorage.serde.metadata import decode_metadata, encode_metadata, metadata_version
 from moorage.serde.positions import decode_marker, decode_positions, encode_marker, encode_positions
-from moorage.state.handles import ByteStreamHandle, KeyGroupsHandle
+from moorage.serde.row_schema import row_schema
+from moorage.state.handles import ByteStreamHandle, IncrementalKeyedHandle, KeyGroupsHandle
 from moorage.state.key_groups import KeyGroupRange
 from moorage.state.operator_state import (
     CheckpointMetadata,
@@ -301,6 +304,27 @@ def rows(data: bytes) -> None:
             write_parquet(BytesIO(), rows_of(checkpoint, "totals"), schemas_of(checkpoint, "totals"))
 
 
+def rocksdb_contents(data: bytes) -> None:
+    """The table of contents of a RocksDB snapshot; its files can't be fuzzed without writing them."""
+    with suppress(CorruptDataError):
+        handle = IncrementalKeyedHandle(
+            backend_id="",
+            checkpoint=CheckpointId(1),
+            key_groups=KeyGroupRange(0, 0),
+            shared=(),
+            private=(),
+            metadata=ByteStreamHandle("CONTENTS", data),
+            written_bytes=0,
+        )
+        instance_schemas(handle, opened(CheckpointMetadata(checkpoint=CheckpointId(1), operators=())).files)
+
+
+def _rocksdb_contents() -> Iterator[bytes]:
+    schemas = tuple(msgspec.msgpack.encode(row_schema(str, kind)) for kind in (Total, Basket, Evolved))
+    files = {"000004.sst": LocalFile(100, 7), "CURRENT": LocalFile(16, 9)}
+    yield msgspec.msgpack.encode(Contents(schemas=schemas, state_names=("items", "recent"), files=files))
+
+
 TARGETS: Mapping[str, Target] = {
     "metadata": Target(metadata, golden_metadata),
     "origin": Target(origin, _origins),
@@ -312,4 +336,5 @@ TARGETS: Mapping[str, Target] = {
     "control": Target(control, _control),
     "keyed_segment": Target(keyed_segment, _keyed_segments),
     "rows": Target(rows, _keyed_segments),
+    "rocksdb_contents": Target(rocksdb_contents, _rocksdb_contents),
 }
