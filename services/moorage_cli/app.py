@@ -12,12 +12,10 @@ import logging
 import os
 import queue
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -26,10 +24,10 @@ import moorage
 from moorage.api.traces import user_trace
 from moorage.config import KafkaSettings, load
 from moorage.errors import MoorageError, PipelineError, SettingError, UserCodeError
+from moorage_cli.checkpoints import checkpoint, checkpoints, exceptions
 from moorage_cli.clean import clean, purge
 from moorage_cli.common import (
     AsJson,
-    Job,
     PipelineRef,
     Rest,
     connect_client,
@@ -39,9 +37,11 @@ from moorage_cli.common import (
     print_json,
     rest_token,
 )
+from moorage_cli.failure_view import troubles
 from moorage_cli.inspect import inspect
+from moorage_cli.interrupts import until_interrupted
 from moorage_cli.jobs import cancel, dispose, rescale, restore, savepoint, stop, submit
-from moorage_cli.screen import Screen, checkpoints_table, jobs_table, troubles
+from moorage_cli.screen import Screen, jobs_table
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -137,9 +137,12 @@ def dev(
         on_exit=exits.put,
         announce=screen.event,
     )
-    with _until_interrupted(exit_code=0), stack, stack.client() as client:
+    with until_interrupted(exit_code=0), stack, stack.client() as client:
         prepare(stack, client, compiled, screen)
-        out.print(f"\n  Kafka    {stack.bootstrap_servers}\n  REST     {stack.rest_url}", highlight=False)
+        out.print(
+            f"\n  Kafka    {stack.bootstrap_servers}\n  Redis    {stack.redis_url}\n  REST     {stack.rest_url}",
+            highlight=False,
+        )
         for name, url in stack.metrics_urls.items():
             out.print(f"  metrics  {url}  {name}", highlight=False)
         out.print(
@@ -175,7 +178,7 @@ def demo(
             on_exit=lambda exit_: screen.event(str(exit_), "yellow"),
             announce=screen.event,
         )
-        with _until_interrupted(exit_code=INTERRUPTED), stack, screen:
+        with until_interrupted(exit_code=INTERRUPTED), stack, screen:
             run = Demo(stack, screen, orders=orders, seconds=seconds, timeout_s=timeout)
             report = run.run()
         if as_json:
@@ -203,24 +206,6 @@ def _demo_dir(keep: Path | None) -> Iterator[Path]:
         err.print(f"Data and logs of this run are in {directory}", highlight=False)
         raise
     shutil.rmtree(directory)
-
-
-@contextmanager
-def _until_interrupted(exit_code: int) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the block in good order, and the program with ``exit_code``."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    # Of SIGINT too: a shell script starts what it puts into the background with SIGINT ignored.
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise typer.Exit(exit_code) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # --- services by themselves ------------------------------------------------------------------------------------------
@@ -284,7 +269,7 @@ def loadgen(
     from moorage_cli.loadgen import OrderLoad
 
     with (
-        _until_interrupted(exit_code=0),
+        until_interrupted(exit_code=0),
         closing(connect(load(KafkaSettings, os.environ).bootstrap_servers)) as log,
         closing(log.record_writer("loadgen")) as writer,
     ):
@@ -307,17 +292,9 @@ def jobs(rest: Rest = None, as_json: AsJson = False) -> None:
             out.print(line)
 
 
-@app.command()
-def checkpoints(job: Job, rest: Rest = None, as_json: AsJson = False) -> None:
-    """Show a job's newest checkpoints."""
-    with connect_client(rest) as client:
-        statistics = client.checkpoints(job)
-    if as_json:
-        print_json(statistics)
-    else:
-        out.print(checkpoints_table(statistics))
-
-
+app.command()(checkpoints)
+app.command()(checkpoint)
+app.command()(exceptions)
 app.command()(submit)
 app.command()(restore)
 app.command()(cancel)

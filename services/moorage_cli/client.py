@@ -65,12 +65,15 @@ class TaskManager(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     free_slots: int
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"cause": "exceptionName", "trace": "stacktrace"}):
-    """Why one attempt of a job ended. ``timestamp`` in ms since 1970."""
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why one attempt of a job ended. ``timestamp`` in ms since 1970; ``task`` and ``worker`` None: not one's fault."""
 
-    cause: str
-    trace: str
+    cause: str = msgspec.field(name="exceptionName")
+    trace: str = msgspec.field(name="stacktrace")
     timestamp: int
+    task: str | None = msgspec.field(name="taskName", default=None)
+    worker: str | None = msgspec.field(name="taskManagerId", default=None)
+    attempt: int = 0
 
 
 class CheckpointCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,10 +100,88 @@ class CheckpointSummary(msgspec.Struct, frozen=True, kw_only=True):
     failure_message: str | None = None
 
 
+class Values(msgspec.Struct, frozen=True, kw_only=True):
+    """Of some measure; all 0: there is none."""
+
+    min: int = 0
+    max: int = 0
+    avg: int = 0
+    p50: float = 0.0
+    p90: float = 0.0
+    p99: float = 0.0
+
+
+class StatisticsSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Of completed checkpoints. Durations in ms, sizes in bytes."""
+
+    end_to_end_duration: Values = Values()
+    checkpointed_size: Values = Values()
+    state_size: Values = Values()
+    processed_data: Values = Values()
+    persisted_data: Values = Values()
+
+
+class LatestCheckpoints(msgspec.Struct, frozen=True, kw_only=True):
+    completed: CheckpointSummary | None = None
+    savepoint: CheckpointSummary | None = None
+    failed: CheckpointSummary | None = None
+
+
 class CheckpointStatistics(msgspec.Struct, frozen=True, kw_only=True):
     counts: CheckpointCounts
+    summary: StatisticsSummary = StatisticsSummary()
+    latest: LatestCheckpoints = LatestCheckpoints()
     history: tuple[CheckpointSummary, ...]
     """Newest first."""
+
+
+class VertexCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A vertex in a checkpoint. ``end_to_end_duration`` -1: none of its subtasks has acknowledged."""
+
+    end_to_end_duration: int
+    checkpointed_size: int
+    state_size: int
+    processed_data: int
+    persisted_data: int
+    num_subtasks: int
+    num_acknowledged_subtasks: int
+
+
+class CheckpointDetails(CheckpointSummary, frozen=True, kw_only=True):
+    """A checkpoint with its vertices."""
+
+    discarded: bool = False
+    tasks: dict[str, VertexCheckpoint]
+
+
+class Durations(msgspec.Struct, frozen=True, kw_only=True):
+    sync: int = 0
+    async_: int = msgspec.field(name="async", default=0)
+
+
+class Alignment(msgspec.Struct, frozen=True, kw_only=True):
+    duration: int = 0
+
+
+class SubtaskCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A subtask in a checkpoint. ``ack_timestamp`` None: it has not acknowledged, and the rest means nothing."""
+
+    vertex: str = ""
+    index: int
+    ack_timestamp: int | None = None
+    end_to_end_duration: int = 0
+    checkpointed_size: int = 0
+    start_delay: int = 0
+    alignment: Alignment = Alignment()
+    checkpoint: Durations = Durations()
+    unaligned_checkpoint: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.vertex}/{self.index}"
+
+
+class _VertexSubtasks(msgspec.Struct, frozen=True):
+    subtasks: tuple[SubtaskCheckpoint, ...]
 
 
 class _Jobs(msgspec.Struct, frozen=True):
@@ -189,7 +270,7 @@ class CoordinatorClient:
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(headers=headers, timeout=timeout_s, transport=transport)
         try:
-            self._urls = [httpx.URL(part.strip().rstrip("/")) for part in url.split(",")]
+            self._urls = [_url(part.strip()) for part in url.split(",")]
         except (httpx.InvalidURL, ValueError) as error:
             raise CoordinatorUnreachableError(f"{url!r} is not an address of a coordinator: {error}") from None
 
@@ -212,6 +293,32 @@ class CoordinatorClient:
 
     def checkpoints(self, job: str) -> CheckpointStatistics:
         return self._get(f"{_job_path(job)}/checkpoints", CheckpointStatistics)
+
+    def raw_checkpoints(self, job: str) -> msgspec.Raw:
+        """All that the coordinator tells, as it is."""
+        return self._get(f"{_job_path(job)}/checkpoints", msgspec.Raw)
+
+    def checkpoint_details(self, job: str, number: int) -> CheckpointDetails:
+        return self._get(f"{_job_path(job)}/checkpoints/details/{number}", CheckpointDetails)
+
+    def raw_checkpoint(self, job: str, number: int) -> msgspec.Raw:
+        return self._get(f"{_job_path(job)}/checkpoints/details/{number}", msgspec.Raw)
+
+    def subtask_checkpoints(self, job: str, number: int, vertex: str) -> tuple[SubtaskCheckpoint, ...]:
+        """Empty when the coordinator does not keep them for so long."""
+        path = f"{_job_path(job)}/checkpoints/details/{number}/subtasks/{quote(vertex, safe='')}"
+        try:
+            found = self._get(path, _VertexSubtasks).subtasks
+        except RestError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return ()
+            raise
+        return tuple(msgspec.structs.replace(subtask, vertex=vertex) for subtask in found)
+
+    def checkpoint(self, job: str, *, full: bool = False) -> Operation:
+        """Take one now. ``full``: it refers to no file of an earlier one."""
+        path = f"{_job_path(job)}/checkpoints"
+        return self._start(path, {"checkpointType": "FULL" if full else "CONFIGURED"}, path)
 
     def submit(self, graph: JobGraph, restore: RestoreFrom | None = None) -> str:
         """Start a job, from a savepoint perhaps; returns its id once the coordinator has stored it."""
@@ -301,10 +408,15 @@ class CoordinatorClient:
     def _decode(self, response: httpx.Response, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(response.content, type=kind)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise CoordinatorUnreachableError(
                 f"{response.url} answers, but not as a coordinator of this version does: {error}"
             ) from None
+
+
+def _url(text: str) -> httpx.URL:
+    """``localhost:8081`` is enough; a scheme of http is meant."""
+    return httpx.URL((text if "://" in text else f"http://{text}").rstrip("/"))
 
 
 def _json(body: object) -> dict[str, Any]:
@@ -323,6 +435,6 @@ def _reason(response: httpx.Response) -> str:
     """The coordinator's own words; Flink puts the readable line first and a stack trace after it."""
     try:
         errors = msgspec.json.decode(response.content, type=_Errors).errors
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         errors = ()
     return errors[0] if errors else f"{response.request.url} answered {response.status_code} {response.reason_phrase}"

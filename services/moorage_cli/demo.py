@@ -26,11 +26,12 @@ from moorage.errors import MoorageError
 from moorage.ids import TopicPartition
 from moorage.ports import RecordReader, TransactionalWriter
 from moorage.testing.oracle import Oracle
+from moorage_cli.checkpoint_view import history_table
 from moorage_cli.client import CheckpointSummary, CoordinatorUnreachableError, RestError
 from moorage_cli.embedded.errors import StackError
 from moorage_cli.embedded.stack import Stack
 from moorage_cli.kafka import connect, create_missing
-from moorage_cli.screen import Screen, history_table, processes_table
+from moorage_cli.screen import Screen, processes_table
 
 INPUT_TOPIC = "orders"
 OUTPUT_TOPIC = "totals"

@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from moorage.api.compiler import CompiledPipeline
 from moorage.graph.job_graph import JobGraph
 from moorage.messages.registry import JobStatus
+from moorage_cli.checkpoint_view import statistics_view, summary_line
 from moorage_cli.client import (
     CheckpointStatistics,
     CoordinatorClient,
@@ -25,8 +26,9 @@ from moorage_cli.client import (
 from moorage_cli.embedded.errors import StackError, log_tail
 from moorage_cli.embedded.processes import ProcessExit
 from moorage_cli.embedded.stack import Stack
+from moorage_cli.failure_view import troubles
 from moorage_cli.kafka import connect, create_missing, topics_of
-from moorage_cli.screen import Screen, checkpoints_table, jobs_table, processes_table, troubles
+from moorage_cli.screen import Screen, jobs_table, processes_table
 
 POLL_S = 0.5
 DEFAULT_PARTITIONS = 4
@@ -130,11 +132,10 @@ class Watch:
     def _view(self) -> RenderableType:
         tables: list[RenderableType] = [jobs_table(self._jobs), *troubles(self._jobs)]
         if self._statistics is not None:
-            tables.append(checkpoints_table(self._statistics, 5))
+            tables.append(statistics_view(self._statistics, 5))
         return Group(*tables, processes_table(self._stack.processes))
 
     def _line(self) -> str:
         if self._statistics is None:
             return self._state
-        counts = self._statistics.counts
-        return f"{self._state}; checkpoints: {counts.completed} completed, {counts.failed} failed"
+        return f"{self._state}; checkpoints: {summary_line(self._statistics)}"

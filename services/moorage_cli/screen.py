@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -13,9 +13,8 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
-from moorage_cli.client import CheckpointStatistics, CheckpointSummary, JobOverview
+from moorage_cli.client import JobOverview
 from moorage_cli.embedded.processes import ManagedProcess
 
 LIVE_INTERVAL_S = 0.25
@@ -74,47 +73,17 @@ class Screen:
 
 
 def jobs_table(jobs: Iterable[JobOverview]) -> Table:
-    table = _table("Jobs", "job", "state", "tasks running", "started", "running for")
+    table = plain_table("Jobs", "job", "state", "tasks running", "started", "running for")
     for job in jobs:
         tasks = f"{job.tasks.get('running', 0)} of {job.tasks.get('total', 0)}"
-        table.add_row(escape(job.jid), _state(job.state), tasks, _time(job.start_time), duration_text(job.duration))
-    return table
-
-
-def troubles(jobs: Iterable[JobOverview]) -> list[Text]:
-    """A line for each job that should run and does not, or has failed: what it waits for, why it was stopped."""
-    lines = []
-    for job in jobs:
-        if job.state not in ("RUNNING", "FINISHED", "CANCELED"):
-            waiting = f"waits for {job.waiting_for}" if job.waiting_for else None
-            lines += [Text(f"{job.jid}: {reason}") for reason in (waiting, job.failure) if reason]
-    return lines
-
-
-def checkpoints_table(statistics: CheckpointStatistics, newest: int | None = None) -> Table:
-    counts = statistics.counts
-    title = f"Checkpoints: {counts.completed} completed, {counts.failed} failed, {counts.in_progress} in progress"
-    return history_table(statistics.history[:newest], title)
-
-
-def history_table(history: Sequence[CheckpointSummary], title: str) -> Table:
-    table = _table(title, "id", "state", "triggered", "duration", "written", "full size", "acknowledged")
-    for checkpoint in history:
         table.add_row(
-            str(checkpoint.id),
-            _state(checkpoint.status)
-            + (f": {escape(checkpoint.failure_message)}" if checkpoint.failure_message else ""),
-            _time(checkpoint.trigger_timestamp),
-            duration_text(checkpoint.end_to_end_duration),
-            size_text(checkpoint.checkpointed_size),
-            size_text(checkpoint.state_size),
-            f"{checkpoint.num_acknowledged_subtasks} of {checkpoint.num_subtasks}",
+            escape(job.jid), state_text(job.state), tasks, time_text(job.start_time), duration_text(job.duration)
         )
     return table
 
 
 def processes_table(processes: Mapping[str, ManagedProcess]) -> Table:
-    table = _table("Processes", "process", "pid")
+    table = plain_table("Processes", "process", "pid")
     for name, process in processes.items():
         pid = process.pid
         table.add_row(name, str(pid) if pid is not None else "[red]down[/]")
@@ -140,13 +109,13 @@ def size_text(size_bytes: int) -> str:
     return f"{size:.1f} GiB"
 
 
-def _table(title: str, *columns: str) -> Table:
+def plain_table(title: str, *columns: str) -> Table:
     return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
-def _state(state: str) -> str:
+def state_text(state: str) -> str:
     return f"[{style}]{state}[/]" if (style := STATE_STYLES.get(state)) else escape(state)
 
 
-def _time(timestamp_ms: int) -> str:
+def time_text(timestamp_ms: int) -> str:
     return datetime.fromtimestamp(timestamp_ms / 1_000, UTC).astimezone().strftime("%H:%M:%S")

@@ -414,8 +414,8 @@ class CommandLineSettings(Settings):
     rest_url: str = setting(
         "http://127.0.0.1:8081",
         "Where the coordinator answers; of several, the one that leads is asked.",
-        pattern=r"https?://[^\s,]+(,https?://[^\s,]+)*",
-        form="a URL, or several with a comma between them",
+        pattern=r"(https?://)?(?!\w+://)[^\s,]+(,(https?://)?(?!\w+://)[^\s,]+)*",
+        form="a URL or host:port, or several with a comma between them",
     )
     rest_token: Secret | None = setting(None, "The coordinator's token.")
     cache_dir: str | None = setting(

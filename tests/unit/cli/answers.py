@@ -4,6 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
+_TASK = {
+    "id": 7,
+    "status": "COMPLETED",
+    "latest_ack_timestamp": 1_795_335_082_917,
+    "checkpointed_size": 1_024,
+    "state_size": 2_048,
+    "end_to_end_duration": 448,
+    "alignment_buffered": 0,
+    "processed_data": 37,
+    "persisted_data": 0,
+    "num_subtasks": 2,
+    "num_acknowledged_subtasks": 2,
+}
+
+
+def _subtask(index: int, duration_ms: int) -> dict[str, Any]:
+    return {
+        "className": "completed",
+        "index": index,
+        "status": "completed",
+        "ack_timestamp": 1_795_335_082_469 + duration_ms,
+        "end_to_end_duration": duration_ms,
+        "checkpointed_size": 512,
+        "state_size": 1_024,
+        "checkpoint": {"sync": 1, "async": 30},
+        "alignment": {"buffered": 0, "processed": 0, "persisted": 0, "duration": 7},
+        "start_delay": 3,
+        "unaligned_checkpoint": False,
+        "aborted": False,
+    }
+
+
 _COMPLETED = {
     "className": "completed",
     "id": 7,
@@ -21,6 +53,15 @@ _COMPLETED = {
     "discarded": False,
 }
 _FAILED = {**_COMPLETED, "className": "failed", "id": 6, "status": "FAILED", "failure_message": "storage"}
+_PENDING_SUBTASK = {"className": "pending", "index": 1, "status": "pending_or_failed"}
+CHECKPOINTS = "/jobs/orders/checkpoints"
+TRIGGER = "0123456789abcdef" * 2
+BAD_TRIGGER = "fedcba9876543210" * 2
+
+POSTS: dict[str, dict[str, str]] = {
+    CHECKPOINTS: {"request-id": TRIGGER},
+    "/jobs/broken/checkpoints": {"request-id": BAD_TRIGGER},
+}
 
 ANSWERS: dict[str, Any] = {
     "/overview": {"taskmanagers": 2, "slots-total": 4, "slots-available": 2, "jobs-running": 1, "flink-version": "x"},
@@ -49,12 +90,39 @@ ANSWERS: dict[str, Any] = {
                     "stacktrace": "Traceback (most recent call last):\nKeyError: 'amount'\n",
                     "timestamp": 3_000,
                     "taskName": "totals/0",
-                }
+                    "taskManagerId": "worker-0/ab",
+                    "attempt": 4,
+                },
+                *(
+                    {
+                        "exceptionName": "worker worker-0/ab is lost: no heartbeat",
+                        "stacktrace": "worker worker-0/ab is lost: no heartbeat",
+                        "timestamp": 3_000 - 1_000 * times,
+                        "taskName": None,
+                        "taskManagerId": "worker-0/ab",
+                        "attempt": 4 - times,
+                    }
+                    for times in (1, 2)
+                ),
             ],
             "truncated": False,
         }
     },
-    "/jobs/orders/checkpoints": {
+    f"{CHECKPOINTS}/{TRIGGER}": {
+        "status": {"id": "COMPLETED"},
+        "operation": {"checkpointId": 7, "failureCause": None},
+    },
+    f"/jobs/broken/checkpoints/{BAD_TRIGGER}": {
+        "status": {"id": "COMPLETED"},
+        "operation": {
+            "checkpointId": 8,
+            "failureCause": {"class": "CheckpointException", "stack-trace": "disk full", "serialized-throwable": ""},
+        },
+    },
+    f"{CHECKPOINTS}/details/7": {**_COMPLETED, "tasks": {"orders": _TASK, "totals": _TASK}},
+    f"{CHECKPOINTS}/details/7/subtasks/orders": {**_TASK, "subtasks": [_subtask(0, 20), _subtask(1, 25)]},
+    f"{CHECKPOINTS}/details/7/subtasks/totals": {**_TASK, "subtasks": [_subtask(0, 448), _PENDING_SUBTASK]},
+    CHECKPOINTS: {
         "counts": {"restored": 0, "total": 2, "in_progress": 0, "completed": 1, "failed": 1},
         "summary": {},
         "latest": {"completed": _COMPLETED},

@@ -6,14 +6,21 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from tests.unit.cli.answers import ANSWERS
+from tests.unit.cli.answers import ANSWERS, POSTS
 
 
 class _Coordinator(BaseHTTPRequestHandler):
     """Canned answers over real HTTP; cancelling needs the token ``secret``."""
 
     def do_GET(self) -> None:
-        self._answer(200, ANSWERS[self.path])
+        if self.path in ANSWERS:
+            self._answer(200, ANSWERS[self.path])
+        else:
+            self._answer(404, {"errors": [f"there is no {self.path}"]})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self._answer(202, POSTS[self.path])
 
     def do_PATCH(self) -> None:
         if self.headers["authorization"] == "Bearer secret":

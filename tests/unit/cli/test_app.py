@@ -38,7 +38,10 @@ def test_lists_its_commands() -> None:
     result = run("--help")
 
     assert result.returncode == 0
-    services, jobs = ("coordinator", "worker", "cleaner"), ("submit", "jobs", "cancel", "checkpoints")
+    services, jobs = (
+        ("coordinator", "worker", "cleaner"),
+        ("submit", "jobs", "cancel", "checkpoints", "checkpoint", "exceptions"),
+    )
     for command in ("dev", "demo", *services, "topics", "loadgen", *jobs, "inspect", "clean", "purge"):
         assert f" {command} " in result.stdout
 
@@ -127,7 +130,7 @@ def test_prints_tables_for_people(coordinator_url: str) -> None:
     assert "Checkpoints: 1 completed, 1 failed, 0 in progress" in checkpoints.stdout
     assert "448 ms" in checkpoints.stdout
     assert "216.7 KiB" in checkpoints.stdout
-    assert "FAILED: storage" in checkpoints.stdout
+    assert "6 failed: storage" in checkpoints.stdout
 
 
 def test_sends_the_token_and_repeats_a_refusal(coordinator_url: str) -> None:

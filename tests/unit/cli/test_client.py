@@ -74,12 +74,15 @@ def test_reads_checkpoints() -> None:
 
 def test_reads_failures() -> None:
     with _client(_canned) as client:
-        (failure,) = client.failures("orders")
+        newest, *_ = client.failures("orders")
 
-    assert failure == Failure(
+    assert newest == Failure(
         cause="totals/0 failed: KeyError: 'amount'",
         trace="Traceback (most recent call last):\nKeyError: 'amount'\n",
         timestamp=3_000,
+        task="totals/0",
+        worker="worker-0/ab",
+        attempt=4,
     )
 
 

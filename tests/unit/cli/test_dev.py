@@ -10,8 +10,9 @@ from moorage.api.compiler import compile_pipeline
 from moorage_cli.client import Failure, JobOverview
 from moorage_cli.dev import FailureNews, goes_on, refuse_another
 from moorage_cli.embedded.errors import StackError
+from moorage_cli.failure_view import troubles
 from moorage_cli.kafka import topics_of
-from moorage_cli.screen import Screen, duration_text, size_text, troubles
+from moorage_cli.screen import Screen, duration_text, size_text
 
 PIPELINE = mo.Pipeline("orders")
 _records = PIPELINE.source(

@@ -7,7 +7,7 @@ import signal
 import pytest
 import typer
 
-from moorage_cli.app import _until_interrupted
+from moorage_cli.interrupts import until_interrupted
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -15,7 +15,7 @@ def test_a_signal_ends_the_block_also_where_the_shell_had_it_ignored(number: sig
     """Shell scripts start what they put into the background with SIGINT ignored."""
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with pytest.raises(typer.Exit) as ended, _until_interrupted(exit_code=130):
+        with pytest.raises(typer.Exit) as ended, until_interrupted(exit_code=130):
             signal.raise_signal(number)
         restored = signal.getsignal(number)
     finally:
