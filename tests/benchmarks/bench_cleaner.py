@@ -30,7 +30,7 @@ from moorage.cleaner_process.observer import CleanerObserver
 from moorage.cleaner_process.process import CleanerProcess
 from moorage.ids import JobId
 from moorage.messages.registry import CheckpointRecord
-from moorage.ports import CheckpointStorage, ObjectInfo
+from moorage.ports import CheckpointStorage, ObjectInfo, UnfinishedUpload, Upload
 from moorage.testing.memory_log import MemoryCluster, MemoryLog
 from moorage.testing.memory_registry import MemoryRegistry
 
@@ -48,13 +48,17 @@ class Counted:
         self.calls: Counter[str] = Counter()
         self.list_s = 0.0
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes | Upload) -> None:
         self.calls["write"] += 1
         self._storage.write(path, data)
 
     def read(self, path: str) -> bytes:
         self.calls["read"] += 1
         return self._storage.read(path)
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        self.calls["read"] += 1
+        return self._storage.read_range(path, offset, length)
 
     def list(self, prefix: str) -> Iterable[ObjectInfo]:
         started_s = time.perf_counter()
@@ -66,6 +70,14 @@ class Counted:
     def delete(self, paths: Sequence[str]) -> None:
         self.calls["delete"] += 1
         self._storage.delete(paths)
+
+    def unfinished_uploads(self, prefix: str) -> Sequence[UnfinishedUpload]:
+        self.calls["list"] += 1
+        return self._storage.unfinished_uploads(prefix)
+
+    def abort_uploads(self, uploads: Sequence[UnfinishedUpload]) -> None:
+        self.calls["delete"] += 1
+        self._storage.abort_uploads(uploads)
 
 
 class Timer(CleanerObserver):
