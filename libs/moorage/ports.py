@@ -334,9 +334,10 @@ class Registry(Protocol):
     """The commit point of checkpoints, and what a new coordinator starts from. All calls are *blocking*.
 
     Every call of the coordinator that changes something names the caller's epoch and is one atomic step: FencedError,
-    and nothing is changed, when a newer epoch exists. Those of the cleaner, which leads nothing, are atomic steps that
-    name the submission of an ended job instead. RegistryUnavailableError leaves the outcome unknown; every call may be
-    repeated safely.
+    and nothing is changed, unless it is the newest one. A registry that has lost its data knows none: the lease must be
+    taken anew before anything else. Those of the cleaner, which leads nothing, are atomic steps that name the
+    submission of an ended job instead. RegistryUnavailableError leaves the outcome unknown; every call may be repeated
+    safely.
     """
 
     def acquire_lease(self, holder: str, ttl_ms: int, *, above: Epoch | None = None) -> Lease | None:

@@ -17,13 +17,14 @@ from moorage.api.loader import load_pipeline
 from moorage.cluster.coordinator import CoordinatorCore
 from moorage.cluster.protocol import ClusterConfig, JobAccepted, LeaderState, Refusal, Refused, SubmitJob
 from moorage.config import CoordinatorSettings, KafkaSettings, RedisSettings, StorageSettings, load
-from moorage.connectors.kafka_source_coordinator import OPERATOR_COORDINATORS
+from moorage.coordinator_process.hooks import HookRunner
 from moorage.coordinator_process.process import CoordinatorProcess
 from moorage.effects import Notice
 from moorage.graph.job_graph import JobGraph
 from moorage_coordinator.desk import RequestDesk
 from moorage_coordinator.journal import Journal
 from moorage_coordinator.metrics import CoordinatorMetrics
+from moorage_coordinator.plugins import load_master_hooks, load_operator_coordinators
 from moorage_coordinator.rest import RestServer, create_app
 from moorage_coordinator.tracing import open_tracer
 from moorage_service.metrics import serve_metrics
@@ -57,7 +58,7 @@ def _coordinator(environ: Mapping[str, str], stop: StopFlag) -> int:
             _holder(settings, server.port),
             _cluster_config(settings),
             lambda: random.uniform(-1, 1),  # noqa: S311
-            OPERATOR_COORDINATORS,
+            load_operator_coordinators(settings),
         ),
         metrics,
         logger,
@@ -105,6 +106,9 @@ class _Service:
         # Calls of a storage that hangs must not keep the lease from being renewed.
         self._executor = ThreadExecutor("coordinator", settings.executor_threads)
         self._storage_executor = ThreadExecutor("storage", settings.executor_threads)
+        # One thread: hooks are asked one after another, and one that hangs holds up nothing but its own.
+        self._hook_executor = ThreadExecutor("hooks", 1)
+        self._hooks = HookRunner(load_master_hooks(settings))
         self._clock = SystemClock()
         self._process = CoordinatorProcess(
             core,
@@ -113,6 +117,8 @@ class _Service:
             log=self._log,
             executor=self._executor,
             storage_executor=self._storage_executor,
+            hooks=self._hooks,
+            hook_executor=self._hook_executor,
             clock=self._clock,
             on_notice=self._notice,
             on_reply=self.desk.answer,
@@ -131,10 +137,13 @@ class _Service:
             self._tracer.close()
         self._executor.close()
         self._storage_executor.close()
+        self._hook_executor.close()
+        self._hooks.close()
         self._log.close()
 
     def _step(self) -> bool:
-        has_worked = bool(self._executor.poll()) | bool(self._storage_executor.poll())
+        executors = (self._executor, self._storage_executor, self._hook_executor)
+        has_worked = any([executor.poll() for executor in executors])
         for request in self.desk.take():
             self._process.request(request)
             has_worked = True
@@ -193,4 +202,5 @@ def _cluster_config(settings: CoordinatorSettings) -> ClusterConfig:
         worker_timeout_ms=settings.worker_heartbeat_timeout_ms,
         adoption_timeout_ms=settings.adoption_timeout_ms,
         checkpoint_history=settings.checkpoint_history,
+        master_hook_timeout_ms=None if settings.master_hooks is None else settings.master_hook_timeout_ms,
     )

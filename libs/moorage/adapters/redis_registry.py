@@ -86,8 +86,7 @@ return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}
 _FENCE = """
 -- KEYS[1] epoch; ARGV[1] the caller's
 local epoch = tonumber(redis.call('GET', KEYS[1]) or '0')
-if tonumber(ARGV[1]) < epoch then return {'FENCED', tostring(epoch)} end
-if tonumber(ARGV[1]) > epoch then redis.call('SET', KEYS[1], ARGV[1]) end
+if tonumber(ARGV[1]) ~= epoch then return {'FENCED', tostring(epoch)} end
 """
 
 _RAISE = """

@@ -51,7 +51,7 @@ from moorage.messages.events import (
     WorkerHeartbeat,
 )
 from moorage.messages.registry import JobStatus
-from moorage.naming import CLEANUP_TOPIC, COMMANDS_TOPIC, EVENTS_TOPIC, exclusive_state_path
+from moorage.naming import CLEANUP_TOPIC, COMMANDS_TOPIC, EVENTS_TOPIC, exclusive_state_path, savepoint_state_path
 from moorage.serde import control
 from moorage.state.handles import FileHandle, KeyGroupsHandle
 from moorage.state.key_groups import key_group_range
@@ -72,6 +72,8 @@ CONFIG = ClusterConfig(
     repeat_interval_ms=1_000,
 )
 STEP_MS = 50
+STATE_BYTES = 100
+"""Of each subtask, in a file."""
 M = TypeVar("M", bound=msgspec.Struct)
 N = TypeVar("N", bound=Notice)
 COMMANDS = TopicPartition(COMMANDS_TOPIC, 0)
@@ -88,6 +90,8 @@ class TestWorker:
         """Hears and obeys, but says nothing: cut off, not dead."""
         self.acknowledges = True
         self.commits = True
+        self.writes_state = False
+        """The files that it acknowledges exist."""
         self.running: dict[tuple[JobId, Attempt], dict[SubtaskId, SubtaskState]] = {}
         self.obeyed: list[Command] = []
         self._world = world
@@ -155,8 +159,14 @@ class TestWorker:
             )
         )
 
-    def acknowledge(self, job: JobId, attempt: Attempt, subtask: SubtaskId, checkpoint: CheckpointId) -> None:
-        self.say(acknowledgement(self._graphs[job], self.worker, attempt, subtask, checkpoint))
+    def acknowledge(
+        self, job: JobId, attempt: Attempt, subtask: SubtaskId, checkpoint: CheckpointId, location: str | None = None
+    ) -> None:
+        message = acknowledgement(self._graphs[job], self.worker, attempt, subtask, checkpoint, location)
+        if self.writes_state:
+            for path in {path for snapshot in message.operators for path in snapshot.state.paths()}:
+                self._world.storage.write(path, bytes(STATE_BYTES))
+        self.say(message)
 
     def decline(
         self, job: JobId, attempt: Attempt, subtask: SubtaskId, checkpoint: CheckpointId, detail: str = "disk full"
@@ -243,7 +253,8 @@ class TestWorker:
     def _acknowledge_all(self, command: TriggerCheckpoint) -> None:
         for subtask in self.running.get((command.job, command.attempt), {}):
             if not self._graphs[command.job].vertex(subtask.vertex).is_committer:
-                self.acknowledge(command.job, command.attempt, subtask, command.checkpoint)
+                location = command.options.location
+                self.acknowledge(command.job, command.attempt, subtask, command.checkpoint, location)
 
     def _commit_all(self, command: NotifyCheckpointComplete) -> None:
         for subtask in self.running.get((command.job, command.attempt), {}):
@@ -263,14 +274,23 @@ class TestWorker:
 
 
 def acknowledgement(
-    graph: JobGraph, worker: WorkerId, attempt: Attempt, subtask: SubtaskId, checkpoint: CheckpointId
+    graph: JobGraph,
+    worker: WorkerId,
+    attempt: Attempt,
+    subtask: SubtaskId,
+    checkpoint: CheckpointId,
+    location: str | None = None,
 ) -> AcknowledgeCheckpoint:
-    """With one state file for the head operator of the chain."""
+    """With one state file for the head operator of the chain; ``location``: of a savepoint."""
     vertex = graph.vertex(subtask.vertex)
     path = exclusive_state_path(graph.job, checkpoint, attempt, subtask.vertex, subtask.subtask, "state")
+    if location is not None:
+        path = f"{location}/{savepoint_state_path(attempt, subtask.vertex, subtask.subtask, 'state')}"
     key_groups = key_group_range(graph.max_parallelism, vertex.parallelism, subtask.subtask)
     handle = KeyGroupsHandle(
-        key_groups=key_groups, offsets=tuple(range(len(key_groups))), stream=FileHandle(path=path, size_bytes=100)
+        key_groups=key_groups,
+        offsets=tuple(range(len(key_groups))),
+        stream=FileHandle(path=path, size_bytes=STATE_BYTES),
     )
     return AcknowledgeCheckpoint(
         worker=worker,
