@@ -34,6 +34,7 @@ def cleaner_options(settings: CleanerSettings) -> CleanerOptions:
         sweep_interval_ms=settings.sweep_interval_ms,
         deletes_per_second=settings.deletes_per_second,
         ended_job_ttl_ms=settings.ended_job_ttl_ms,
+        purge_hold_ms=settings.purge_hold_ms,
         dry_run=settings.dry_run,
     )
 

@@ -68,7 +68,7 @@ def purge(
             err.print("Its savepoints stay, and with them its topics and its entry in the registry.", highlight=False)
         if not yes and not typer.confirm(f"Purge job {job}? This can't be undone.", err=True):
             raise typer.Exit(1)
-        err.print("purging; the registry forgets the job half a minute after the last deletion", highlight=False)
+        err.print("purging; some time after the last deletion the registry forgets the job", highlight=False)
         removed = servers.purge(shown)
     err.print(f"purged job {job}: {removed_text(removed)}", highlight=False)
 

@@ -404,6 +404,13 @@ class CleanerSettings(ServiceSettings, prefix="CLEANER_"):
         minimum=0,
         maximum=31_536_000_000,
     )
+    purge_hold_ms: int = setting(
+        30_000,
+        "Time between the last deletion of a purge and the moment when the name of the job can be used again: longer"
+        " than a cleaner may be paused in the middle of a call.",
+        minimum=0,
+        maximum=3_600_000,
+    )
     dry_run: bool = setting(False, "Only log what would be deleted.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -35,7 +36,7 @@ from moorage.adapters.redis_registry import RedisRegistry
 from moorage.ids import CheckpointId, Epoch, JobId, TopicPartition
 from moorage.messages.cleanup import DiscardCheckpoint, PurgeJob
 from moorage.messages.registry import JobRecord, JobStatus
-from moorage.naming import CLEANUP_TOPIC
+from moorage.naming import CLEANUP_TOPIC, transactional_id
 from moorage.ports import OffsetSpec
 from moorage.serde.control import encode
 from moorage.serde.positions import encode_marker, marker_key
@@ -202,12 +203,83 @@ def test_two_cleaners_one_killed_leave_exactly_what_counts(stack: Stack, start: 
     for n in range(1, 31):
         own = [exclusive(n), *(shared(n, f"chain{i}") for i in range(20))]
         stack.checkpoint(own, [shared(n - 1, "chain0")] if n > 1 else [], [0, 0])
-    services = [start(MOORAGE_CLEANER_DELETES_PER_SECOND="300") for _ in range(2)]
+    settings = {"MOORAGE_CLEANER_DELETES_PER_SECOND": "300", "MOORAGE_CLEANER_SWEEP_INTERVAL_MS": "1000"}
+    services = [start(**settings) for _ in range(2)]
     wait_until(lambda: len(stack.paths()) < 600)
     services[0].process.kill()
     expected = [metadata(30), exclusive(30), shared(29, "chain0"), *(shared(30, f"chain{i}") for i in range(20))]
     wait_until(lambda: stack.paths() == sorted(expected))
     assert services[1].stop() == 0
+
+
+def test_a_transaction_that_an_ended_job_has_left_open_hides_nothing(
+    stack: Stack, start: Callable[..., Service]
+) -> None:
+    partition = COMMITS_LOG[0]  # any topic will do
+    writer = stack.log.transactional_writer(transactional_id(JOB, SINK, 1, 0), transaction_timeout_ms=600_000)
+    writer.init()
+    writer.begin()
+    writer.append(*partition, b"key", b"uncommitted")
+    delivered_s = time.monotonic() + 30
+    while stack.log.offsets([partition], OffsetSpec.END)[partition] == 0:
+        writer.poll()
+        assert time.monotonic() < delivered_s
+    start(MOORAGE_CLEANER_SWEEP_INTERVAL_MS="1000")
+    assert stack.log.offsets([partition], OffsetSpec.LATEST)[partition] == 0
+    stack.checkpoint([exclusive(1)], [], [0, 0])
+    stack.registry.save_job(stack.epoch, job_record(status=JobStatus.FAILED, submitted_ms=stack.record.submitted_ms))
+    wait_until(
+        lambda: stack.log.offsets([partition], OffsetSpec.LATEST) == stack.log.offsets([partition], OffsetSpec.END)
+    )
+    writer.close()
+    assert stack.paths() == sorted([metadata(1), exclusive(1)])
+
+
+def command(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MOORAGE_")}
+    settings = {**stack.settings, "MOORAGE_CLEANER_PURGE_HOLD_MS": "100"}
+    return subprocess.run(
+        [sys.executable, "-m", "moorage_cli", *arguments],
+        env={**environment, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200", "NO_COLOR": "1", **settings},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_cleaning_and_purging_by_hand(stack: Stack) -> None:
+    for partition in KEYED_LOG:
+        stack.append(partition, *[b"frame"] * 4)
+    stack.checkpoint([exclusive(1), shared(1)], [], [1, 1])
+    stack.checkpoint([exclusive(2)], [], [3, 2])
+
+    shown = command(stack, "clean", "--dry-run", "--json")
+    assert shown.returncode == 0, shown.stderr
+    found = {(finding["what"], finding["name"], finding["size_bytes"]) for finding in json.loads(shown.stdout)}
+    assert ("file", exclusive(1), 4) in found
+    assert ("log", "/".join(map(str, KEYED_LOG[0])), None) in found
+    assert "subsumed" in command(stack, "clean", "--dry-run").stdout
+    assert len(stack.paths()) == 5
+
+    assert "3 files (subsumed" in command(stack, "clean", "--now").stdout
+    assert stack.paths() == sorted([metadata(2), exclusive(2)])
+    assert stack.starts(*KEYED_LOG) == [3, 2]
+
+    refused = command(stack, "purge", JOB, "--yes")
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        "moorage: job orders is RUNNING: cancel it first, then purge it\n",
+    )
+    stack.registry.save_job(stack.epoch, job_record(status=JobStatus.CANCELED, submitted_ms=stack.record.submitted_ms))
+    asked = command(stack, "purge", JOB)  # and nobody answers
+    assert asked.returncode == 1
+    assert len(stack.paths()) == 2
+    purged = command(stack, "purge", JOB, "--yes")
+    assert purged.returncode == 0, purged.stderr
+    assert "purged job orders: 2 files" in purged.stderr
+    assert stack.paths() == []
+    assert not {topic.name for topic in TOPICS[1:]} & stack.log.topics().keys()
+    assert list(stack.registry.jobs()) == []
 
 
 def test_a_dry_run_deletes_nothing(stack: Stack, start: Callable[..., Service]) -> None:
