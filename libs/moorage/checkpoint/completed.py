@@ -43,6 +43,11 @@ class CompletedCheckpoints:
         """The newest that the registry holds, of whatever job of this name; 0: none."""
         return max(self._records, default=CheckpointId(0))
 
+    @property
+    def oldest_id(self) -> CheckpointId:
+        """The oldest retained checkpoint, savepoints not counted; 0: none."""
+        return min((r.checkpoint for r in self._records.values() if r.kind == "checkpoint"), default=CheckpointId(0))
+
     def restorable(self, unreadable: Iterable[CheckpointId] = ()) -> CheckpointRecord | None:
         """The newest of this job but for those."""
         excluded = frozenset(unreadable)

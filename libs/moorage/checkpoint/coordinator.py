@@ -32,7 +32,7 @@ from moorage.checkpoint.notices import (
 )
 from moorage.checkpoint.operator_coordinators import NO_KINDS, Kinds, OperatorCoordinators
 from moorage.checkpoint.options import snapshot_options
-from moorage.checkpoint.pending import AcknowledgeOutcome, PendingCheckpoint, PendingState
+from moorage.checkpoint.pending import AcknowledgeOutcome, PendingCheckpoint, PendingState, paths_of_message
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
 from moorage.checkpoint.reasons import reason_of_decline
 from moorage.checkpoint.rebuild import encode_record
@@ -61,6 +61,7 @@ from moorage.messages.events import (
 from moorage.messages.registry import CheckpointRecord, JobRecord, RestoreMode
 from moorage.naming import savepoint_folder
 from moorage.state.operator_state import CheckpointOrigin, MasterState
+from moorage.state.shared_registry import SharedStateRegistry
 
 _ABORTABLE = (PendingState.HOOKS, PendingState.ACKNOWLEDGING, PendingState.WRITING)
 
@@ -119,7 +120,8 @@ class CheckpointCoordinator:
         self._pending: dict[CheckpointId, PendingCheckpoint] = {}
         self._hook_timeout_ms = hook_timeout_ms
         self._hooks_are_busy = False
-        self._discards = Discards(effects, graph.job)
+        self._shared = SharedStateRegistry(graph.job)
+        self._discards = Discards(effects, graph.job, self._shared)
         self._completion = Completion(
             effects,
             graph.job,
@@ -145,6 +147,8 @@ class CheckpointCoordinator:
         self._base = newest.checkpoint if newest is not None and newest.kind == "checkpoint" else CheckpointId(0)
         restore = record.restore if newest is None else None
         self._must_be_full = restore is not None and restore.mode is RestoreMode.NO_CLAIM
+        if restore is not None and restore.mode is RestoreMode.CLAIM:
+            self._shared.claim(restore.path)
         delay_ms = round(abs(self._random()) * self._config.initial_delay_max_ms)
         self._decider.start(self._effects.now_ms, delay_ms)
         self._decider.stopping(self.completed.stop is not None)
@@ -329,6 +333,7 @@ class CheckpointCoordinator:
     # --- acknowledgements --------------------------------------------------------------------------------------------
 
     def acknowledge(self, message: AcknowledgeCheckpoint) -> AcknowledgeOutcome:
+        self._check_references(message)
         pending = self._pending.get(message.checkpoint)
         outcome = pending.acknowledge(message) if pending else self._outcome_of_decided(message.checkpoint)
         match outcome:
@@ -341,6 +346,21 @@ class CheckpointCoordinator:
             case AcknowledgeOutcome.DUPLICATE:
                 pass  # The same files as before: they are part of the checkpoint.
         return outcome
+
+    def _check_references(self, message: AcknowledgeCheckpoint) -> None:
+        """A checkpoint that refers to a file which may be gone tomorrow must not be completed."""
+        pending = self._pending.get(message.checkpoint)
+        subtask = SubtaskId(message.vertex, message.subtask)
+        if pending is None or not pending.waits_for(subtask):
+            return
+        foreign = self._shared.foreign(
+            paths_of_message(message), pending.checkpoint, pending.base, pending.options.location
+        )
+        if foreign:
+            whole = "it" if pending.base == 0 else f"it nor is part of checkpoint {pending.base}"
+            self._abort_if_open(
+                pending, Reason.FOREIGN_STATE, f"{subtask} on {message.worker}: {foreign[0]} was not written for {whole}"
+            )
 
     def _coordinator_acknowledged(self, pending: PendingCheckpoint, operator: OperatorUid, state: bytes) -> None:
         if pending.coordinator_acknowledged(operator, state) is AcknowledgeOutcome.SUCCESS:
@@ -407,6 +427,9 @@ class CheckpointCoordinator:
         checkpoint = pending.checkpoint
         del self._pending[checkpoint]
         gone = self.completed.add(record, subsumed)
+        if not pending.is_savepoint:
+            self._shared.completed(checkpoint, pending.paths())
+            self._shared.subsumed(self.completed.oldest_id)
         stats = self.stats.completed(record)
         self.stats.discarded([old.checkpoint for old in gone])
         self._decider.completed(effects.now_ms)
@@ -504,7 +527,15 @@ class CheckpointCoordinator:
     # -----------------------------------------------------------------------------------------------------------------
 
     def validate(self) -> None:
-        for part in (self.stats, self.completed, self.sink_commits, self._fates, self._decider, self._failures):
+        for part in (
+            self.stats,
+            self.completed,
+            self.sink_commits,
+            self._fates,
+            self._decider,
+            self._failures,
+            self._shared,
+        ):
             part.validate()
         for checkpoint, pending in self._pending.items():
             pending.validate()

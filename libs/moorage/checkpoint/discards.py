@@ -15,14 +15,16 @@ from moorage.ids import CheckpointId, JobId
 from moorage.messages.cleanup import DiscardCheckpoint, DiscardState, TrimExchange
 from moorage.messages.commands import CheckpointFate
 from moorage.messages.events import AcknowledgeCheckpoint
+from moorage.state.shared_registry import SharedStateRegistry
 
 FAILED_SAVEPOINTS_KEPT = 16
 
 
 class Discards:
-    def __init__(self, effects: Effects, job: JobId) -> None:
+    def __init__(self, effects: Effects, job: JobId, shared: SharedStateRegistry) -> None:
         self._effects = effects
         self._job = job
+        self._shared = shared
         self._failed_savepoints: dict[CheckpointId, str] = {}
         """Folders of the newest ones: acknowledgements that come late tell of files there."""
 
@@ -49,7 +51,7 @@ class Discards:
             return
         if fate is CheckpointFate.UNKNOWN:
             return  # It may still be completed by others, or was long ago: the cleaner's sweep knows better.
-        if paths := paths_written_for(message):
+        if paths := tuple(self._shared.unreferenced(paths_written_for(message))):
             self._effects.cleanup(
                 DiscardState(epoch=self._effects.epoch, job=self._job, checkpoint=message.checkpoint, paths=paths)
             )

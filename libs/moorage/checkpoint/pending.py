@@ -17,7 +17,7 @@ The cost of an acknowledgement depends on what it carries, not on the number of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import assert_never
 
@@ -193,6 +193,13 @@ class PendingCheckpoint:
             raise AssertionError(f"checkpoint {self.checkpoint} can't go from {self.state.value} to {state.value}")
         self.state = state
 
+    def paths(self) -> Iterator[str]:
+        """Every file that acknowledgements so far refer to."""
+        for operators in self._operators.values():
+            for subtasks in operators.values():
+                for state in subtasks.values():
+                    yield from state.paths()
+
     def metadata(self) -> CheckpointMetadata:
         """What ``_metadata`` will hold: every operator of the plan, also those without state."""
         return CheckpointMetadata(
@@ -264,10 +271,14 @@ def _properties(options: SnapshotOptions) -> CheckpointProperties:
     return msgspec.structs.replace(CANONICAL_SAVEPOINT, snapshot_type=kind)
 
 
+def paths_of_message(message: AcknowledgeCheckpoint) -> set[str]:
+    """Every file that an acknowledgement refers to."""
+    return {path for snapshot in message.operators for path in snapshot.state.paths()}
+
+
 def paths_written_for(message: AcknowledgeCheckpoint) -> tuple[str, ...]:
     """The files that an acknowledgement brings and that were written for this very checkpoint: its handles also name
     files of earlier ones."""
-    paths = {path for snapshot in message.operators for path in snapshot.state.paths()}
-    parsed = {path: parse_storage_path(path) for path in paths}
+    parsed = {path: parse_storage_path(path) for path in paths_of_message(message)}
     mine = (message.job, message.checkpoint)
     return tuple(sorted(path for path, at in parsed.items() if at is not None and (at.job, at.checkpoint) == mine))

@@ -30,6 +30,7 @@ class CheckpointFailureReason(Enum):
     DECLINED_STORAGE = auto()
     DECLINED_LOG = auto()
     DECLINED_INTERNAL = auto()
+    FOREIGN_STATE = auto()
     METADATA_NOT_WRITTEN = auto()
     SUBSUMED = auto()
     BASE_SUBSUMED = auto()
@@ -65,6 +66,7 @@ _COUNTED = frozenset(
         _R.DECLINED_STORAGE,
         _R.DECLINED_LOG,
         _R.DECLINED_INTERNAL,
+        _R.FOREIGN_STATE,
         _R.METADATA_NOT_WRITTEN,
         _R.BASE_SUBSUMED,
         _R.NOT_REGISTERED,
@@ -105,6 +107,8 @@ def describe(reason: CheckpointFailureReason) -> str:
             return "a subtask declined: Kafka failed"
         case _R.DECLINED_INTERNAL:
             return "a subtask declined: its snapshot failed"
+        case _R.FOREIGN_STATE:
+            return "a subtask referred to a file that is not the checkpoint's"
         case _R.METADATA_NOT_WRITTEN:
             return "the checkpoint's metadata could not be written"
         case _R.SUBSUMED:

@@ -8,8 +8,9 @@ completed; and it knows which files of an acknowledgement that nobody wants can 
 
 - A completed checkpoint registers its files, and a file is known until no retained checkpoint uses it.
 - A restored checkpoint of the job itself is registered as if it had been completed now.
-- A savepoint is restored in one of two modes. CLAIM: its files are the job's from then on, and later checkpoints may
-  refer to them. NO_CLAIM: they stay its owner's, so the first checkpoint must be full; one that is not is refused.
+- A savepoint is restored in one of two modes. CLAIM: what lies in its folder is the job's from then on, and later
+  checkpoints may refer to it. NO_CLAIM: it stays its owner's, so the first checkpoint must be full; one that is not is
+  refused.
 - A leader that did not see the base complete knows nothing of its files, and then the name of a file must do: one of
   this job that was written for a checkpoint up to the base. The next completed checkpoint ends that.
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from moorage.ids import CheckpointId, JobId
-from moorage.naming import parse_storage_path
+from moorage.naming import folder_of, job_prefix, parse_storage_path
 
 
 class SharedStateRegistry:
@@ -31,13 +32,15 @@ class SharedStateRegistry:
         """Every file of a retained checkpoint -> the newest completed one that refers to it."""
         self._completed: set[CheckpointId] = set()
         """Retained checkpoints whose files are known."""
-        self._claimed = frozenset[str]()
+        self._claimed: str | None = None
+        """Files whose paths begin with it are the job's, too."""
 
     # --- what is known -----------------------------------------------------------------------------------------------
 
-    def claim(self, paths: Iterable[str]) -> None:
-        """The files of a savepoint that the job was restored from in the mode CLAIM."""
-        self._claimed |= frozenset(paths)
+    def claim(self, metadata_path: str) -> None:
+        """The job was restored in the mode CLAIM from the savepoint or checkpoint with this ``_metadata``."""
+        checkpoint = parse_storage_path(metadata_path)
+        self._claimed = f"{folder_of(metadata_path)}/" if checkpoint is None else job_prefix(checkpoint.job)
 
     def completed(self, checkpoint: CheckpointId, paths: Iterable[str]) -> None:
         """A checkpoint of this job, not a savepoint, is completed, or is restored: it refers to ``paths``."""
@@ -68,7 +71,7 @@ class SharedStateRegistry:
 
     def unreferenced(self, paths: Iterable[str]) -> list[str]:
         """Those files that no retained checkpoint refers to."""
-        return sorted({path for path in paths if path not in self._last_used and path not in self._claimed})
+        return sorted({path for path in paths if path not in self._last_used})
 
     def __len__(self) -> int:
         """Files that retained checkpoints refer to."""
@@ -78,10 +81,10 @@ class SharedStateRegistry:
         written = parse_storage_path(path)
         if written is not None and (written.job, written.checkpoint) == (self._job, checkpoint):
             return True
-        if path in self._claimed:
-            return True
         if base in self._completed:
             return self._last_used.get(path, CheckpointId(0)) >= base
+        if self._claimed is not None and path.startswith(self._claimed):
+            return True
         return written is not None and written.job == self._job and written.checkpoint <= base
 
     def validate(self) -> None:

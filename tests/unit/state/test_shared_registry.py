@@ -83,19 +83,27 @@ def test_a_new_leader_believes_names_until_a_checkpoint_completes() -> None:
     assert foreign(registry, 10, 9, shared(3)) == [shared(3)]
 
 
-def test_the_first_checkpoint_after_a_restore_without_claim_must_be_full() -> None:
-    registry = SharedStateRegistry(JOB)
-    savepoint = ["s3://bucket/savepoint-1/rows", shared(3, job="other")]
-    assert foreign(registry, 1, 0, shared(1), *savepoint) == sorted(savepoint)
+SAVEPOINTS = [
+    ("s3://bucket/savepoint-1/_metadata", "s3://bucket/savepoint-1/rows"),
+    ("orders/savepoints/savepoint-1/_metadata", "orders/savepoints/savepoint-1/rows"),
+    ("other/chk-3/_metadata", shared(2, job="other")),
+]
 
 
-def test_claimed_files_are_the_jobs_own() -> None:
+@pytest.mark.parametrize(("metadata_path", "path"), SAVEPOINTS)
+def test_the_first_checkpoint_after_a_restore_without_claim_must_be_full(metadata_path: str, path: str) -> None:
     registry = SharedStateRegistry(JOB)
-    savepoint = ["s3://bucket/savepoint-1/rows", shared(3, job="other")]
-    registry.claim(savepoint)
-    assert foreign(registry, 1, 0, shared(1), *savepoint) == []
-    assert registry.unreferenced(savepoint) == []
-    assert foreign(registry, 1, 0, "s3://bucket/savepoint-1/more") == ["s3://bucket/savepoint-1/more"]
+    assert foreign(registry, 1, 0, shared(1), path) == [path]
+
+
+@pytest.mark.parametrize(("metadata_path", "path"), SAVEPOINTS)
+def test_claimed_files_are_the_jobs_own(metadata_path: str, path: str) -> None:
+    registry = SharedStateRegistry(JOB)
+    registry.claim(metadata_path)
+    assert foreign(registry, 1, 0, shared(1), path) == []
+    assert foreign(registry, 1, 0, "s3://bucket/savepoint-12/rows") == ["s3://bucket/savepoint-12/rows"]
+    registry.completed(CheckpointId(1), [shared(1)])
+    assert foreign(registry, 2, 1, path) == [path], "the job has left it behind: it may be gone"
 
 
 @pytest.mark.parametrize("location", ["s3://bucket/savepoint-1", "orders/savepoints/savepoint-1"])
