@@ -55,8 +55,9 @@ class RowDecoder:
         self.states = [EntryDecoder(state) for state in schema.states]
         """In the schema's order."""
         self._key = reader_of(schema.key)
-        self._fields = [(name, reader_of(kind)) for name, kind in schema.fields if kind[0] != "state"]
-        self._places = [place for place, (_, kind) in enumerate(schema.fields) if kind[0] != "state"]
+        fields = [(place, name, kind) for place, (name, kind) in enumerate(schema.fields) if kind[0] != "state"]
+        self._places = [(name, place) for place, name, _ in fields]
+        self._readers = [(name, reader) for _, name, kind in fields if (reader := reader_of(kind)) is not None]
 
     def put(self, keys: KeyRows, key: bytes, row: list[Any]) -> None:
         """A key's row; the entries that the key has stay."""
@@ -64,9 +65,9 @@ class RowDecoder:
         if known is None:
             known = keys[key] = KeyRow(hashable(_read(self._key, decode(key))))
             known.states = {state.name: (state.kind, {}) for state in self.schema.states}
-        known.fields = {
-            name: _read(reader, row[place]) for place, (name, reader) in zip(self._places, self._fields, strict=True)
-        }
+        fields = known.fields = {name: row[place] for name, place in self._places}
+        for name, read in self._readers:
+            fields[name] = read(fields[name])
 
 
 class EntryDecoder:
