@@ -16,7 +16,7 @@ from moorage.graph.job_graph import (
     OperatorNode,
     RestartConfig,
 )
-from moorage.ids import Attempt, CheckpointId, JobId, OperatorUid, TopicPartition, VertexId
+from moorage.ids import Attempt, CheckpointId, JobId, OperatorUid, TopicPartition, VertexId, WorkerId
 from moorage.messages.registry import CheckpointRecord, JobRecord, JobStatus
 from moorage.naming import (
     CLEANUP_TOPIC,
@@ -24,13 +24,21 @@ from moorage.naming import (
     exchange_id,
     exchange_topic,
     exclusive_state_path,
+    merged_state_path,
     metadata_path,
     shared_state_path,
 )
 from moorage.ports import CheckpointStorage, TopicSpec
 from moorage.serde.metadata import encode_metadata
 from moorage.serde.positions import encode_positions
-from moorage.state.handles import ByteStreamHandle, FileHandle, InputChannelHandle, KeyGroupsHandle
+from moorage.state.handles import (
+    ByteStreamHandle,
+    FileHandle,
+    InputChannelHandle,
+    KeyGroupsHandle,
+    SegmentHandle,
+    StreamHandle,
+)
 from moorage.state.key_groups import KeyGroupRange
 from moorage.state.operator_ids import operator_id
 from moorage.state.operator_state import CheckpointMetadata, OperatorState, OperatorSubtaskState
@@ -130,6 +138,11 @@ def shared(checkpoint: int, name: str = "chain", attempt: int = 1) -> str:
     return shared_state_path(JOB, CheckpointId(checkpoint), Attempt(attempt), TOTALS, 0, name)
 
 
+def merged(checkpoint: int, *, shared: bool, attempt: int = 1) -> str:
+    """A file with state of all subtasks of a worker."""
+    return merged_state_path(JOB, CheckpointId(checkpoint), Attempt(attempt), WorkerId("w-1/ab"), 3, 7, shared=shared)
+
+
 def metadata(checkpoint: int) -> str:
     return metadata_path(JOB, CheckpointId(checkpoint))
 
@@ -141,7 +154,9 @@ def checkpoint_metadata(
     vector = () if positions is None else (_input_channel(positions),)
     state = OperatorSubtaskState(
         managed_keyed=tuple(
-            KeyGroupsHandle(KeyGroupRange(0, 0), (0,), FileHandle(path, size)) for path, size in sorted(sizes.items())
+            KeyGroupsHandle(KeyGroupRange(0, 0), (0,), stream)
+            for path, size in sorted(sizes.items())
+            for stream in _streams(path, size)
         ),
         input_channel=vector,
     )
@@ -156,14 +171,21 @@ def checkpoint_metadata(
     return CheckpointMetadata(checkpoint=CheckpointId(checkpoint), operators=(operator,))
 
 
+def _streams(path: str, size: int) -> Iterable[StreamHandle]:
+    """Of a merged file two segments, of any other file the whole."""
+    if "merged" not in path:
+        return (FileHandle(path, size),)
+    return (SegmentHandle(path, 0, size, "/shared/" in path), SegmentHandle(path, size, size, "/shared/" in path))
+
+
 def _input_channel(positions: Sequence[int]) -> InputChannelHandle:
     exchange = ExchangePositions(
         KEYED,
         tuple(range(PARTITIONS)),
-        (1,) * PARTITIONS,
+        (Attempt(1),) * PARTITIONS,
         (0,) * PARTITIONS,
         tuple(positions),
-        (0,) * PARTITIONS,
+        (CheckpointId(0),) * PARTITIONS,
     )
     data = encode_positions(InputPositions((exchange,)))
     return InputChannelHandle(

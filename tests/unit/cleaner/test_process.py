@@ -15,6 +15,7 @@ from tests.unit.cleaner.jobs import (
     commit_marker,
     exclusive,
     job_record,
+    merged,
     metadata,
     shared,
     write_metadata,
@@ -75,6 +76,18 @@ def test_a_subsumed_checkpoint_goes_soon_after_its_message_but_not_what_others_s
     assert sum(size for _, _, size in world.seen.deleted) > 10
     assert world.seen.backlogs[-1] == (0, 0, None)
     assert max(files for files, _, _ in world.seen.backlogs) == 3
+
+
+def test_a_merged_file_goes_when_no_segment_of_it_is_needed(world: World) -> None:
+    world.checkpoint([merged(1, shared=False), merged(1, shared=True)])
+    world.checkpoint([merged(2, shared=False), merged(2, shared=True)], others=[merged(1, shared=True)])
+    world.work(OPTIONS.sweep_interval_ms)
+    assert world.storage.paths() == sorted(
+        [metadata(2), merged(2, shared=False), merged(2, shared=True), merged(1, shared=True)]
+    )
+    world.checkpoint([merged(3, shared=True)], others=[merged(2, shared=True)])
+    world.work(OPTIONS.sweep_interval_ms)
+    assert world.storage.paths() == sorted([metadata(3), merged(3, shared=True), merged(2, shared=True)])
 
 
 def test_without_a_single_message_everything_goes_with_the_next_sweep(world: World) -> None:

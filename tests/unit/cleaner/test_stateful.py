@@ -32,6 +32,7 @@ from tests.unit.cleaner.jobs import (
     commit_marker,
     exclusive,
     job_record,
+    merged,
     metadata,
     shared,
     write_metadata,
@@ -321,6 +322,7 @@ class CleanerMachine(RuleBasedStateMachine):
             base = newest.checkpoint
         chain = sorted(path for path in self.completed[base].references if "/shared/" in path) if base else []
         own = [shared(checkpoint, f"chain{n}", attempt) for n in range(new)]
+        own += [merged(checkpoint, shared=True, attempt=attempt)] if new == 1 else []
         own += [exclusive(checkpoint, "state", attempt)] if private else []
         self.pending[checkpoint] = Pending(
             checkpoint=checkpoint,
