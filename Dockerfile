@@ -12,8 +12,8 @@ ARG PYTHON=3.13-slim
 FROM python:${PYTHON} AS dependencies
 WORKDIR /build
 COPY pyproject.toml .
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-    > requirements.txt
+RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+    print(*project['dependencies'], *project['optional-dependencies']['s3'], sep='\n')" > requirements.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --disable-pip-version-check --root-user-action=ignore --prefix=/install -r requirements.txt
 
