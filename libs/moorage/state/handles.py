@@ -33,6 +33,9 @@ class ByteStreamHandle(msgspec.Struct, frozen=True, tag="bytes"):
     def size_bytes(self) -> int:
         return len(self.data)
 
+    def __repr__(self) -> str:
+        return _shown(self, self.name, _size(self.size_bytes))
+
 
 class FileHandle(msgspec.Struct, frozen=True, tag="file"):
     """A whole object of the checkpoint storage (Flink: FileStateHandle / RelativeFileStateHandle)."""
@@ -42,6 +45,9 @@ class FileHandle(msgspec.Struct, frozen=True, tag="file"):
     size_bytes: int
     relative_path: str | None = None
     """Set where the metadata names the file relative to its own folder, so that both can be moved together."""
+
+    def __repr__(self) -> str:
+        return _shown(self, self.path, _size(self.size_bytes))
 
 
 class SegmentHandle(msgspec.Struct, frozen=True, tag="segment"):
@@ -54,6 +60,9 @@ class SegmentHandle(msgspec.Struct, frozen=True, tag="segment"):
     """Later checkpoints may refer to the segment too (Flink: CheckpointedStateScope)."""
     logical_file: str = ""
     """Which logical file the segment is (Flink: LogicalFileId)."""
+
+    def __repr__(self) -> str:
+        return _shown(self, f"{self.path} from {self.offset}", _size(self.size_bytes))
 
 
 StreamHandle = ByteStreamHandle | FileHandle | SegmentHandle
@@ -74,6 +83,9 @@ class KeyGroupsHandle(msgspec.Struct, frozen=True, tag="key_groups"):
     @property
     def size_bytes(self) -> int:
         return self.stream.size_bytes
+
+    def __repr__(self) -> str:
+        return _shown(self, _groups(self.key_groups), self.stream)
 
 
 class HandleAndLocalPath(msgspec.Struct, frozen=True, array_like=True):
@@ -106,6 +118,10 @@ class IncrementalKeyedHandle(msgspec.Struct, frozen=True, tag="incremental"):
             + self.metadata.size_bytes
         )
 
+    def __repr__(self) -> str:
+        files = f"{len(self.shared)} shared and {len(self.private)} private files"
+        return _shown(self, _groups(self.key_groups), f"checkpoint {self.checkpoint}", files, _size(self.size_bytes))
+
 
 class StateChange(msgspec.Struct, frozen=True, array_like=True):
     """A change in a changelog; ``key_group`` is NO_KEY_GROUP for a change of the state's metadata."""
@@ -129,6 +145,10 @@ class ChangelogBytesHandle(msgspec.Struct, frozen=True, tag="changelog_bytes"):
     def size_bytes(self) -> int:
         return sum(len(change.data) for change in self.changes)
 
+    def __repr__(self) -> str:
+        changes = f"changes {self.first} to {self.end}"
+        return _shown(self, _groups(self.key_groups), changes, _size(self.size_bytes))
+
 
 class StreamAndOffset(msgspec.Struct, frozen=True, array_like=True):
     """A place in a stream."""
@@ -148,6 +168,9 @@ class ChangelogFilesHandle(msgspec.Struct, frozen=True, tag="changelog_files"):
     storage: str | None
     """Identifier of the changelog storage; None where the metadata has none, as in Flink 1.15: "filesystem"."""
 
+    def __repr__(self) -> str:
+        return _shown(self, _groups(self.key_groups), f"{len(self.streams)} streams", _size(self.size_bytes))
+
 
 class ChangelogHandle(msgspec.Struct, frozen=True, tag="changelog"):
     """Materialized state and the changes since (Flink: ChangelogStateBackendHandle)."""
@@ -165,6 +188,10 @@ class ChangelogHandle(msgspec.Struct, frozen=True, tag="changelog"):
     @property
     def size_bytes(self) -> int:
         return sum(part.size_bytes for part in self.materialized) + sum(part.size_bytes for part in self.changes)
+
+    def __repr__(self) -> str:
+        parts = f"{len(self.materialized)} materialized, {len(self.changes)} changelogs"
+        return _shown(self, _groups(self.key_groups), parts, _size(self.size_bytes))
 
 
 KeyedHandle = KeyGroupsHandle | IncrementalKeyedHandle | ChangelogHandle
@@ -194,6 +221,9 @@ class OperatorStreamHandle(msgspec.Struct, frozen=True, tag="operator"):
     def size_bytes(self) -> int:
         return self.stream.size_bytes
 
+    def __repr__(self) -> str:
+        return _shown(self, *_states(self.states), self.stream)
+
 
 class FileMergingOperatorHandle(msgspec.Struct, frozen=True, tag="file_merging_operator"):
     """An OperatorStreamHandle of a job that merges files; it keeps the job's folders of merged files alive
@@ -209,6 +239,9 @@ class FileMergingOperatorHandle(msgspec.Struct, frozen=True, tag="file_merging_o
     def size_bytes(self) -> int:
         return self.stream.size_bytes if self.stream is not None else 0
 
+    def __repr__(self) -> str:
+        return _shown(self, *_states(self.states), self.stream)
+
 
 OperatorHandle = OperatorStreamHandle | FileMergingOperatorHandle
 
@@ -223,6 +256,9 @@ class InputChannelHandle(msgspec.Struct, frozen=True, tag="input_channel"):
     size_bytes: int
     stream: StreamHandle
 
+    def __repr__(self) -> str:
+        return _shown(self, f"subtask {self.subtask}", f"channel {self.gate}.{self.channel}", self.stream)
+
 
 class ResultSubpartitionHandle(msgspec.Struct, frozen=True, tag="result_subpartition"):
     """State of an output channel (Flink: ResultSubpartitionStateHandle)."""
@@ -233,6 +269,10 @@ class ResultSubpartitionHandle(msgspec.Struct, frozen=True, tag="result_subparti
     offsets: tuple[int, ...]
     size_bytes: int
     stream: StreamHandle
+
+    def __repr__(self) -> str:
+        channel = f"channel {self.partition}.{self.subpartition}"
+        return _shown(self, f"subtask {self.subtask}", channel, self.stream)
 
 
 class ChannelContent(msgspec.Struct, frozen=True, array_like=True):
@@ -253,6 +293,9 @@ class MergedInputChannelHandle(msgspec.Struct, frozen=True, tag="merged_input_ch
     size_bytes: int
     stream: StreamHandle
 
+    def __repr__(self) -> str:
+        return _shown(self, f"subtask {self.subtask}", f"{len(self.channels)} channels", self.stream)
+
 
 class MergedResultSubpartitionHandle(msgspec.Struct, frozen=True, tag="merged_result_subpartition"):
     """All output channels of a subtask whose state lies in one stream (Flink: MergedResultSubpartitionStateHandle)."""
@@ -261,6 +304,9 @@ class MergedResultSubpartitionHandle(msgspec.Struct, frozen=True, tag="merged_re
     channels: tuple[ChannelContent, ...]
     size_bytes: int
     stream: StreamHandle
+
+    def __repr__(self) -> str:
+        return _shown(self, f"subtask {self.subtask}", f"{len(self.channels)} channels", self.stream)
 
 
 InputHandle = InputChannelHandle | MergedInputChannelHandle
@@ -274,6 +320,27 @@ StateHandle = (
     | InputHandle
     | OutputHandle
 )
+
+
+def _shown(handle: msgspec.Struct, *parts: object) -> str:
+    """A handle for people: what it is of, where it lies, how large it is; never the bytes themselves."""
+    return f"{type(handle).__name__}({', '.join(map(str, parts))})"
+
+
+def _groups(key_groups: KeyGroupRange) -> str:
+    return f"key groups {key_groups.start} to {key_groups.end}" if len(key_groups) else "no key groups"
+
+
+def _states(states: dict[str, StateMetaInfo]) -> Iterator[str]:
+    return (f"{name}: {len(info.offsets)} {info.mode.value}" for name, info in states.items())
+
+
+def _size(size_bytes: int) -> str:
+    size, units = float(size_bytes), iter(("bytes", "KB", "MB", "GB", "TB"))
+    unit = next(units)
+    while abs(size) >= 1000 and unit != "TB":
+        size, unit = size / 1000, next(units)
+    return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
 
 
 def streams_of(handle: StateHandle) -> Iterator[StreamHandle]:

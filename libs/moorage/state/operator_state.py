@@ -65,6 +65,11 @@ class OperatorState(msgspec.Struct, frozen=True, kw_only=True):
     coordinator: ByteStreamHandle | None = None
     fully_finished: bool = False
 
+    @property
+    def size_bytes(self) -> int:
+        coordinator = 0 if self.coordinator is None else self.coordinator.size_bytes
+        return coordinator + sum(state.size_bytes for state in self.subtasks.values())
+
     def paths(self) -> Iterator[str]:
         for state in self.subtasks.values():
             yield from state.paths()
