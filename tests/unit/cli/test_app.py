@@ -46,7 +46,17 @@ def test_lists_its_commands() -> None:
         assert f" {command} " in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [["dev"], ["submit"], ["jobs", "--nonsense"], ["dev", "x:y", "--workers", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["dev"],
+        ["submit"],
+        ["jobs", "--nonsense"],
+        ["dev", "x:y", "--workers", "0"],
+        ["clean"],
+        ["clean", "--now", "--dry-run"],
+    ],
+)
 def test_refuses_wrong_arguments_with_2(arguments: list[str]) -> None:
     result = run(*arguments)
 
