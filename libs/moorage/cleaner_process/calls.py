@@ -26,7 +26,7 @@ from moorage.naming import (
 )
 from moorage.ports import CheckpointStorage, Log, OffsetSpec, Registry
 from moorage.serde.metadata import decode_metadata
-from moorage.serde.positions import decode_marker, decode_positions
+from moorage.serde.positions import decode_commit, decode_positions
 from moorage.state.handles import ByteStreamHandle, InputHandle
 from moorage.state.operator_state import CheckpointMetadata
 from moorage.state.positions import CommitMarker, InputPositions
@@ -211,8 +211,9 @@ def read_markers(log: Log, job: JobId, graph: JobGraph) -> Markers:
     markers: dict[tuple[OperatorUid, int], CommitMarker] = {}
     for message in log.read_to_end(partitions, read_committed=True):
         if message.value:
-            marker = decode_marker(message.value)
-            markers[marker.sink, marker.key_group] = marker
+            commit = decode_commit(message.value)
+            if isinstance(commit, CommitMarker):
+                markers[commit.sink, commit.key_group] = commit
     return markers
 
 

@@ -58,6 +58,13 @@ class Backlog(msgspec.Struct):
         self.oldest_ms = self.oldest_ms if self.files else None
 
 
+class _Over(NamedTuple):
+    """Since when nothing is kept of one submission of a job that has ended."""
+
+    submitted_ms: int
+    since_ms: int
+
+
 class JobCleaner:
     """One job, as long as the registry knows it."""
 
@@ -79,7 +86,7 @@ class JobCleaner:
         """Topics that were void when they were last looked at, and their partitions."""
         self._fenced_ms: int | None = None
         """Which submission's transactions were ended."""
-        self._over_since_ms: int | None = None
+        self._over: _Over | None = None
 
     def forget(self) -> None:
         """Another cleaner takes care of it."""
@@ -254,27 +261,28 @@ class JobCleaner:
     def _end(self, facts: JobFacts) -> Run[JobFacts | None]:
         """End what it has left open, let go of what its retention or a purge discards; the facts then."""
         registry, record = self._tools.registry, facts.record
+        checkpoints = [known for known in facts.retained if known.kind == "checkpoint"]
+        gone = checkpoints if self.purge is not None else discarded(record, checkpoints)
         if self._tools.options.dry_run:
-            return facts
+            return msgspec.structs.replace(facts, retained=tuple(k for k in facts.retained if k not in gone))
         if self._fenced_ms != record.submitted_ms:
             for transactional_id in transactional_ids(record):
                 yield from blocking(partial(calls.fence, registry, self._tools.log, record, transactional_id))
             self._fenced_ms = record.submitted_ms
-        checkpoints = [known for known in facts.retained if known.kind == "checkpoint"]
-        if checkpoints and (self.purge is not None or discarded(record, checkpoints)):
+        if gone:
             yield from blocking(partial(registry.remove_checkpoints, self.job, record.submitted_ms))
             return (yield from self._observe())
         return facts
 
     def _is_purge_due(self, facts: JobFacts) -> bool:
-        now_ms = self._tools.clock.monotonic_ms()
-        if is_over(facts.record, facts.retained):
-            self._over_since_ms = now_ms if self._over_since_ms is None else self._over_since_ms
-        else:
-            self._over_since_ms = None
+        now_ms, record = self._tools.clock.monotonic_ms(), facts.record
+        if not is_over(record, facts.retained):
+            self._over = None
+        elif self._over is None or self._over.submitted_ms != record.submitted_ms:
+            self._over = _Over(record.submitted_ms, now_ms)
         if self.purge is not None:
-            return _is_meant(self.purge, facts.record)
-        return self._over_since_ms is not None and now_ms >= self._over_since_ms + self._tools.options.ended_job_ttl_ms
+            return _is_meant(self.purge, record)
+        return self._over is not None and now_ms >= self._over.since_ms + self._tools.options.ended_job_ttl_ms
 
     def _purge(self, facts: JobFacts) -> Run[bool]:
         """One pass. The registry forgets the job when a pass, some time after the last deletion, finds nothing more.
