@@ -123,6 +123,14 @@ SERVICES = Dashboard(
                     Query("sum(moorage_coordinator_elections_total)", "elections"),
                 ),
                 graph(
+                    "Jobs that the registry had lost",
+                    "Workers run them, Redis does not know them. Brought back: from the checkpoint storage. Unknown:"
+                    " nothing was found there, so they are left alone. Normal: 0.",
+                    "none",
+                    Query("sum(increase(moorage_coordinator_jobs_rebuilt_total[$__range]))", "brought back"),
+                    Query("sum(increase(moorage_coordinator_jobs_unknown_total[$__range]))", "unknown"),
+                ),
+                graph(
                     "Heartbeats",
                     "Age of the oldest one, at the leader.",
                     "s",

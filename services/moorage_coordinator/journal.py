@@ -14,6 +14,8 @@ from moorage.checkpoint.stats import CheckpointStats
 from moorage.cluster.protocol import (
     AttemptFailed,
     CheckpointUnreadable,
+    JobRebuilt,
+    JobUnknown,
     JobWaiting,
     LogReachability,
     MessageDropped,
@@ -28,11 +30,13 @@ Scalar = bool | int | float | str
 _LEVELS: dict[type[Notice], int] = {
     AttemptFailed: logging.ERROR,
     CheckpointUnreadable: logging.ERROR,
+    JobUnknown: logging.ERROR,
     MalformedMessage: logging.ERROR,
     MessageLost: logging.ERROR,
     CallRepeated: logging.WARNING,
     CheckpointAborted: logging.WARNING,
     SavepointNotDeleted: logging.WARNING,
+    JobRebuilt: logging.WARNING,
     LogReachability: logging.WARNING,
     JobWaiting: logging.WARNING,
     WorkerGone: logging.WARNING,

@@ -15,7 +15,9 @@ from moorage.cluster.protocol import (
     AttemptRunning,
     AttemptStarted,
     CheckpointUnreadable,
+    JobRebuilt,
     JobStatusChanged,
+    JobUnknown,
     JobWaiting,
     LeadershipChanged,
     LeaderState,
@@ -189,6 +191,16 @@ METRICS: Sequence[Metric] = (
         ("kind", "reason"),
     ),
     Metric("moorage_coordinator_messages_malformed_total", "counter", "Messages that could not be read.", ("topic",)),
+    Metric(
+        "moorage_coordinator_jobs_rebuilt_total",
+        "counter",
+        "Jobs that workers run, that the registry had lost, and that were brought back from the checkpoint storage.",
+    ),
+    Metric(
+        "moorage_coordinator_jobs_unknown_total",
+        "counter",
+        "Jobs that workers run, that the registry does not know, and that could not be brought back.",
+    ),
     Metric("moorage_coordinator_messages_lost_total", "counter", "Messages that Kafka refused for good.", ("kind",)),
     Metric("moorage_coordinator_log_reachable", "gauge", "1: Kafka confirms messages; 0: it does not answer."),
     Metric(
@@ -362,6 +374,10 @@ class CoordinatorMetrics:
                     self._observe("moorage_coordinator_recovery_seconds", recovery_ms / 1e3, job)
             case MessageDropped(kind=kind, reason=dropped):
                 self._count("moorage_coordinator_messages_dropped_total", kind, dropped.value)
+            case JobRebuilt():
+                self._count("moorage_coordinator_jobs_rebuilt_total")
+            case JobUnknown():
+                self._count("moorage_coordinator_jobs_unknown_total")
             case MalformedMessage(topic=topic):
                 self._count("moorage_coordinator_messages_malformed_total", topic)
             case MessageLost(kind=kind):

@@ -16,6 +16,8 @@ from moorage_coordinator.rest.endpoints import Call, Empty, Endpoint, Parameter,
 from moorage_coordinator.rest.questions import Questions
 
 EXCEPTIONS_SHOWN = 20
+RESCALE_TIMEOUT_S = 600.0
+"""A checkpoint is taken first."""
 Parallelism = Annotated[int, msgspec.Meta(ge=1, le=2**15)]
 """At most Flink's upper bound of the maximum parallelism."""
 
@@ -160,7 +162,8 @@ class JobsResource:
         vertices = {VertexId(vertex): wanted.parallelism.upper_bound for vertex, wanted in body.items()}
         automatic = call.query_flag("automatic")
         result = await self._questions.ask(
-            lambda number: RescaleRequested(request=number, job=job, vertices=vertices, automatic=automatic)
+            lambda number: RescaleRequested(request=number, job=job, vertices=vertices, automatic=automatic),
+            RESCALE_TIMEOUT_S,
         )
         if isinstance(result, CheckpointFailed):
             raise RestError(409, f"there is no checkpoint to go on from: {result.message}")

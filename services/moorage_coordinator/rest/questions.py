@@ -46,13 +46,13 @@ class Questions:
             raise RestError(409, f"job {job_id} has ended: it is {job.status.value}")
         return job
 
-    async def ask(self, make: Callable[[int], ClientRequest]) -> object:
+    async def ask(self, make: Callable[[int], ClientRequest], timeout_s: float = ANSWER_TIMEOUT_S) -> object:
         """The loop's answer; RestError for a refusal and for silence."""
         try:
-            result = await asyncio.wait_for(asyncio.wrap_future(self.start(make)), ANSWER_TIMEOUT_S)
+            result = await asyncio.wait_for(asyncio.wrap_future(self.start(make)), timeout_s)
         except TimeoutError:
             raise RestError(
-                503, f"the coordinator did not answer within {ANSWER_TIMEOUT_S:.0f} s; what was asked may still happen"
+                503, f"the coordinator did not answer within {timeout_s:.0f} s; what was asked may still happen"
             ) from None
         if isinstance(result, Refused):
             raise RestError(_STATUS[result.refusal], result.message)
