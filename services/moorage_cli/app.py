@@ -41,6 +41,7 @@ from moorage_cli.failure_view import troubles
 from moorage_cli.inspect import inspect
 from moorage_cli.interrupts import until_interrupted
 from moorage_cli.jobs import cancel, dispose, rescale, restore, savepoint, stop, submit
+from moorage_cli.registry import registry_app
 from moorage_cli.screen import Screen, jobs_table
 
 USER_ERROR = 2
@@ -305,3 +306,4 @@ app.command()(rescale)
 app.command()(inspect)
 app.command()(clean)
 app.command()(purge)
+app.add_typer(registry_app, name="registry")

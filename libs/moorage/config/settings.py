@@ -220,6 +220,27 @@ class CoordinatorSettings(ServiceSettings, prefix="COORDINATOR_"):
         maximum=600_000,
     )
     executor_threads: int = setting(4, "Threads for calls to Redis, Kafka and the storage.", minimum=1, maximum=64)
+    master_hooks: str | None = setting(
+        None,
+        "Functions that make the master hook of a job, which takes part in its checkpoints, with ',' between them.",
+        variable="MOORAGE_MASTER_HOOKS",
+        pattern=r"[\w.]+:\w+(,[\w.]+:\w+)*",
+        form="MODULE:ATTRIBUTE, or several with a comma between them",
+    )
+    master_hook_timeout_ms: int = setting(
+        10_000,
+        "A checkpoint whose master hooks have not answered after so long is aborted.",
+        variable="MOORAGE_MASTER_HOOK_TIMEOUT_MS",
+        minimum=1,
+        maximum=3_600_000,
+    )
+    operator_coordinators: str | None = setting(
+        None,
+        "Kinds of operator coordinators besides Moorage's own, with ',' between them.",
+        variable="MOORAGE_OPERATOR_COORDINATORS",
+        pattern=r"\w+=[\w.]+:\w+(,\w+=[\w.]+:\w+)*",
+        form="KIND=MODULE:ATTRIBUTE, or several with a comma between them",
+    )
     checkpoint_history: int = setting(
         20, "Completed and failed checkpoints of a job whose statistics are kept.", minimum=1, maximum=1_000
     )

@@ -103,9 +103,9 @@ class KafkaSourceCoordinator:
     def _found(self, counts: dict[str, int]) -> None:
         self._is_asking = False
         # Metadata of a broker that lags behind may show fewer than there are.
-        known = {topic: max(count, self._known.get(topic, 0)) for topic, count in counts.items()}
+        known = self._known | {topic: max(count, self._known.get(topic, 0)) for topic, count in counts.items()}
         if known != self._known or not self._is_told:
-            self._known = {**self._known, **known}
+            self._known = known
             self._is_told = True
             self._context.send(None, encode_partitions(self._known))
 

@@ -1,0 +1,274 @@
+"""Master hooks in the coordinator: asked before the subtasks, in time or not at all, told where a job starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.checkpoint.lone import BY_HAND, Lone
+from tests.unit.cluster.graphs import JOB, orders_graph
+
+from moorage.checkpoint.hook_restore import HookRestore, HooksState
+from moorage.checkpoint.notices import CheckpointFailed
+from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
+from moorage.coordinator_process.hooks import HookRunner
+from moorage.effects import (
+    Call,
+    CallError,
+    CallFailure,
+    Effects,
+    FoundSavepoint,
+    ReadSavepoint,
+    RestoreHooks,
+    TriggerHooks,
+    WriteMetadata,
+)
+from moorage.errors import HookError, StateError
+from moorage.ids import CheckpointId, JobId
+from moorage.messages.commands import TriggerCheckpoint
+from moorage.messages.registry import RestoreSettings
+from moorage.state.operator_state import ORIGIN_STATE, CheckpointMetadata, MasterState
+
+STATE = MasterState(name="table", version=3, data=b"17")
+TIMEOUT_MS = 500
+FIVE = CheckpointId(5)
+
+
+@pytest.fixture
+def lone() -> Lone:
+    lone = Lone(hook_timeout_ms=TIMEOUT_MS)
+    lone.start()
+    return lone
+
+
+def test_hooks_are_asked_with_id_and_time_before_any_subtask(lone: Lone) -> None:
+    lone.tick(7)
+    lone.request()
+    call = lone.open(TriggerHooks)
+    assert call.operation == TriggerHooks(job=JOB, checkpoint=CheckpointId(1), triggered_ms=7)
+    assert lone.commands(TriggerCheckpoint) == []
+    lone.answer(call, (STATE,))
+    assert lone.triggered() == [1]
+    lone.acknowledge_all()
+    (write,) = lone.operations(WriteMetadata)
+    assert write.metadata.master_states == (STATE,)
+
+
+def test_a_hook_that_fails_aborts_the_checkpoint_with_its_own_reason(lone: Lone) -> None:
+    lone.request()
+    lone.answer(lone.open(TriggerHooks), error=CallError(CallFailure.UNAVAILABLE, "master hook table: locked"))
+    assert lone.outcomes == [CheckpointFailed(CheckpointId(1), Reason.HOOK_FAILED, "master hook table: locked")]
+    lone.request()
+    lone.answer(lone.open(TriggerHooks), ())
+    lone.acknowledge_all()
+    assert sorted(lone.retained) == [2]
+
+
+def test_a_hook_that_hangs_costs_one_checkpoint_and_piles_nothing_up(lone: Lone) -> None:
+    lone.request()
+    call = lone.open(TriggerHooks)
+    lone.tick(TIMEOUT_MS - 1)
+    assert lone.aborted() == []
+    lone.tick(1)
+    assert [notice.reason for notice in lone.aborted()] == [Reason.HOOK_TIMEOUT]
+    lone.request()
+    lone.tick(10 * TIMEOUT_MS)
+    assert len(lone.operations(TriggerHooks)) == 1
+    lone.answer(call, (STATE,))
+    assert lone.triggered() == []  # the answer came too late for the first
+    lone.tick()
+    lone.answer(lone.open(TriggerHooks), ())
+    assert lone.triggered() == [2]
+
+
+def test_failing_hooks_count_against_the_tolerable_failures() -> None:
+    lone = Lone(orders_graph(2, checkpoint=BY_HAND), hook_timeout_ms=TIMEOUT_MS)
+    lone.start()
+    for _ in range(BY_HAND.tolerable_failures + 1):
+        lone.request()
+        lone.answer(lone.open(TriggerHooks), error=CallError(CallFailure.UNAVAILABLE, "locked"))
+    assert len(lone.failures) == 1
+    assert "a master hook failed: locked" in lone.failures[0]
+
+
+def test_an_attempt_that_ends_meanwhile_forgets_the_hooks(lone: Lone) -> None:
+    lone.request()
+    call = lone.open(TriggerHooks)
+    lone.coordinator.suspend(Reason.JOB_FAILOVER)
+    lone.carry_out()
+    lone.answer(call, (STATE,))
+    assert lone.triggered() == []
+    assert [notice.reason for notice in lone.aborted()] == [Reason.JOB_FAILOVER]
+
+
+# --- restore ---------------------------------------------------------------------------------------------------------
+
+
+class Restoring:
+    def __init__(self, *, has_hooks: bool) -> None:
+        self.effects = Effects(repeat_delay_ms=10)
+        self.changes = 0
+        self.restore = HookRestore(self.effects, JOB, has_hooks=has_hooks, changed=self._changed)
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    def calls(self) -> list[Call]:
+        return [action for action in self.effects.drain() if isinstance(action, Call)]
+
+
+def test_a_job_starts_when_its_hooks_are_restored_and_a_failing_one_is_tried_again() -> None:
+    world = Restoring(has_hooks=True)
+    assert world.restore.decide(FIVE, (STATE,), None) is HooksState.WAITING
+    (call,) = world.calls()
+    assert call.operation == RestoreHooks(job=JOB, checkpoint=FIVE, states=(STATE,), allow_non_restored=False)
+    world.effects.finish_call(call.call, None, CallError(CallFailure.UNAVAILABLE, "locked"))
+    assert world.restore.is_waiting
+    world.effects.now_ms += 10
+    world.effects.repeat_calls()
+    (again,) = world.calls()
+    world.effects.finish_call(again.call, None, None)
+    assert world.changes == 1
+    assert world.restore.decide(FIVE, (STATE,), None) is HooksState.READY
+
+
+def test_a_state_whose_hook_is_missing_keeps_the_job_from_starting() -> None:
+    world = Restoring(has_hooks=True)
+    world.restore.decide(FIVE, (STATE,), None)
+    (call,) = world.calls()
+    world.effects.finish_call(call.call, None, CallError(CallFailure.REFUSED, "no master hook for table"))
+    assert world.restore.decide(FIVE, (STATE,), None) is HooksState.REFUSED
+    assert world.restore.problem == "no master hook for table"
+
+
+@pytest.mark.parametrize(("allow", "expected"), [(False, HooksState.REFUSED), (True, HooksState.READY)])
+def test_without_any_hooks_states_are_refused_or_dropped(allow: bool, expected: HooksState) -> None:
+    world = Restoring(has_hooks=False)
+    settings = RestoreSettings(path="p", checksum=1, allow_non_restored=allow)
+    assert world.restore.decide(FIVE, (STATE,), settings) is expected
+    assert world.calls() == []
+    assert Restoring(has_hooks=False).restore.decide(FIVE, (), None) is HooksState.READY
+    assert Restoring(has_hooks=False).restore.decide(None, (), None) is HooksState.READY
+
+
+def test_the_states_of_a_foreign_savepoint_are_read_first() -> None:
+    world = Restoring(has_hooks=True)
+    settings = RestoreSettings(path="mine/_metadata", checksum=1)
+    assert world.restore.decide(None, (), settings) is HooksState.WAITING
+    (read,) = world.calls()
+    assert read.operation == ReadSavepoint(path="mine/_metadata")
+    origin = MasterState(name=ORIGIN_STATE, version=1, data=b"")
+    metadata = CheckpointMetadata(checkpoint=FIVE, operators=(), master_states=(STATE, origin))
+    world.effects.finish_call(read.call, FoundSavepoint(path="p", checksum=1, metadata=metadata), None)
+    (call,) = world.calls()
+    assert call.operation == RestoreHooks(job=JOB, checkpoint=FIVE, states=(STATE,), allow_non_restored=False)
+
+
+def test_answers_to_an_earlier_start_do_not_count() -> None:
+    world = Restoring(has_hooks=True)
+    world.restore.decide(FIVE, (), None)
+    (call,) = world.calls()
+    world.restore.reset()
+    world.effects.finish_call(call.call, None, None)
+    assert world.changes == 0
+    assert world.restore.decide(FIVE, (), None) is HooksState.WAITING
+
+
+# --- the hooks themselves --------------------------------------------------------------------------------------------
+
+
+class Numbers:
+    version = 2
+
+    def serialize(self, state: int) -> bytes:
+        return str(state).encode()
+
+    def deserialize(self, version: int, data: bytes) -> int:
+        return int(data) * version
+
+
+class Hook:
+    serializer = Numbers()
+
+    def __init__(self, identifier: str) -> None:
+        self.identifier = identifier
+        self.answer: Any = 4
+        self.calls: list[Any] = []
+
+    def trigger(self, checkpoint: CheckpointId, timestamp_ms: int) -> int | None:
+        self.calls.append((checkpoint, timestamp_ms))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        result: int | None = self.answer
+        return result
+
+    def restore(self, checkpoint: CheckpointId, state: int | None) -> None:
+        self.calls.append((checkpoint, state))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+
+    def reset(self) -> None:
+        self.calls.append("reset")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+def trigger() -> TriggerHooks:
+    return TriggerHooks(job=JOB, checkpoint=FIVE, triggered_ms=9)
+
+
+def restore(*states: MasterState, checkpoint: CheckpointId | None = FIVE, allow: bool = False) -> RestoreHooks:
+    return RestoreHooks(job=JOB, checkpoint=checkpoint, states=states, allow_non_restored=allow)
+
+
+def test_each_hook_is_asked_and_stored_with_its_version_unless_it_has_nothing_to_say() -> None:
+    first, second = Hook("first"), Hook("second")
+    second.answer = None
+    runner = HookRunner([lambda _: first, lambda _: None, lambda _: second])
+    assert runner.run(trigger()) == (MasterState(name="first", version=2, data=b"4"),)
+    assert first.calls == second.calls == [(5, 9)]
+    runner.close()
+    assert first.calls[-1] == "close"
+
+
+def test_each_job_has_hooks_of_its_own() -> None:
+    made: list[JobId] = []
+
+    def make(job: JobId) -> Hook:
+        made.append(job)
+        return Hook("one")
+
+    runner = HookRunner([make])
+    for job in ("orders", "users", "orders"):
+        runner.run(TriggerHooks(job=JobId(job), checkpoint=FIVE, triggered_ms=9))
+    assert made == ["orders", "users"]
+
+
+def test_hooks_get_back_what_they_stored_and_know_when_they_stored_nothing() -> None:
+    first, second = Hook("first"), Hook("second")
+    runner = HookRunner([lambda _: first, lambda _: second])
+    runner.run(restore(MasterState(name="first", version=3, data=b"4")))
+    assert (first.calls, second.calls) == ([(5, 12)], [(5, None)])
+    runner.run(restore(checkpoint=None))
+    assert (first.calls[-1], second.calls[-1]) == ("reset", "reset")
+
+
+def test_what_goes_wrong_names_the_hook() -> None:
+    hook = Hook("table")
+    runner = HookRunner([lambda _: hook])
+    hook.answer = OSError("disk full")
+    with pytest.raises(HookError, match=r"table.*disk full"):
+        runner.run(trigger())
+    with pytest.raises(HookError, match=r"table.*disk full"):
+        runner.run(restore())
+    with pytest.raises(StateError, match="other"):
+        runner.run(restore(MasterState(name="other", version=1, data=b"")))
+    hook.answer = 4
+    runner.run(restore(MasterState(name="other", version=1, data=b""), allow=True))
+
+    def broken(_: JobId) -> Hook:
+        raise RuntimeError("no database")
+
+    with pytest.raises(HookError, match="no database"):
+        HookRunner([broken]).run(trigger())
