@@ -8,19 +8,26 @@ from pathlib import Path
 import pytest
 import xxhash
 from tests.unit.task.contexts import TaskWorld
+from tests.unit.task.harness import SETTINGS, Harness, orders_pipeline
 
 from moorage.adapters.object_storage import DirectoryStorage
+from moorage.api.compiler import CompiledPipeline
+from moorage.connectors.kafka_source import KafkaSourceReader
 from moorage.errors import CorruptDataError, ObjectMissingError, StorageError
-from moorage.ids import Attempt, CheckpointId, JobId, VertexId
+from moorage.ids import Attempt, CheckpointId, JobId, VertexId, WorkerId
 from moorage.locations import LocatedStorage
-from moorage.naming import shared_state_path, with_checksum
+from moorage.naming import metadata_path, shared_state_path, with_checksum
 from moorage.ports import CheckpointStorage
+from moorage.serde.metadata import decode_metadata
 from moorage.serde.state_files import segment_id
 from moorage.state.handles import ByteStreamHandle, FileHandle, SegmentHandle
 from moorage.task.context import TaskContext
 from moorage.task.local_recovery import LocalCopies, LocalRecovery
+from moorage.task.state_writer import StateFileLimits
+from moorage.task.worker import WorkerConfig, WorkerHooks, WorkerProcess
 from moorage.testing.clocks import ManualClock
 from moorage.testing.executor import InlineExecutor
+from moorage.testing.memory_log import MemoryLog
 from moorage.testing.memory_storage import MemoryStorage
 
 JOB = JobId("orders")
@@ -196,3 +203,97 @@ def test_a_savepoint_from_elsewhere_is_not_looked_for_among_the_copies() -> None
     context = dataclasses.replace(context, storage=LocatedStorage(storage, {"s3://other": elsewhere}.__getitem__))
     assert context.read_stream(FileHandle("s3://other/savepoint-1/totals", len(DATA))) == DATA
     assert context.counters.restored_storage_bytes == len(DATA)
+
+
+# --- a whole worker --------------------------------------------------------------------------------------------------
+
+USERS = [f"user-{number}" for number in range(40)]
+
+
+class LocalHarness(Harness):
+    """One worker that keeps copies, and whose state lies in files."""
+
+    def __init__(self) -> None:
+        settings = dataclasses.replace(SETTINGS, state_files=StateFileLimits(inline_max_bytes=0))
+        self.local = MemoryStorage(ManualClock())
+        super().__init__(orders_pipeline(parallelism=2), workers=0, settings=settings)
+        self.add_worker()
+
+    def add_worker(self, pipeline: CompiledPipeline | None = None) -> WorkerProcess:
+        name = WorkerId(f"w{len(self.names)}/x")
+        log, executor = MemoryLog(self.cluster, name), InlineExecutor()
+        hooks = WorkerHooks(
+            load_pipeline=lambda _: pipeline or self.compiled,
+            new_source_reader=KafkaSourceReader,
+            warn=self.warnings.append,
+            failpoint=lambda _: None,
+            local_copies=LocalCopies(self.local, 1 << 20),
+        )
+        config = WorkerConfig(worker=name, slots=2, heartbeat_interval_ms=500, task=self.settings)
+        worker = WorkerProcess(config, log, self.storage, executor, self.clock, hooks)
+        executor.run_all()
+        worker.step()
+        self.workers.append((worker, executor, log))
+        self.names.append(name)
+        return worker
+
+    def state_files(self) -> list[str]:
+        return [path for path in self.storage.paths() if not path.endswith("/_metadata")]
+
+    def restored(self) -> tuple[int, int]:
+        """Bytes from copies and from the storage."""
+        counters = [context.counters for context in self.contexts()]
+        return sum(c.restored_local_bytes for c in counters), sum(c.restored_storage_bytes for c in counters)
+
+
+def running_harness() -> LocalHarness:
+    harness = LocalHarness()
+    harness.started()
+    for _ in range(4):
+        harness.produce([(user, 1.0) for user in USERS])
+        harness.run(20)
+        harness.checkpoint_now()
+    return harness
+
+
+def test_an_attempt_restores_from_the_copies_of_the_one_before() -> None:
+    harness = running_harness()
+    harness.storage.delete(harness.state_files())
+    harness.deploy([0, 0])
+    harness.produce([(user, 1.0) for user in USERS])
+    harness.run(40)
+    harness.checkpoint_now()
+    assert not harness.failures()
+    assert harness.counts() == {user: [1, 2, 3, 4, 5] for user in USERS}
+    local_bytes, storage_bytes = harness.restored()
+    assert local_bytes > 0
+    assert storage_bytes == 0
+
+
+def test_a_worker_that_was_restarted_finds_its_copies() -> None:
+    harness = running_harness()
+    harness.kill(0)
+    harness.add_worker()
+    harness.storage.delete(harness.state_files())
+    harness.deploy([1, 1])
+    harness.run(40)
+    assert not harness.failures()
+    assert harness.restored()[1] == 0
+
+
+def test_without_copies_it_restores_from_the_storage() -> None:
+    harness = running_harness()
+    harness.local.delete(harness.local.paths())
+    harness.deploy([0, 0])
+    harness.run(40)
+    assert not harness.failures()
+    local_bytes, storage_bytes = harness.restored()
+    assert local_bytes == 0
+    assert storage_bytes > 0
+
+
+def test_only_copies_that_the_newest_checkpoint_needs_are_kept() -> None:
+    harness = running_harness()
+    harness.run(10)
+    metadata = decode_metadata(harness.storage.read(metadata_path(JOB, CheckpointId(harness.checkpoint))))
+    assert copies_in(harness.local) == set(metadata.paths())
