@@ -18,6 +18,9 @@ from moorage.serde.type_schema import TypeSchema, mismatch, schema_of
 
 R = TypeVar("R", bound=msgspec.Struct)
 
+_STATE = ["state"]
+"""In place of a field's type."""
+
 NEVER_WRITTEN_MS = 1 << 62
 """Time of an entry that was stored before its state had a ttl: it is not over until it is written again."""
 
@@ -41,12 +44,19 @@ class RowSchema(msgspec.Struct, frozen=True, array_like=True):
     states: list[StateSchema]
 
 
+def _field_mismatch(written: TypeSchema, present: TypeSchema) -> str | None:
+    places = tuple("a state" if schema == _STATE else "stored in the row" for schema in (written, present))
+    if places[0] != places[1]:
+        return "was {} and is {} now".format(*places)
+    return None if present == _STATE else mismatch(written, present)
+
+
 def row_schema(key_type: Any, row_type: type[msgspec.Struct]) -> RowSchema:
     states = {state.name: state for state in state_fields(row_type)}
     return RowSchema(
         schema_of(key_type),
         [
-            (field.name, ["state"] if field.name in states else schema_of(field.type))
+            (field.name, _STATE if field.name in states else schema_of(field.type))
             for field in msgspec.structs.fields(row_type)
         ],
         [
@@ -119,10 +129,8 @@ class RowReader(Generic[R]):
         for name, schema in present.fields:
             place = stored.get(name, stored.get(renamed.get(name, name)))
             places.append(place)
-            if place is not None and schema != ["state"] and written.fields[place][1] != ["state"]:
-                self._refuse(f"field {name!r}", mismatch(written.fields[place][1], schema))
-            elif place is not None and schema != written.fields[place][1]:
-                self._refuse(f"field {name!r}", "was stored in the row and is a state now, or the other way round")
+            if place is not None:
+                self._refuse(f"field {name!r}", _field_mismatch(written.fields[place][1], schema))
         return places
 
     def _match_states(self, written: RowSchema) -> list[StateReader]:

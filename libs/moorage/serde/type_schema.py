@@ -144,7 +144,7 @@ def describe(schema: TypeSchema) -> str:
     kind, *rest = schema
     match kind:
         case "union":
-            return " | ".join("None" if one == ["none"] else describe(one) for one in rest)
+            return " | ".join(map(describe, rest))
         case "list" | "dict" | "tuple":
             return f"{kind}[{', '.join(map(describe, rest))}]"
         case "one of":
@@ -152,4 +152,4 @@ def describe(schema: TypeSchema) -> str:
         case "struct" | "recursive" | "custom":
             return str(rest[0])
         case _:
-            return str(kind)
+            return "None" if kind == "none" else str(kind)
