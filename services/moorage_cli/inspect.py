@@ -74,13 +74,14 @@ def inspect(
 
 def _print_rows(checkpoint: OpenCheckpoint, operator: str, output: Path | None) -> None:
     from moorage.inspect.export import export, write_json_lines
-    from moorage.inspect.rows import rows_of, schemas_of
+    from moorage.inspect.table import OperatorTable
 
+    table = OperatorTable(checkpoint, operator)
     if output is None:
-        write_json_lines(sys.stdout.buffer, rows_of(checkpoint, operator))
+        write_json_lines(sys.stdout.buffer, table)
         sys.stdout.flush()
         return
-    count = export(rows_of(checkpoint, operator), schemas_of(checkpoint, operator), output)
+    count = export(table, output)
     Console(stderr=True, soft_wrap=True).print(f"{count} rows of {operator} in {output}", highlight=False, markup=False)
 
 

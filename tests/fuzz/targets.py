@@ -20,7 +20,7 @@ import xxhash
 import moorage as mo
 from moorage.backends.rocksdb_snapshot import Contents, LocalFile
 from moorage.connectors.kafka_source import SplitState, decode_splits, encode_split
-from moorage.coordinator_process.origin import ORIGIN_STATE, origin_of, with_origin
+from moorage.coordinator_process.origin import origin_of, with_origin
 from moorage.errors import CorruptDataError, MetadataError, ObjectMissingError, StateError, UnknownSchemaError
 from moorage.ids import Attempt, CheckpointId, ExchangeId, JobId, OperatorId, OperatorUid
 from moorage.inspect.checkpoint import OpenCheckpoint
@@ -28,7 +28,7 @@ from moorage.inspect.describe import describe
 from moorage.inspect.export import ExportError, write_json_lines, write_parquet
 from moorage.inspect.files import StateFiles
 from moorage.inspect.rocksdb import instance_schemas
-from moorage.inspect.rows import rows_of, schemas_of
+from moorage.inspect.table import OperatorTable
 from moorage.inspect.verify import FileState, verify
 from moorage.serde.control import FAMILIES, decode, encode
 from moorage.serde.frames import ColumnCodec, Columns, FrameKind, decode_frame, encode_frame
@@ -39,6 +39,7 @@ from moorage.serde.row_schema import row_schema
 from moorage.state.handles import ByteStreamHandle, IncrementalKeyedHandle, KeyGroupsHandle
 from moorage.state.key_groups import KeyGroupRange
 from moorage.state.operator_state import (
+    ORIGIN_STATE,
     CheckpointMetadata,
     CheckpointOrigin,
     MasterState,
@@ -299,9 +300,9 @@ def rows(data: bytes) -> None:
         )
         checkpoint = opened(with_origin(CheckpointMetadata(checkpoint=CheckpointId(1), operators=(state,)), ORIGIN))
         with suppress(CorruptDataError):
-            write_json_lines(BytesIO(), rows_of(checkpoint, "totals"))
+            write_json_lines(BytesIO(), OperatorTable(checkpoint, "totals"))
         with suppress(CorruptDataError, ExportError):
-            write_parquet(BytesIO(), rows_of(checkpoint, "totals"), schemas_of(checkpoint, "totals"))
+            write_parquet(BytesIO(), OperatorTable(checkpoint, "totals"))
 
 
 def rocksdb_contents(data: bytes) -> None:

@@ -6,7 +6,7 @@ rows of our state say.
     checkpoint ── open_checkpoint: location → metadata and StateFiles (bounded reads below one root)
     describe   ── metadata → CheckpointReport, for people and as JSON
     verify     ── every file: is it there, is it whole
-    rows       ── keyed state → rows; export → JSON lines, Parquet
+    table      ── state of an operator → records (rows of keys, elements of lists); export → JSON lines, Parquet
 
 Nothing here changes anything, and nothing trusts a file: a hostile one costs an error that names it.
 """
@@ -20,8 +20,9 @@ from typing import Any
 def read_state(
     path: str, uid: str, *, root: str | None = None, options: Mapping[str, Any] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The keyed state of an operator in a checkpoint or savepoint: one dict per key with ``key``, ``key_group``, the
-    fields of its row, and its states (a ListState as list, a MapState as dict).
+    """The state of an operator in a checkpoint or savepoint: one dict per key with ``key``, ``key_group``, the fields
+    of its row, and its states (a ListState as list, a MapState as dict). Of an operator without keys, one dict per
+    element of its lists with ``state``, ``subtask``, ``index`` and ``value``.
 
     ``path`` is a ``_metadata`` file or its folder, local or a URL (``s3://bucket/orders/chk-7``); ``root`` the storage
     in which the files lie, where the folder does not tell; ``options`` those of obstore for that kind of store. The
@@ -36,8 +37,6 @@ def read_state(
     """
     # Not when this module is imported: pipelines import moorage, and need no client of an object store for that.
     from moorage.inspect.checkpoint import open_checkpoint
-    from moorage.inspect.rows import find_operator, rows_of
+    from moorage.inspect.table import OperatorTable
 
-    checkpoint = open_checkpoint(path, root=root, options=options)
-    find_operator(checkpoint, uid)
-    return (row.record() for row in rows_of(checkpoint, uid))
+    return OperatorTable(open_checkpoint(path, root=root, options=options), uid).records()

@@ -10,13 +10,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from moorage.adapters.object_reader import open_reader
-from moorage.coordinator_process.origin import ORIGIN_STATE, is_intact
+from moorage.coordinator_process.origin import is_intact
 from moorage.errors import CorruptDataError, ObjectMissingError, SettingError
 from moorage.inspect.files import StateFiles
 from moorage.naming import METADATA_FILE
 from moorage.serde.metadata import decode_metadata, metadata_version
 from moorage.state.handles import FileHandle
-from moorage.state.operator_state import CheckpointMetadata
+from moorage.state.operator_state import ORIGIN_STATE, CheckpointMetadata
 
 MAX_METADATA_BYTES = 256 << 20
 """A larger one is refused; 10,000 subtasks with 100 files each need half of it."""

@@ -1,26 +1,25 @@
-"""Rows as JSON lines and as Parquet, for DuckDB, polars and whatever else reads tables."""
+"""Tables as JSON lines and as Parquet, for DuckDB, polars and whatever else reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from moorage.errors import MoorageError, SettingError
 from moorage.inspect.json_text import json_text
-from moorage.inspect.rows import StateRow
-from moorage.serde.row_schema import RowSchema
+from moorage.inspect.table import OperatorTable
 
-Table = Callable[[BinaryIO, Iterable[StateRow], Iterable[RowSchema]], int]
-"""Writes rows and returns how many."""
+Write = Callable[[BinaryIO, OperatorTable], int]
+"""Writes the records and returns how many."""
 
 
 class ExportError(MoorageError):
     """The rows can't be written there, or not in that form."""
 
 
-def export(rows: Iterable[StateRow], schemas: Iterable[RowSchema], path: Path) -> int:
-    """Write a file in the form that its name tells: .parquet, .jsonl or .ndjson; returns the number of rows.
+def export(table: OperatorTable, path: Path) -> int:
+    """Write a file in the form that its name tells: .parquet, .jsonl or .ndjson; returns the number of records.
 
     The file appears when it is complete; one that is there is replaced.
     """
@@ -31,7 +30,7 @@ def export(rows: Iterable[StateRow], schemas: Iterable[RowSchema], path: Path) -
     try:
         try:
             with partial.open("wb") as file:
-                count = write(file, rows, schemas)
+                count = write(file, table)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -40,33 +39,27 @@ def export(rows: Iterable[StateRow], schemas: Iterable[RowSchema], path: Path) -
     return count
 
 
-# --- JSON lines ------------------------------------------------------------------------------------------------------
-
-
-def write_json_lines(file: BinaryIO, rows: Iterable[StateRow], _: Iterable[RowSchema] = ()) -> int:
-    """A line per row; bytes as base64, a mapping whose keys are no text or numbers as list of ``{"key", "value"}``."""
+def write_json_lines(file: BinaryIO, table: OperatorTable) -> int:
+    """A line per record; ``json_text`` tells what has no form of its own in JSON."""
     count = 0
-    for row in rows:
-        file.write(json_text(row.record()) + b"\n")
+    for record in table.records():
+        file.write(json_text(record) + b"\n")
         count += 1
     return count
 
 
-# --- Parquet ---------------------------------------------------------------------------------------------------------
-
-
-def write_parquet(file: BinaryIO, rows: Iterable[StateRow], schemas: Iterable[RowSchema]) -> int:
+def write_parquet(file: BinaryIO, table: OperatorTable) -> int:
     try:
         from moorage.inspect import parquet
     except ImportError:
         raise SettingError("Parquet needs pyarrow: pip install 'moorage[parquet]'") from None
     try:
-        return parquet.write(file, rows, schemas)
+        return parquet.write(file, table.columns(), table.records())
     except parquet.UNFIT as error:
         raise ExportError(f"rows do not fit their types in Parquet ({error}): export JSON lines") from error
 
 
-_FORMS: Mapping[str, Table] = {
+_FORMS: Mapping[str, Write] = {
     ".parquet": write_parquet,
     ".jsonl": write_json_lines,
     ".ndjson": write_json_lines,

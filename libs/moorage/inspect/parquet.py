@@ -1,12 +1,12 @@
-"""Rows as Parquet; the only module that needs pyarrow (``pip install moorage[parquet]``).
+"""Records as Parquet; the only module that needs pyarrow (``pip install moorage[parquet]``).
 
-A column per field and state, of the type that was declared. What has no one type (undeclared keys, unions, types that
-changed) is a text column: text as it is, everything else as JSON.
+Columns have the types that were declared. What has no one type (undeclared keys, unions, types that changed) is a text
+column: text as it is, everything else as JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, BinaryIO
 
@@ -14,8 +14,6 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from moorage.inspect.json_text import json_text
-from moorage.inspect.rows import StateRow, column
-from moorage.serde.row_schema import RowSchema, StateSchema
 from moorage.serde.type_schema import TypeSchema
 
 BATCH_ROWS = 10_000
@@ -39,48 +37,21 @@ _PLAIN: Mapping[str, pa.DataType] = {
 }
 
 
-def write(file: BinaryIO, rows: Iterable[StateRow], schemas: Iterable[RowSchema]) -> int:
-    """Returns the number of rows; raises UNFIT."""
-    types = {name: _arrow_type(schema) for name, schema in _columns(schemas).items()}
+def write(file: BinaryIO, columns: Mapping[str, TypeSchema], records: Iterable[dict[str, Any]]) -> int:
+    """Returns the number of records; raises UNFIT."""
+    types = {name: _arrow_type(schema) for name, schema in columns.items()}
     as_text = [name for name, kind in types.items() if kind is None]
     schema = pa.schema([(name, pa.string() if kind is None else kind) for name, kind in types.items()])
+    remaining = iter(records)
     count = 0
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        for records in _batches(rows):
-            for record in records:
+        while batch := list(islice(remaining, BATCH_ROWS)):
+            for record in batch:
                 for name in as_text:
                     record[name] = _text(record.get(name))
-            writer.write_table(pa.Table.from_pylist(records, schema=schema))
-            count += len(records)
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            count += len(batch)
     return count
-
-
-def _batches(rows: Iterable[StateRow]) -> Iterator[list[dict[str, Any]]]:
-    records = (row.record() for row in rows)
-    while batch := list(islice(records, BATCH_ROWS)):
-        yield batch
-
-
-def _columns(schemas: Iterable[RowSchema]) -> dict[str, TypeSchema]:
-    """What was stored by all versions of the class together; where they do not agree, anything."""
-    columns: dict[str, TypeSchema] = {}
-    for schema in schemas:
-        found: dict[str, TypeSchema] = {"key": schema.key, "key_group": ["int"]}
-        found |= {column(name): kind for name, kind in schema.fields if kind[0] != "state"}
-        found |= {column(state.name): _state_type(state) for state in schema.states}
-        for name, kind in found.items():
-            columns[name] = kind if columns.get(name, kind) == kind else ["any"]
-    return columns or {"key": ["any"], "key_group": ["int"]}
-
-
-def _state_type(state: StateSchema) -> TypeSchema:
-    match state.kind:
-        case "list":
-            return ["list", state.value]
-        case "map":
-            return ["dict", state.entry, state.value]
-        case _:
-            return state.value
 
 
 def _text(value: Any) -> str | None:

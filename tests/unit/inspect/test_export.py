@@ -16,14 +16,20 @@ import msgspec
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from tests.unit.inspect.checkpoints import ORIGIN, USERS, orders_checkpoint, write_metadata
 from tests.unit.inspect.test_rows import TOTALS, Total, base, checkpoint_of, delta
 
 import moorage as mo
+from moorage.coordinator_process.origin import with_origin
 from moorage.errors import CorruptDataError, SettingError
-from moorage.inspect.checkpoint import OpenCheckpoint
+from moorage.ids import CheckpointId, OperatorId, OperatorUid
+from moorage.inspect.checkpoint import OpenCheckpoint, open_checkpoint
 from moorage.inspect.export import ExportError, export
-from moorage.inspect.rows import rows_of, schemas_of
+from moorage.inspect.table import OperatorTable
 from moorage.serde.keyed_segments import KeyedSegmentCodec
+from moorage.state.handles import ByteStreamHandle, DistributionMode, OperatorStreamHandle, StateMetaInfo
+from moorage.state.operator_state import CheckpointMetadata, OperatorState, OperatorSubtaskState
+from moorage.task.source import SOURCE_OFFSETS
 
 UTC = datetime.UTC
 
@@ -68,7 +74,7 @@ def full_row() -> Everything:
 
 
 def exported(checkpoint: OpenCheckpoint, path: Path) -> int:
-    return export(rows_of(checkpoint, "totals"), schemas_of(checkpoint, "totals"), path)
+    return export(OperatorTable(checkpoint, "totals"), path)
 
 
 @pytest.fixture
@@ -150,9 +156,49 @@ def test_parquet_of_a_class_whose_types_changed(tmp_path: Path) -> None:
     assert (rows["b"]["count"], rows["b"]["added"], rows["b"]["where"]) == ("two", 5, None)
 
 
-def test_an_operator_without_rows_is_an_empty_table(tmp_path: Path) -> None:
+def test_elements_of_lists_of_an_operator_without_keys(tmp_path: Path) -> None:
+    elements = [[{"a": 1}, "text"], [7]]
+    subtasks = {}
+    for subtask, values in enumerate(elements):
+        parts = [msgspec.msgpack.encode(value) for value in values]
+        offsets = tuple(sum(map(len, parts[:index])) for index in range(len(parts)))
+        states = {
+            "kept": StateMetaInfo(offsets, DistributionMode.SPLIT),
+            "none": StateMetaInfo((), DistributionMode.UNION),
+        }
+        handle = OperatorStreamHandle(states, ByteStreamHandle("kept", b"".join(parts)))
+        subtasks[subtask] = OperatorSubtaskState(managed_operator=(handle,))
+    state = OperatorState(
+        operator=OperatorId("0" * 32),
+        uid=OperatorUid("totals"),
+        name=None,
+        parallelism=2,
+        max_parallelism=2,
+        subtasks=subtasks,
+    )
+    metadata = with_origin(CheckpointMetadata(checkpoint=CheckpointId(3), operators=(state,)), ORIGIN)
+    checkpoint = open_checkpoint(str(write_metadata(tmp_path / "savepoint-1", metadata)))
+    expected = [
+        {"state": "kept", "subtask": subtask, "index": index, "value": value}
+        for subtask, values in enumerate(elements)
+        for index, value in enumerate(values)
+    ]
+    assert list(mo.read_state(str(tmp_path / "savepoint-1"), "totals")) == expected
+    assert exported(checkpoint, tmp_path / "rows.parquet") == 3
+    values = parquet.read_table(tmp_path / "rows.parquet")["value"].to_pylist()
+    assert values == ['{"a":1}', "text", "7"]
+
+
+def test_where_a_source_goes_on(tmp_path: Path) -> None:
+    folder = orders_checkpoint(tmp_path)
+    rows = list(mo.read_state(str(folder), "orders"))
+    assert {(row["state"], row["value"]["topic"]) for row in rows} == {(SOURCE_OFFSETS, "orders")}
+    assert sum(row["value"]["offset"] for row in rows) == 2 * USERS
+
+
+def test_an_operator_without_state_is_an_empty_table(tmp_path: Path) -> None:
     assert exported(checkpoint_of(tmp_path), tmp_path / "rows.parquet") == 0
-    assert parquet.read_table(tmp_path / "rows.parquet").column_names == ["key", "key_group"]
+    assert parquet.read_table(tmp_path / "rows.parquet").column_names == ["state", "subtask", "index", "value"]
 
 
 def test_a_failed_export_leaves_what_was_there(tmp_path: Path) -> None:
@@ -180,7 +226,7 @@ def test_without_pyarrow_it_says_what_to_install(checkpoint: OpenCheckpoint, tmp
     code = (
         "import sys; sys.modules['pyarrow'] = None\n"
         "from pathlib import Path; from moorage.inspect.export import export\n"
-        "export([], [], Path(sys.argv[1]))"
+        "export(None, Path(sys.argv[1]))"
     )
     path = str(tmp_path / "rows.parquet")
     result = subprocess.run([sys.executable, "-c", code, path], check=False, capture_output=True, text=True)
