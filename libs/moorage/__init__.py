@@ -7,6 +7,7 @@
 
 from moorage.api.connectors import KafkaSink, KafkaSource
 from moorage.api.formats import Format, Json, Raw, Text
+from moorage.api.functions import CheckpointedFunction, OperatorListState
 from moorage.api.keyed_state import KeyedContext, KeyedState
 from moorage.api.pipeline import KeyedStream, Pipeline, Stream
 from moorage.api.state import ListState, MapState, ReducingState, Ttl, ValueState
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointConfig",
+    "CheckpointedFunction",
     "Format",
     "Json",
     "KafkaSink",
@@ -28,6 +30,7 @@ __all__ = [
     "ListState",
     "MapState",
     "MoorageError",
+    "OperatorListState",
     "Pipeline",
     "PipelineError",
     "Raw",

@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 
 from moorage.api.connectors import KafkaSink, KafkaSource, KeySelector
+from moorage.api.functions import CheckpointedFunction, is_checkpointed, list_states
 from moorage.api.keyed_state import KeyedState
+from moorage.api.state import decode_state, state_fields
 from moorage.errors import PipelineError
 from moorage.ids import OperatorUid
 
@@ -103,7 +105,9 @@ def selector(what: str, key: KeySelector, value_type: Any) -> tuple[Callable[[An
 
 def result_type_of(function: Callable[..., Any], *, iterable: bool = False) -> Any:
     """The annotated result of a function, Any when there is none. ``iterable``: of its elements."""
-    if isinstance(function, type):  # called, a class gives instances of itself
+    if is_checkpointed(function):
+        function = function.__call__
+    elif isinstance(function, type):  # called, a class gives instances of itself
         return Any if iterable else function
     try:
         result = typing.get_type_hints(function).get("return", Any)
@@ -141,6 +145,19 @@ def check_exchangeable(what: str, value_type: Any) -> None:
         )
 
 
+def check_function(kind: str, function: Callable[..., Any]) -> None:
+    """PipelineError for a function with state that subtasks could not make."""
+    if isinstance(function, CheckpointedFunction):
+        name = type(function).__name__
+        raise PipelineError(f"{kind}: pass the class {name} itself, every subtask makes an instance of its own")
+    if is_checkpointed(function):
+        list_states(function)
+        try:
+            function()
+        except TypeError as error:
+            raise PipelineError(f"{kind}: {function.__name__}() can't be made without arguments: {error}") from error
+
+
 def uid_of(kind: str, function: Callable[..., Any], uid: str | None) -> str:
     """The uid of a stateless operator: as given, else the function's name."""
     if uid is not None:
@@ -171,8 +188,9 @@ def process_operator(uid: OperatorUid, state_type: type[KeyedState], returns: An
         state_type()
     except TypeError as error:
         raise PipelineError(f"{what}: every field of {state_type.__name__} needs a default ({error})") from error
+    state_fields(state_type)
     try:
-        msgspec.msgpack.Decoder(state_type)
+        msgspec.msgpack.Decoder(state_type, dec_hook=decode_state)
     except (TypeError, NameError) as error:
         raise PipelineError(f"{what}: a field of {state_type.__name__} can't be stored: {error}") from error
     yields = inspect.isgeneratorfunction(state_type.process)

@@ -28,6 +28,7 @@ from moorage.api.operators import (
     SinkOperator,
     SourceOperator,
     check_exchangeable,
+    check_function,
     process_operator,
     result_type_of,
     selector,
@@ -195,4 +196,5 @@ class KeyedStream:
 def _checked(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
     if not callable(function):
         raise PipelineError(f"{kind}: expected a function, not {function!r}")
+    check_function(kind, function)
     return function

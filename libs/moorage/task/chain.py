@@ -8,10 +8,12 @@ it was follows from what is left of the iterator, so the loop itself pays nothin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
+from moorage.api.functions import CheckpointedFunction, is_checkpointed
 from moorage.api.keyed_state import KeyedState
 from moorage.api.operators import (
     FilterOperator,
@@ -171,6 +173,8 @@ class Chain:
         self.heads: dict[ExchangeId, InputHead] = {}
         self.backends: dict[OperatorUid, KeyedBackend[Any, KeyedState]] = {}
         """Keyed state of the operators that have some."""
+        self.functions: dict[OperatorUid, CheckpointedFunction] = {}
+        """Functions of operators that have state without keys."""
         self._vertex = vertex
         self._operators = operators
         self._outputs = outputs
@@ -208,15 +212,24 @@ class Chain:
         stages = [self._stage(node.uid) for node in self._vertex.operators if node.upstream == uid]
         return stages[0] if len(stages) == 1 else _Fork(stages)
 
+    def _function(self, uid: OperatorUid, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The user's function; one that has state is made anew for each subtask."""
+        if not is_checkpointed(function):
+            return function
+        made = self.functions[uid] = function()
+        return made
+
     def _stage(self, uid: OperatorUid) -> Stage:
         operator = self._operators[uid]
         match operator:
             case MapOperator():
-                return _MapStage(operator, self._behind(uid))
+                return _MapStage(replace(operator, function=self._function(uid, operator.function)), self._behind(uid))
             case FilterOperator():
-                return _FilterStage(operator, self._behind(uid))
+                predicate = self._function(uid, operator.predicate)
+                return _FilterStage(replace(operator, predicate=predicate), self._behind(uid))
             case FlatMapOperator():
-                return _FlatMapStage(operator, self._behind(uid))
+                function = self._function(uid, operator.function)
+                return _FlatMapStage(replace(operator, function=function), self._behind(uid))
             case KeyByOperator():
                 return _KeyByStage(operator, self._outputs[uid])
             case SinkOperator():

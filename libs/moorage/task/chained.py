@@ -12,6 +12,7 @@ from moorage.messages.events import DeclineReason, ExchangeProgress, SubtaskStat
 from moorage.task.chain import Chain
 from moorage.task.context import TaskContext
 from moorage.task.ending import Ending, has_finished
+from moorage.task.operator_states import OperatorStates
 from moorage.task.outputs import Outputs
 from moorage.task.snapshots import Snapshots, decline
 from moorage.task.subtask import Subtask
@@ -22,6 +23,7 @@ class ChainedSubtask(Subtask):
         super().__init__(context)
         self._outputs = Outputs(context)
         self._chain = new_chain(context, self._outputs)
+        self._operator_states = OperatorStates(context, self._chain.functions)
         self._snapshots = Snapshots(context, self._outputs.partitions)
         self._ending = Ending(context.fates)
 

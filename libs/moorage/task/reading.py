@@ -32,6 +32,7 @@ from moorage.task.chained import ChainedSubtask, barrier_of, decline_not_running
 from moorage.task.context import TaskContext
 from moorage.task.ending import finished_parts, is_last
 from moorage.task.inputs import ExchangeInput
+from moorage.task.operator_states import Restored
 from moorage.task.outputs import Outputs
 from moorage.task.snapshots import StatePart, decline
 
@@ -55,16 +56,17 @@ class ReadingSubtask(ChainedSubtask):
         shares = {uid: self._share(uid) for uid in self._chain.backends}
         positions = self._share(self.context.vertex.operators[0].uid).channels
 
-        def load() -> tuple[dict[OperatorUid, Any], RestoredInputs]:
+        def load() -> tuple[dict[OperatorUid, Any], Restored, RestoredInputs]:
             states = {
                 uid: self._chain.backends[uid].load(share.keyed, self.context.read_stream)
                 for uid, share in shares.items()
                 if share.keyed
             }
-            return states, self._restored_inputs(positions)
+            return states, self._operator_states.load(), self._restored_inputs(positions)
 
-        def loaded(result: tuple[dict[OperatorUid, Any], RestoredInputs]) -> None:
-            states, restored = result
+        def loaded(result: tuple[dict[OperatorUid, Any], Restored, RestoredInputs]) -> None:
+            states, operator_states, restored = result
+            self._operator_states.adopt(operator_states)
             for uid, backend in self._chain.backends.items():
                 if uid in states:
                     backend.adopt(states[uid], self.context.restored)
@@ -194,6 +196,8 @@ class ReadingSubtask(ChainedSubtask):
             if backend is not None:
                 snapshot = backend.snapshot(barrier.checkpoint, barrier.base, snapshot_form(barrier.options))
                 yield StatePart(operator=node.operator_id, encode=snapshot.encode, finish=_keyed_state(snapshot, mine))
+            elif node.uid in self._operator_states:
+                yield self._operator_states.part(node, mine)
             elif mine:
                 yield StatePart(operator=node.operator_id, encode=tuple, finish=_only_positions(mine))
 

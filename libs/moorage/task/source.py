@@ -97,7 +97,10 @@ class SourceSubtask(ChainedSubtask):
                 context.subtask,
             )
 
-        def find() -> Any:
+        def find() -> tuple[Any, Restored]:
+            return find_input(), self._operator_states.load()
+
+        def find_input() -> Any:
             if share is None:
                 return self._reader.find(None)
             elements = [e for h in share.union for e in read_elements(h, context.read_stream(h.stream))]
@@ -106,7 +109,9 @@ class SourceSubtask(ChainedSubtask):
             except CorruptDataError as error:
                 raise CorruptDataError(f"source {head.uid!r} in checkpoint {context.restored}: {error}") from error
 
-        def found(what: Any) -> None:
+        def found(result: tuple[Any, Restored]) -> None:
+            what, states = result
+            self._operator_states.adopt(states)
             self._reader.open(what)
             self.running()
 
@@ -153,7 +158,7 @@ class SourceSubtask(ChainedSubtask):
         context.failpoint("after-barrier-before-snapshot")
         elements = list(self._reader.snapshot())
         self._positions[command.checkpoint] = elements
-        parts = finished_parts(context.vertex.operators) if is_final else [self._part(elements)]
+        parts = finished_parts(context.vertex.operators) if is_final else self._parts(elements)
         flushes = [writer.commit for writer in self._chain.writers]
         reader_flush = self._reader.flush()
         if reader_flush is not None:
@@ -165,6 +170,10 @@ class SourceSubtask(ChainedSubtask):
         self._snapshots.begin(
             command.checkpoint, command.triggered_ms, parts, epochs, flushes, metrics, command.options.location
         )
+
+    def _parts(self, elements: Sequence[bytes]) -> list[StatePart]:
+        operators, states = self.context.vertex.operators, self._operator_states
+        return [self._part(elements), *(states.part(node) for node in operators if node.uid in states)]
 
     def _part(self, elements: Sequence[bytes]) -> StatePart:
         head = self.context.vertex.operators[0]
