@@ -19,6 +19,7 @@ from moorage.task.chain import Chain
 from moorage.task.chained import ChainedSubtask, barrier_of, decline_not_running
 from moorage.task.context import TaskContext
 from moorage.task.ending import finished_parts, is_last
+from moorage.task.operator_states import Restored
 from moorage.task.outputs import Outputs
 from moorage.task.snapshots import StatePart
 
