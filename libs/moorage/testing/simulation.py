@@ -18,12 +18,14 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import msgspec
 import xxhash
 
+from moorage.backends.rocksdb_environment import RocksDbEnvironment
 from moorage.cleaner.pace import CleanerOptions
 from moorage.cleaner_process.process import CleanerProcess
 from moorage.cluster.coordinator import CoordinatorCore
@@ -33,6 +35,7 @@ from moorage.connectors.kafka_source_coordinator import OPERATOR_COORDINATORS
 from moorage.coordinator_process.process import CoordinatorProcess
 from moorage.errors import LogUnavailableError, MoorageError, RegistryUnavailableError, StorageError
 from moorage.exchange.result_partition import ExchangeLimits
+from moorage.graph.job_graph import StateConfig
 from moorage.ids import TopicPartition, WorkerId
 from moorage.messages.events import SubtaskState, SubtaskStateChanged, WorkerHeartbeat
 from moorage.messages.registry import JobStatus
@@ -67,6 +70,9 @@ class SimulationConfig:
     finish_ms: int = 10_000
     fault_rates: tuple[float, ...] = (0.01, 0.02, 0.05)
     """Faults per turn of the scheduler; a seed has one of them."""
+    rocksdb: RocksDbEnvironment | None = None
+    """Where all workers keep their state; None: in memory. What RocksDB does in its threads is not virtual: a seed does
+    not replay exactly."""
 
 
 @dataclass(kw_only=True)
@@ -132,6 +138,9 @@ class Simulation:
             self.rng, orders=self.config.orders, users=self.config.users, partitions=self.config.input_partitions
         )
         self.pipeline = self.simulated.compiled
+        if self.config.rocksdb is not None:
+            graph = msgspec.structs.replace(self.pipeline.graph, state=StateConfig(backend="rocksdb"))
+            self.pipeline = replace(self.pipeline, graph=graph)
         self.job = self.pipeline.graph.job
         self._settings = TaskSettings(
             limits=ExchangeLimits(
@@ -247,6 +256,7 @@ class Simulation:
                 new_source_reader=KafkaSourceReader,
                 warn=partial(self._say, "%s: %s", name),
                 failpoint=lambda _: None,
+                rocksdb=self.config.rocksdb,
             ),
         )
         self._workers.append(worker)
