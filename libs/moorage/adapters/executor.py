@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -20,7 +20,9 @@ class ThreadExecutor:
 
     def __init__(self, name: str, threads: int) -> None:
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
-        self._results: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        # Not a SimpleQueue: in CPython 3.11 its ``get`` with a timeout waits for ever if the time is over before it gets
+        # to wait, as happens to a loop on a busy machine now and then.
+        self._results: Queue[Callable[[], None]] = Queue()
 
     def submit(self, call: Callable[[], T], done: Callable[[T | None, Exception | None], None]) -> None:
         def run() -> None:

@@ -99,3 +99,18 @@ def test_the_clock_is_the_machines() -> None:
     time.sleep(0.02)
     assert 15 <= clock.monotonic_ms() - before_ms < 5_000
     assert abs(wall_ms - time.time() * 1000) < 5_000
+
+    def test_waiting_ends_although_the_time_is_over_before_it_has_begun(self, executor: ThreadExecutor) -> None:
+        """In CPython 3.11, SimpleQueue.get(timeout) hangs in one such case of 20,000."""
+        ended = threading.Event()
+
+        def wait_often() -> None:
+            for _ in range(40_000):
+                executor._results.put(lambda: None)
+                executor.poll()
+                executor.wait(0.001)  # type: ignore[arg-type]  # shorter than any real one
+            ended.set()
+
+        threading.Thread(target=wait_often, daemon=True).start()
+        assert ended.wait(120)
+        executor.close()
