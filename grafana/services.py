@@ -171,9 +171,21 @@ SERVICES = Dashboard(
                     ),
                 ),
                 graph(
+                    "Recovery by phase",
+                    "Average of each part: finding out, storing the next attempt, deploying, reading the state, first"
+                    " commit of new results. 0 as long as nothing failed.",
+                    "s",
+                    Query(
+                        "sum by (phase) (increase(moorage_coordinator_recovery_phase_seconds_sum[$__range]))"
+                        " / (sum by (phase) (increase(moorage_coordinator_recovery_phase_seconds_count[$__range])) > 0)"
+                        " or on () vector(0)",
+                        "{{phase}}",
+                    ),
+                ),
+                graph(
                     "State restored",
-                    "Bytes that the subtasks of the running attempt read to restore their state. From the storage alone:"
-                    " local recovery is off, or the subtasks came to other workers.",
+                    "Bytes that the subtasks of the running attempt read to restore their state. From the storage"
+                    " alone: local recovery is off, or the subtasks came to other workers.",
                     "bytes",
                     Query("sum by (job_name) (moorage_task_restored_local_bytes_total)", "{{job_name}} local copies"),
                     Query("sum by (job_name) (moorage_task_restored_storage_bytes_total)", "{{job_name}} storage"),

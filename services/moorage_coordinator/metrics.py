@@ -23,6 +23,7 @@ from moorage.cluster.protocol import (
     LeaderState,
     LogReachability,
     MessageDropped,
+    RecoveryPhaseEnded,
     SinksCommitted,
     WorkerGone,
     WorkerJoined,
@@ -172,6 +173,14 @@ METRICS: Sequence[Metric] = (
     Metric("moorage_coordinator_attempts_started_total", "counter", "Deployments.", ("job_name",)),
     Metric("moorage_coordinator_attempts_failed_total", "counter", "Attempts that failed.", ("job_name",)),
     Metric("moorage_coordinator_job_waits_total", "counter", "Starts that had to wait for slots.", ("job_name",)),
+    Metric(
+        "moorage_coordinator_recovery_phase_seconds",
+        "histogram",
+        "Part of a recovery: detection (since the last sign of life of a lost worker), decision (until the next attempt"
+        " is stored), deploy (until every subtask has reported), restore (until all run), first_commit (until every"
+        " exactly-once sink has committed something new).",
+        ("job_name", "phase"),
+    ),
     Metric(
         "moorage_coordinator_recovery_seconds",
         "histogram",
@@ -369,6 +378,8 @@ class CoordinatorMetrics:
                 self._count("moorage_checkpoints_restored_total", job, amount=restored is not None)
             case AttemptFailed(job=job):
                 self._count("moorage_coordinator_attempts_failed_total", job)
+            case RecoveryPhaseEnded(job=job, phase=phase, duration_ms=duration_ms):
+                self._observe("moorage_coordinator_recovery_phase_seconds", duration_ms / 1e3, job, phase)
             case AttemptRunning(job=job, recovery_ms=recovery_ms):
                 if recovery_ms is not None:
                     self._observe("moorage_coordinator_recovery_seconds", recovery_ms / 1e3, job)

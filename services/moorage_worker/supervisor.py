@@ -89,13 +89,14 @@ class Supervisor:
                 worker = WorkerId(f"{self._name}/{secrets.token_hex(4)}")
                 started_s = time.monotonic()
                 code = self._run_one(worker, reporter)
+                ended_ms = time.time_ns() // 1_000_000
                 is_healthy = time.monotonic() - started_s >= _HEALTHY_AFTER_S
                 was_healthy = was_healthy or is_healthy
                 if self._is_stopping or code in (0, SETTINGS_EXIT_CODE) or (code > 0 and not was_healthy):
                     return code if code >= 0 else 128 - code
                 reason = ended(code)
                 self._logger.warning("worker %s %s: the coordinator is told, another one is started", worker, reason)
-                reporter.report(WorkerLost(worker=worker, reason=reason))
+                reporter.report(WorkerLost(worker=worker, reason=reason, ended_ms=ended_ms))
                 backoff_s = 0.0 if is_healthy else min(max(2 * backoff_s, _BACKOFF_MIN_S), _BACKOFF_MAX_S)
                 time.sleep(backoff_s)
                 if self._is_stopping:

@@ -277,7 +277,8 @@ class CoordinatorCore:
         return job in self._jobs or job in self._submitting
 
     def _worker_ended(self, message: WorkerLost) -> DropReason | None:
-        lost = self._workers.ended(message.worker, message.reason)
+        ago_ms = max(0, self._effects.wall_ms - message.ended_ms) if message.ended_ms else 0
+        lost = self._workers.ended(message.worker, message.reason, ago_ms)
         if lost is None:
             return DropReason.REPLACED_WORKER
         self._worker_lost(lost)
@@ -286,7 +287,7 @@ class CoordinatorCore:
     def _worker_lost(self, lost: LostWorker) -> None:
         self._effects.report(WorkerGone(worker=lost.worker, reason=lost.reason))
         for job in self._jobs.values():
-            job.worker_lost(lost.worker, lost.reason)
+            job.worker_lost(lost.worker, lost.reason, lost.silence_ms)
 
     def _stop_strays(self, message: WorkerHeartbeat) -> None:
         """A worker still runs what has ended, because it has missed the news. A job that the registry does not know is

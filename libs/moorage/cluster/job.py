@@ -48,6 +48,7 @@ from moorage.cluster.protocol import (
     SinksCommitted,
     StopWithSavepointRequested,
 )
+from moorage.cluster.recovery import Recovery
 from moorage.cluster.rescale import Scaling, with_former
 from moorage.cluster.restore import RestoreChoice, RestoreState
 from moorage.cluster.scheduler import SlotPool
@@ -138,7 +139,7 @@ class Job:
         # While an attempt is deployed or stops.
         self._deadline_ms = 0
         self._repeat_at_ms = 0
-        self._failed_at_ms: int | None = None
+        self._recovery = Recovery(effects, self.record.job)
         self._is_adopted = False
         self._cancel_requests: list[int] = []
         self._is_cancel_stored = False
@@ -234,6 +235,7 @@ class Job:
         if message.attempt != self.attempt:
             return DropReason.OLD_ATTEMPT
         self.checkpoints.sink_committed(message)
+        self._recovery.committed(self.checkpoints.sink_commits.floor)
         self._effects.report(SinksCommitted(job=self.job, committed_ms=message.committed_ms))
         return None
 
@@ -252,11 +254,12 @@ class Job:
             if owner != worker and worker_name(owner) == worker_name(worker):
                 self.worker_lost(owner, f"it was replaced by {worker}")
 
-    def worker_lost(self, worker: WorkerId, reason: str) -> None:
+    def worker_lost(self, worker: WorkerId, reason: str, silence_ms: int = 0) -> None:
+        """``silence_ms``: since its last sign of life."""
         execution = self._execution
         if execution is None or worker not in execution.slots:
             return
-        self.fail(f"worker {worker} is lost: {reason}", worker=worker)
+        self.fail(f"worker {worker} is lost: {reason}", worker=worker, silence_ms=silence_ms)
         if self._execution is not execution:
             return
         for subtask, _ in list(execution.on_worker(worker)):
@@ -297,10 +300,12 @@ class Job:
         trace: str | None = None,
         *,
         permanent: bool = False,
+        silence_ms: int = 0,
     ) -> None:
         """The running attempt has failed; its first failure is the root cause, what follows from it is ignored.
 
-        ``permanent``: every other attempt would fail alike, so there is none.
+        ``permanent``: every other attempt would fail alike, so there is none. ``silence_ms``: how long ago it was last
+        known to be well.
         """
         if self.status is not JobStatus.RUNNING or self._is_storing:
             return
@@ -317,8 +322,7 @@ class Job:
         effects.report(
             AttemptFailed(job=self.job, attempt=self.attempt, cause=cause, trace=trace, subtask=subtask, worker=worker)
         )
-        if self._failed_at_ms is None:
-            self._failed_at_ms = effects.now_ms
+        self._recovery.failed(silence_ms)
         match self._failures.failed(failure, permanent=permanent):
             case RestartAfter(delay_ms):
                 self._restart(delay_ms, f"restarts in {delay_ms} ms: {cause}")
@@ -412,6 +416,7 @@ class Job:
             return
         effects = self._effects
         self._scaling.started()
+        self._recovery.started(record.attempt, self.checkpoints.completed.newest_id)
         self._set_status(JobStatus.RUNNING, "deployed")
         self._is_adopted = False
         self._execution = self._new_execution(ExecutionState.DEPLOYING)
@@ -513,20 +518,20 @@ class Job:
                 self.fail(f"{subtask} was stopped by {message.worker}", subtask, message.worker)
             case SubtaskState.RUNNING if execution.all_running:
                 self._all_running()
+                self._recovery.progressed(execution)
             case SubtaskState.FINISHED:
                 if execution.all_finished:
                     self.advance()
             case SubtaskState.INITIALIZING | SubtaskState.RUNNING:
-                pass
+                self._recovery.progressed(execution)
 
     def _all_running(self) -> None:
-        failed_at_ms, self._failed_at_ms = self._failed_at_ms, None
         self._effects.report(
             AttemptRunning(
                 job=self.job,
                 attempt=self.attempt,
                 adopted=self._is_adopted,
-                recovery_ms=None if failed_at_ms is None else self._effects.now_ms - failed_at_ms,
+                recovery_ms=self._recovery.since_failure_ms,
             )
         )
 

@@ -274,6 +274,15 @@ class AttemptRunning(Notice, frozen=True, kw_only=True):
     recovery_ms: int | None
 
 
+class RecoveryPhaseEnded(Notice, frozen=True, kw_only=True):
+    """A part of a recovery is over; ``phase``: see ``cluster.recovery``."""
+
+    job: JobId
+    attempt: Attempt
+    phase: str
+    duration_ms: int
+
+
 class AttemptFailed(Notice, frozen=True, kw_only=True):
     job: JobId
     attempt: Attempt

@@ -19,6 +19,8 @@ REPLACED_REMEMBERED = 1_000
 class LostWorker(NamedTuple):
     worker: WorkerId
     reason: str
+    silence_ms: int
+    """Since its last sign of life."""
 
 
 class HeartbeatResult(NamedTuple):
@@ -65,7 +67,7 @@ class Workers:
         if worker in self._replaced:
             return HeartbeatResult(False, False, False, ())
         if message.leaving:
-            lost = [self._remove(worker, "it is leaving")] if worker in self._workers else []
+            lost = [self._remove(worker, "it is leaving", 0)] if worker in self._workers else []
             self._remember_replaced(worker)
             return HeartbeatResult(True, False, True, lost)
         lost = []
@@ -74,7 +76,8 @@ class Workers:
             if message.sent_ms < self._workers[previous].heartbeat.sent_ms:
                 # The dead one's last words, which reach a leader that does not know yet who replaced it.
                 return HeartbeatResult(False, False, False, ())
-            lost.append(self._remove(previous, f"it was replaced by {worker}"))
+            silence_ms = now_ms - self._workers[previous].last_seen_ms
+            lost.append(self._remove(previous, f"it was replaced by {worker}", silence_ms))
             self._remember_replaced(previous)
         known = self._workers.get(worker)
         if known is None:
@@ -88,15 +91,18 @@ class Workers:
             known.heartbeat = message
         return HeartbeatResult(True, False, is_newest, lost)
 
-    def ended(self, worker: WorkerId, reason: str) -> LostWorker | None:
+    def ended(self, worker: WorkerId, reason: str, ago_ms: int) -> LostWorker | None:
         """Its supervisor saw the process end; None: it was not registered (any more)."""
         self._remember_replaced(worker)
-        return self._remove(worker, reason) if worker in self._workers else None
+        return self._remove(worker, reason, ago_ms) if worker in self._workers else None
 
     def expire(self, now_ms: int) -> Sequence[LostWorker]:
         """Remove the workers that were silent too long."""
         silent = [w for w in self._workers.values() if now_ms - w.last_seen_ms >= self._timeout_ms]
-        return [self._remove(w.worker, f"no heartbeat for {now_ms - w.last_seen_ms} ms") for w in silent]
+        return [
+            self._remove(w.worker, f"no heartbeat for {silence_ms} ms", silence_ms)
+            for w, silence_ms in [(w, now_ms - w.last_seen_ms) for w in silent]
+        ]
 
     def grace(self, now_ms: int) -> None:
         """Nobody's silence up to now counts."""
@@ -109,10 +115,10 @@ class Workers:
     def __contains__(self, worker: WorkerId) -> bool:
         return worker in self._workers
 
-    def _remove(self, worker: WorkerId, reason: str) -> LostWorker:
+    def _remove(self, worker: WorkerId, reason: str, silence_ms: int) -> LostWorker:
         del self._workers[worker]
         del self._by_name[worker_name(worker)]
-        return LostWorker(worker, reason)
+        return LostWorker(worker, reason, silence_ms)
 
     def _remember_replaced(self, worker: WorkerId) -> None:
         self._replaced[worker] = None

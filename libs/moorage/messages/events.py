@@ -157,6 +157,8 @@ class WorkerLost(msgspec.Struct, frozen=True, kw_only=True):
 
     worker: WorkerId
     reason: str
+    ended_ms: int = 0
+    """Wall clock; 0: not known."""
 
 
 Event = (

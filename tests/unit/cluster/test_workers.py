@@ -84,7 +84,7 @@ def test_a_replaced_incarnation_is_never_heard_again(workers: Workers) -> None:
 def test_who_leaves_is_gone_at_once_and_for_ever(workers: Workers) -> None:
     workers.heartbeat(beat("w1/a"), 0)
     (lost,) = workers.heartbeat(beat("w1/a", 1, leaving=True), 10).lost
-    assert lost == ("w1/a", "it is leaving")
+    assert lost == ("w1/a", "it is leaving", 0)
     assert not workers.heartbeat(beat("w1/a", 2), 20).accepted
     assert known(workers) == []
     assert workers.heartbeat(beat("w2/a", leaving=True), 20).lost == []

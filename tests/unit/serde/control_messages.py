@@ -265,7 +265,7 @@ EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
         OperatorEvent(
             worker=_WORKER, job="orders", attempt=2, vertex="source", subtask=1, operator="source", payload=b"\x00"
         ),
-        WorkerLost(worker=_WORKER, reason="killed by signal 9"),
+        WorkerLost(worker=_WORKER, reason="killed by signal 9", ended_ms=1_763_800_000_004),
         ExchangeProgress(
             job="orders",
             attempt=2,
