@@ -20,8 +20,8 @@ class ThreadExecutor:
 
     def __init__(self, name: str, threads: int) -> None:
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
-        # Not a SimpleQueue: in CPython 3.11 its ``get`` with a timeout waits for ever if the time is over before it gets
-        # to wait, as happens to a loop on a busy machine now and then.
+        # Not a SimpleQueue: in CPython 3.11 its ``get`` with a timeout waits for ever if the time is over before it
+        # gets to wait, as happens to a loop on a busy machine now and then.
         self._results: Queue[Callable[[], None]] = Queue()
 
     def submit(self, call: Callable[[], T], done: Callable[[T | None, Exception | None], None]) -> None:
