@@ -41,7 +41,8 @@ class CheckpointFailureReason(Enum):
 
     @property
     def counts_as_failure(self) -> bool:
-        """Does it go against the tolerable number of failures in a row? What a failover can't help does not."""
+        """Does it go against the tolerable number of failures in a row? What a failover can't help does not: a storage,
+        a registry or a master hook that fails would fail the next attempt alike (Flink: CheckpointFailureManager)."""
         return self in _COUNTED
 
     @property
@@ -59,17 +60,12 @@ _R = CheckpointFailureReason
 
 _COUNTED = frozenset(
     {
-        _R.HOOK_FAILED,
-        _R.HOOK_TIMEOUT,
-        _R.OPERATOR_COORDINATOR_FAILED,
         _R.EXPIRED,
         _R.DECLINED_STORAGE,
         _R.DECLINED_LOG,
         _R.DECLINED_INTERNAL,
         _R.FOREIGN_STATE,
-        _R.METADATA_NOT_WRITTEN,
         _R.BASE_SUBSUMED,
-        _R.NOT_REGISTERED,
     }
 )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.checkpoint.lone import BY_HAND, Lone
-from tests.unit.cluster.graphs import JOB, orders_graph
+from tests.unit.checkpoint.lone import Lone
+from tests.unit.cluster.graphs import JOB
 
 from moorage.checkpoint.hook_restore import HookRestore, HooksState
 from moorage.checkpoint.notices import CheckpointFailed
@@ -81,14 +81,11 @@ def test_a_hook_that_hangs_costs_one_checkpoint_and_piles_nothing_up(lone: Lone)
     assert lone.triggered() == [2]
 
 
-def test_failing_hooks_count_against_the_tolerable_failures() -> None:
-    lone = Lone(orders_graph(2, checkpoint=BY_HAND), hook_timeout_ms=TIMEOUT_MS)
-    lone.start()
-    for _ in range(BY_HAND.tolerable_failures + 1):
+def test_failing_hooks_never_fail_the_job_which_could_not_help_it(lone: Lone) -> None:
+    for _ in range(3):
         lone.request()
         lone.answer(lone.open(TriggerHooks), error=CallError(CallFailure.UNAVAILABLE, "locked"))
-    assert len(lone.failures) == 1
-    assert "a master hook failed: locked" in lone.failures[0]
+    assert lone.failures == []
 
 
 def test_an_attempt_that_ends_meanwhile_forgets_the_hooks(lone: Lone) -> None:
