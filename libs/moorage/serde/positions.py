@@ -11,11 +11,14 @@ import msgspec
 
 from moorage.errors import CorruptDataError
 from moorage.ids import OperatorUid
-from moorage.state.positions import CommitMarker, InputPositions
+from moorage.state.positions import CommitClaim, CommitMarker, InputPositions
 
 _VERSION = b"\x01"
+_CLAIM = b"\x02"
+"""What a claim begins with, which lies among the markers."""
 _encoder = msgspec.msgpack.Encoder()
 _positions = msgspec.msgpack.Decoder(InputPositions)
+_claim = msgspec.msgpack.Decoder(CommitClaim)
 _marker = msgspec.msgpack.Decoder(CommitMarker)
 
 T = TypeVar("T")
@@ -50,8 +53,22 @@ def decode_marker(data: bytes) -> CommitMarker:
     return marker
 
 
-def _decode(kind: str, decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
-    if data[:1] != _VERSION:
+def claim_key(sink: OperatorUid, key_group: int, parallelism: int) -> bytes:
+    """Compaction key of a claim."""
+    return f"{sink}/{key_group}/{parallelism}".encode()
+
+
+def encode_claim(claim: CommitClaim) -> bytes:
+    return _CLAIM + _encoder.encode(claim)
+
+
+def decode_commit(data: bytes) -> CommitMarker | CommitClaim:
+    """A value of the commits topic."""
+    return _decode("claim", _claim, data, _CLAIM) if data[:1] == _CLAIM else decode_marker(data)
+
+
+def _decode(kind: str, decoder: msgspec.msgpack.Decoder[T], data: bytes, version: bytes = _VERSION) -> T:
+    if data[:1] != version:
         raise CorruptDataError(f"{kind}: unknown version {data[:1].hex() or 'nothing'}")
     try:
         return decoder.decode(data[1:])

@@ -41,6 +41,21 @@ class InputPositions(msgspec.Struct, frozen=True, array_like=True):
     exchanges: tuple[ExchangePositions, ...]
 
 
+class CommitClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a key group, by whoever opens a sink that was rescaled: attempts before this one write nothing any more.
+
+    Beside the markers, one for each parallelism: the transactional id that may write it belongs to one parallelism, so
+    a later attempt's claim is never replaced by an earlier one's (docs/decisions/0004).
+    """
+
+    sink: OperatorUid
+    key_group: int
+    parallelism: int
+    base: CheckpointId
+    """The life of the job that the attempt belongs to: the last checkpoint id of the life before."""
+    attempt: Attempt
+
+
 class CommitMarker(msgspec.Struct, frozen=True, kw_only=True):
     """Written in the same transaction as the output it speaks of: everything of this key group up to the barrier of
     ``checkpoint`` is committed. Compacted topic ``moorage.<job>.commits``, partition = key group."""

@@ -29,39 +29,36 @@ object believed is forgotten with it.
 *Fenced* means that a newer owner of the transactional id exists; the subtask fails and never takes the id back.
 
 *Markers are believed* when nobody but this sink can write to its key groups any more, and when they can all be seen:
-after a rescale the ids of former subtasks that owned one of these key groups are fenced too; and while the transaction
-of another sink, of a dead process perhaps, hides the end of a partition of the commits topic, opening is tried again.
+``sink_opening`` sees to that; ``sink_resume`` decides what follows from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import Enum
-from typing import Any, NamedTuple
 
 from moorage.api.operators import SinkOperator
-from moorage.barrier.channels import ChannelPosition
 from moorage.barrier.gate import Declined, InputGate
 from moorage.errors import (
-    CorruptDataError,
     FencedError,
     LogError,
-    LogUnavailableError,
     MoorageError,
     OffsetOutOfRangeError,
 )
-from moorage.ids import Attempt, CheckpointId, OperatorUid, TopicPartition
+from moorage.ids import CheckpointId, OperatorUid, TopicPartition
 from moorage.messages.barriers import Alignment, Barrier, SnapshotKind, SnapshotOptions
 from moorage.messages.commands import CheckpointFate
 from moorage.messages.events import SinkCommitted, SubtaskState
-from moorage.naming import commits_topic, exchange_topic, transactional_id
-from moorage.ports import LogMessage, OffsetSpec, Partitioner, TransactionalWriter
+from moorage.naming import commits_topic, exchange_topic
+from moorage.ports import Partitioner, TransactionalWriter
 from moorage.serde.frames import ColumnCodec, Columns
-from moorage.serde.positions import decode_marker, encode_marker, marker_key
+from moorage.serde.positions import encode_marker, marker_key
 from moorage.state.key_groups import key_group_range
 from moorage.state.positions import CommitMarker
 from moorage.task.context import TaskContext
 from moorage.task.inputs import ExchangeInput
+from moorage.task.sink_opening import Opened, SinkOpening
+from moorage.task.sink_resume import markers_at, where_to_resume
 from moorage.task.subtask import Subtask
 
 _RETRY_MIN_MS = 100
@@ -74,24 +71,6 @@ class Phase(Enum):
     AWAITING = "awaiting"
     COMMITTING = "committing"
     BROKEN = "broken"
-
-
-class _Opened(NamedTuple):
-    """What the thread found behind the fence."""
-
-    markers: Sequence[CommitMarker]
-    earliest: dict[TopicPartition, int]
-
-
-class Resume(NamedTuple):
-    """Where a sink goes on: decided by markers, lineage and the restored checkpoint alone."""
-
-    starts: dict[TopicPartition, int]
-    first_live: dict[TopicPartition, int]
-    positions: list[tuple[Any, ChannelPosition]]
-    replay_until: CheckpointId | None
-    committed: CheckpointId
-    """Every key group is committed at least up to here; 0 when one is not."""
 
 
 class CommitterSubtask(Subtask):
@@ -107,8 +86,8 @@ class CommitterSubtask(Subtask):
         self._exchange = context.deploy.graph.exchange(exchange_id)
         self._topic = exchange_topic(context.job, exchange_id)
         self._commits_topic = commits_topic(context.job)
-        self._range = key_group_range(self._exchange.partitions, context.parallelism, context.subtask)
-        self._groups = self._range.groups()
+        self._groups = key_group_range(self._exchange.partitions, context.parallelism, context.subtask).groups()
+        self._opening = SinkOpening(context, self._uid, self._exchange, Partitioner(self._sink.partitioner))
         self._codec: ColumnCodec[bytes | None, bytes | None] = ColumnCodec(bytes | None, bytes | None)
         self.phase = Phase.OPENING
         self._incarnation = 0
@@ -137,9 +116,9 @@ class CommitterSubtask(Subtask):
         self.phase = Phase.OPENING
         self._incarnation += 1
         incarnation = self._incarnation
-        writer = self._writer = self._new_writer(context.parallelism, context.subtask)
+        writer = self._writer = self._opening.new_writer()
 
-        def opened(result: _Opened | None, error: Exception | None) -> None:
+        def opened(result: Opened | None, error: Exception | None) -> None:
             if incarnation != self._incarnation:
                 return
             try:
@@ -149,50 +128,11 @@ class CommitterSubtask(Subtask):
             except Exception as failure:  # noqa: BLE001 - whatever it is, it ends this producer or the subtask
                 self._broken(failure)
 
-        context.executor.submit(lambda: self._open(writer), opened)
+        context.executor.submit(lambda: self._opening.open(writer), opened)
 
-    def _new_writer(self, parallelism: int, subtask: int) -> TransactionalWriter:
+    def _resume(self, opened: Opened) -> None:
         context = self.context
-        return context.log.transactional_writer(
-            transactional_id(context.job, self._uid, parallelism, subtask),
-            transaction_timeout_ms=context.settings.transaction_timeout_ms,
-            partitioner=Partitioner(self._sink.partitioner),
-        )
-
-    def _open(self, writer: TransactionalWriter) -> _Opened:
-        """*Blocking.* Fence first: what is read afterwards can't change any more but by this sink."""
-        log = self.context.log
-        writer.init()  # raises, before anybody is fenced, when the sink was closed while this call waited
-        for parallelism, subtask in self._former_owners():
-            former = self._new_writer(parallelism, subtask)
-            try:
-                former.init()
-            except FencedError:
-                pass  # by another subtask that took over from it
-            finally:
-                former.close()
-        self.context.failpoint("after-fence-before-markers")
-        commits = [TopicPartition(self._commits_topic, group) for group in self._groups]
-        stable = log.offsets(commits, OffsetSpec.LATEST)
-        hidden = [tp for tp, end in log.offsets(commits, OffsetSpec.END).items() if end > stable[tp]]
-        if hidden:
-            raise LogUnavailableError(f"an open transaction hides the commit markers in {hidden[0]}")
-        markers = newest_markers(log.read_to_end(commits, read_committed=True), self._uid)
-        earliest = log.offsets([TopicPartition(self._topic, group) for group in self._groups], OffsetSpec.EARLIEST)
-        return _Opened(markers, dict(earliest))
-
-    def _former_owners(self) -> Iterator[tuple[int, int]]:
-        """Parallelism and number of subtasks that owned some of the key groups before the sink was rescaled."""
-        vertex = self.context.vertex.vertex
-        former = {segment.parallelism.get(vertex, 0) for segment in self.context.deploy.lineage}
-        for parallelism in sorted(former - {0, self.context.parallelism}):
-            for subtask in range(parallelism):
-                if len(key_group_range(self._exchange.partitions, parallelism, subtask).intersection(self._range)):
-                    yield parallelism, subtask
-
-    def _resume(self, opened: _Opened) -> None:
-        context = self.context
-        resume = self._where_to_resume(opened)
+        resume = where_to_resume(self._uid, self._exchange, self._groups, context.deploy, opened)
         gate = InputGate(
             {self._topic: (self._exchange, self._groups)},
             context.deploy.lineage,
@@ -222,58 +162,6 @@ class CommitterSubtask(Subtask):
         self.phase = Phase.WRITING
         self.running()
         self._input.open()
-
-    def _where_to_resume(self, opened: _Opened) -> Resume:
-        deploy = self.context.deploy
-        lineage, restored = deploy.lineage, self.context.restored
-        running = len(lineage) - 1
-        markers = {m.key_group: m for m in opened.markers if m.checkpoint > deploy.base_checkpoint_id}
-        replayable = any(s.end == restored and self._exchange.consumer in s.parallelism for s in lineage[:-1])
-        starts: dict[TopicPartition, int] = {}
-        first_live: dict[TopicPartition, int] = {}
-        positions: list[tuple[Any, ChannelPosition]] = []
-        replay = False
-        for group in self._groups:
-            tp = TopicPartition(self._topic, group)
-            marker = markers.get(group)
-            if marker is None:
-                starts[tp] = opened.earliest[tp]
-                first_live[tp] = 0
-                replay = replay or replayable
-                continue
-            if marker.attempt > deploy.attempt:
-                raise FencedError(
-                    f"sink {self._uid!r}: attempt {marker.attempt} has committed, this is {deploy.attempt}"
-                )
-            if marker.checkpoint > restored and marker.attempt < deploy.attempt:
-                raise MoorageError(
-                    f"sink {self._uid!r} has committed its output up to checkpoint {marker.checkpoint}, but the job"
-                    f" goes back to checkpoint {restored}: running on would write the output in between twice"
-                )
-            starts[tp] = marker.start_offset
-            offsets = dict(zip(marker.producers, marker.offsets, strict=True))
-            positions += [
-                (marker.attempt, ChannelPosition(tp, producer, offsets.get(producer, 0), producer in marker.finished))
-                for producer in {*offsets, *marker.finished}
-            ]
-            if marker.checkpoint >= restored:
-                first_live[tp] = running
-                continue
-            if not replayable:
-                raise MoorageError(
-                    f"sink {self._uid!r}: key group {group} is committed up to checkpoint {marker.checkpoint} only, and"
-                    f" the job's lineage does not tell what to replay up to checkpoint {restored}"
-                )
-            first_live[tp] = next(i for i, s in enumerate(lineage) if s.end is not None and s.end > marker.checkpoint)
-            replay = True
-        committed = min((m.checkpoint for m in markers.values()), default=CheckpointId(0))
-        return Resume(
-            starts,
-            first_live,
-            positions,
-            restored if replay else None,
-            committed if len(markers) == len(self._groups) else CheckpointId(0),
-        )
 
     # --- work --------------------------------------------------------------------------------------------------------
 
@@ -338,18 +226,12 @@ class CommitterSubtask(Subtask):
             return
         gate = self._input.gate
         self._checkpoint = barrier.checkpoint
-        self._markers = self._markers_at(gate, barrier.checkpoint)
+        self._markers = markers_at(self._uid, barrier.checkpoint, gate.attempt, gate.positions())
         if gate.replay_until is not None:
             self._commit()  # the job was restored from this checkpoint: it is completed
         else:
             self.phase = Phase.AWAITING
             self._ask_for_fate(self._input)
-
-    def _markers_at(self, gate: InputGate, checkpoint: CheckpointId) -> list[CommitMarker]:
-        by_group: dict[int, list[ChannelPosition]] = {}
-        for position in gate.positions():
-            by_group.setdefault(position.partition.partition, []).append(position)
-        return [_marker(self._uid, group, checkpoint, gate.attempt, channels) for group, channels in by_group.items()]
 
     def _ask_for_fate(self, source: ExchangeInput) -> bool:
         match self.context.fates.fate(self._checkpoint):
@@ -457,38 +339,7 @@ class CommitterSubtask(Subtask):
         self._drop()
 
 
-def _marker(
-    sink: OperatorUid, group: int, checkpoint: CheckpointId, attempt: Attempt, channels: Sequence[ChannelPosition]
-) -> CommitMarker:
-    """Finished channels would hold up the cleaner, so their positions are left out, unless there are no others."""
-    finished = [c for c in channels if c.has_finished]
-    others = [c for c in channels if not c.has_finished] or [max(finished, key=lambda c: c.offset)]
-    return CommitMarker(
-        sink=sink,
-        key_group=group,
-        checkpoint=checkpoint,
-        attempt=attempt,
-        producers=tuple(c.producer for c in others),
-        offsets=tuple(c.offset for c in others),
-        finished=tuple(c.producer for c in finished),
-    )
-
-
 def _alignment_of(options: SnapshotOptions) -> Alignment | None:
     """A sink's exchange is a pure log: waiting costs nothing but time. Nothing restarts from a savepoint by itself, so
     nothing is committed with it, unless the job stops there."""
     return None if options.kind is SnapshotKind.SAVEPOINT else Alignment.ALIGNED
-
-
-def newest_markers(messages: Sequence[LogMessage], sink: OperatorUid) -> list[CommitMarker]:
-    """Of each key group the marker with the highest checkpoint; other sinks' markers are left out."""
-    newest: dict[int, CommitMarker] = {}
-    for message in messages:
-        try:
-            marker = decode_marker(message.value)
-        except CorruptDataError as error:
-            raise CorruptDataError(f"{message.topic}[{message.partition}] offset {message.offset}: {error}") from error
-        known = newest.get(marker.key_group)
-        if marker.sink == sink and (known is None or marker.checkpoint >= known.checkpoint):
-            newest[marker.key_group] = marker
-    return list(newest.values())

@@ -12,8 +12,17 @@ from hypothesis import strategies as st
 
 from moorage.errors import CorruptDataError
 from moorage.ids import Attempt, CheckpointId, ExchangeId, OperatorUid
-from moorage.serde.positions import decode_marker, decode_positions, encode_marker, encode_positions, marker_key
-from moorage.state.positions import CommitMarker, ExchangePositions, InputPositions
+from moorage.serde.positions import (
+    claim_key,
+    decode_commit,
+    decode_marker,
+    decode_positions,
+    encode_claim,
+    encode_marker,
+    encode_positions,
+    marker_key,
+)
+from moorage.state.positions import CommitClaim, CommitMarker, ExchangePositions, InputPositions
 
 POSITIONS = InputPositions(
     (ExchangePositions(ExchangeId("a--b"), (0, 0, 1), (2, 2, 1), (0, 1, 0), (5, 3, 7), (7, 0, 4)),)
@@ -79,3 +88,16 @@ def test_no_bytes_raise_anything_else(data: bytes, index: int, byte: int) -> Non
         for candidate in (data, b"\x01" + data, bytes(damaged)):
             with suppress(CorruptDataError):
                 decode(candidate)  # type: ignore[operator]
+
+
+def test_claims_lie_among_markers() -> None:
+    claim = CommitClaim(
+        sink=OperatorUid("results"), key_group=4, parallelism=3, base=CheckpointId(7), attempt=Attempt(2)
+    )
+    data = encode_claim(claim)
+    assert data[:1] == b"\x02"
+    assert decode_commit(data) == claim
+    assert decode_commit(encode_marker(MARKER)) == MARKER
+    assert claim_key(OperatorUid("results"), 4, 3) == b"results/4/3"
+    with pytest.raises(CorruptDataError, match="commit marker: unknown version 02"):
+        decode_marker(data)

@@ -14,7 +14,7 @@ from moorage.api.compiler import CompiledPipeline, compile_pipeline
 from moorage.barrier.lineage import next_lineage
 from moorage.connectors.kafka_source import KafkaSourceReader
 from moorage.exchange.result_partition import ExchangeLimits
-from moorage.ids import Attempt, CheckpointId, Epoch, SubtaskId, TopicPartition, WorkerId
+from moorage.ids import Attempt, CheckpointId, Epoch, SubtaskId, TopicPartition, VertexId, WorkerId
 from moorage.messages.barriers import Alignment, SnapshotKind, SnapshotOptions
 from moorage.messages.commands import (
     Command,
@@ -119,6 +119,8 @@ class Harness:
         self.checkpoint = 0
         self.latest: tuple[CheckpointId, Attempt] | None = None
         self.lineage: tuple[LineageSegment, ...] = ()
+        self.parallelism: dict[VertexId, set[int]] = {}
+        """Every parallelism that each vertex had."""
         admin = MemoryLog(self.cluster, "admin")
         graph = self.compiled.graph
         admin.create_topics([TopicSpec(t, 1, {}) for t in CONTROL_TOPICS])
@@ -188,6 +190,7 @@ class Harness:
         pipeline: mo.Pipeline | None = None,
         base: int = 0,
         finishing: bool = False,
+        allow_duplicates: bool = False,
     ) -> None:
         """The next attempt, from the latest checkpoint; of another pipeline, if there is one."""
         if pipeline is not None:
@@ -200,6 +203,8 @@ class Harness:
         if self.latest is not None:
             path = metadata_path(graph.job, self.latest[0])
             checksum = xxhash.xxh3_64_intdigest(self.storage.read(path))
+        for vertex, parallelism in graph.parallelism().items():
+            self.parallelism.setdefault(vertex, set()).add(parallelism)
         places = slots if slots is not None else [i % len(self.names) for i in range(graph.slots)]
         self.send(
             DeployJob(
@@ -214,6 +219,8 @@ class Harness:
                 restore_checksum=checksum,
                 base_checkpoint_id=CheckpointId(base),
                 finishing=finishing,
+                allow_duplicates=allow_duplicates,
+                former_parallelism={vertex: tuple(sorted(former)) for vertex, former in self.parallelism.items()},
             )
         )
 

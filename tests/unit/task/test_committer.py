@@ -15,8 +15,8 @@ from moorage.messages.commands import CoordinatorHeartbeat, JobFates
 from moorage.messages.events import SubtaskState
 from moorage.naming import commits_topic, transactional_id
 from moorage.ports import TransactionalWriter
-from moorage.serde.positions import encode_marker, marker_key
-from moorage.state.positions import CommitMarker
+from moorage.serde.positions import decode_commit, encode_marker, marker_key
+from moorage.state.positions import CommitClaim, CommitMarker
 from moorage.task.committer import CommitterSubtask, Phase
 from moorage.testing.memory_log import MemoryLog
 
@@ -161,9 +161,34 @@ def test_a_sink_that_has_committed_beyond_the_restored_checkpoint_fails() -> Non
     (failure,) = harness.failures()
     assert failure.failure == (
         "sink 'results' has committed its output up to checkpoint 2, but the job goes back to checkpoint 1: running on"
-        " would write the output in between twice"
+        " would write the output in between twice. Set checkpoint.allow_duplicates_on_fallback to accept that"
     )
+    assert failure.permanent, "another attempt would fail alike"
     assert harness.counts() == expected(ORDERS)
+
+
+def test_where_duplicates_are_allowed_it_goes_on_all_the_same() -> None:
+    harness = with_output()
+    harness.checkpoint_now()
+    first = harness.latest
+    more = ORDERS[100:]
+    harness.produce(more)
+    harness.run(30)
+    harness.checkpoint_now()
+    before = len(harness.output())
+    harness.latest = first
+    harness.deploy(allow_duplicates=True)
+    harness.run(30)
+    harness.checkpoint_now()
+    assert not harness.failures()
+    assert len(harness.output()) == before + len(more), "what lies in between comes twice, nothing else does"
+    harness.deploy()
+    harness.run(30)
+    harness.produce([("user-0", 1.0)])
+    harness.run(20)
+    harness.checkpoint_now()
+    assert not harness.failures(), "once is enough"
+    assert len(harness.output()) == before + len(more) + 1
 
 
 def test_markers_of_an_earlier_life_are_ignored() -> None:
@@ -390,3 +415,61 @@ def test_a_former_owner_that_wakes_up_after_a_rescale_can_not_commit(parallelism
     executor.run_all()
     assert harness.counts() == expected(ORDERS)
     assert not [i for i in harness.cluster.open_transactions() if i.endswith("-of-3")]
+
+
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_a_former_owner_that_opens_after_a_rescale_sees_that_it_is_late(parallelism: int) -> None:
+    """It was stopped before it opened, so nobody could fence it; its transaction was lost, and it would replay it."""
+    harness = Harness(orders_pipeline(3), workers=1)
+    harness.started()
+    harness.produce(ORDERS)
+    harness.run(30)
+    checkpoint = harness.trigger()
+    harness.run(30)
+    harness.finalize(checkpoint, notify=False)
+    zombie, executor, _ = harness.workers[0]
+    harness.deploy()
+    zombie.step()
+    while not [s for d in zombie._deployments.values() for s in d.subtasks]:  # load the deployment, open nothing
+        executor.call_one()
+        executor.serve_one()
+    harness.workers.pop(0)
+    harness.add_worker()
+    harness.deploy(slots=[1] * parallelism, pipeline=orders_pipeline(parallelism))
+    harness.run(60)
+    assert harness.counts() == expected(ORDERS)
+    for _ in range(60):
+        executor.run_all()
+        zombie.step()
+        harness.clock.advance(20)
+    assert harness.counts() == expected(ORDERS)
+    harness._read_events()
+    late = [e.failure for e in harness.failures() if e.vertex == "results" and e.attempt == 2]
+    assert late == ["sink 'results': attempt 3 owns it, this is 2"] * 3
+    assert not [e for e in harness.failures() if e.attempt == 3]
+
+
+def test_a_sink_that_was_never_rescaled_claims_nothing() -> None:
+    harness = with_output()
+    harness.checkpoint_now()
+    harness.deploy()
+    harness.run(40)
+    keys = {record.key for record in harness.cluster.records(commits_topic(JOB))}
+    assert keys == {marker_key(OperatorUid("results"), group) for group in range(8)}
+
+
+def test_a_sink_that_opens_again_has_claimed_already() -> None:
+    harness = Harness(orders_pipeline(1), workers=1)
+    harness.started()
+    harness.checkpoint_now()
+    harness.deploy(pipeline=orders_pipeline(2))
+    harness.run(40)
+    harness.workers[0][2].faults.fail_next("commit", LogUnavailableError("Kafka does not answer"))
+    harness.produce(ORDERS)
+    harness.run(30)
+    harness.checkpoint_now()
+    harness.run(100)
+    assert harness.counts() == expected(ORDERS)
+    values = [decode_commit(record.value or b"") for record in harness.cluster.records(commits_topic(JOB))]
+    claims = [(c.key_group, c.parallelism, c.attempt) for c in values if isinstance(c, CommitClaim)]
+    assert sorted(claims) == [(group, 2, 2) for group in range(8)]
