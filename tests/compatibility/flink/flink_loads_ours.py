@@ -75,8 +75,8 @@ def test_flink_loads_what_a_job_of_ours_wrote(tmp_path: Path, written: Callable[
     data = (written(tmp_path / "storage") / "_metadata").read_bytes()
     (tmp_path / "files").mkdir()
     (loaded,) = load(tmp_path / "files", [data])
+    # Not the same bytes: our backends give handles no ids, so Flink gives them some.
     assert loaded["metadata"] == flink_view(6, decode_metadata(data))
-    assert loaded["sameBytes"]
 
 
 def test_flink_loads_metadata_of_every_shape(tmp_path: Path) -> None:

@@ -69,8 +69,14 @@ def _copy(harness: Harness, root: Path) -> None:
     for path in harness.storage.paths():
         data = harness.storage.read(path)
         if path.endswith("/_metadata"):
-            data = seal(encode_metadata(with_origin(decode_metadata(data), ORIGIN)))
+            data = seal(encode_metadata(with_origin(_in_order(decode_metadata(data)), ORIGIN)))
         write(root / path, data)
+
+
+def _in_order(metadata: CheckpointMetadata) -> CheckpointMetadata:
+    """As a coordinator writes it; the harness has subtasks in the order of their acknowledgements."""
+    operators = tuple(replace(o, subtasks=dict(sorted(o.subtasks.items()))) for o in metadata.operators)
+    return replace(metadata, operators=operators)
 
 
 def write(path: Path, data: bytes) -> None:
