@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 
 from moorage.adapters.redis_registry import RedisRegistry
 from moorage.api.loader import load_pipeline
+from moorage.graph.job_graph import StateConfig
 from moorage.ids import TopicPartition
 from moorage.messages.registry import JobRecord, JobStatus
 from moorage.testing.oracle import Oracle, OracleReport
@@ -28,8 +29,11 @@ SETTLE_S = 3.0
 class Battle:
     """``rate``: orders per second while anything goes on. Use as a context manager on a started stack."""
 
-    def __init__(self, stack: Stack, *, rate: int = 2_000, seed: int = 1) -> None:
+    def __init__(
+        self, stack: Stack, *, rate: int = 2_000, seed: int = 1, backend: Literal["memory", "rocksdb"] = "memory"
+    ) -> None:
         self.stack = stack
+        self._state = StateConfig(backend=backend)
         self.oracle = Oracle()
         self._orders = OrderStream(self.oracle, seed=seed)
         self._rate = rate
@@ -47,7 +51,8 @@ class Battle:
             self._log = self._cleanup.enter_context(closing(connect(self.stack.bootstrap_servers)))
             create_missing(self._log, ["orders", "totals"], PARTITIONS)
             with self.stack.client() as client:
-                self._job = client.submit(load_pipeline(f"{pipeline_file()}:pipeline").graph)
+                graph = load_pipeline(f"{pipeline_file()}:pipeline").graph
+                self._job = client.submit(msgspec.structs.replace(graph, state=self._state))
             self._writer = self._cleanup.enter_context(closing(self._log.record_writer("battle-orders")))
             self._reader = self._cleanup.enter_context(
                 closing(

@@ -1,6 +1,6 @@
 """``make chaos ROUNDS=20``: random SIGKILL and SIGSTOP of real processes under load, judged by the oracle at the end.
 
-    python tests/chaos/kill_loop.py [--rounds 20] [--seed 1] [--workers 2] [--rate 2000] [--json]
+    python tests/chaos/kill_loop.py [--rounds 20] [--seed 1] [--workers 2] [--rate 2000] [--backend rocksdb] [--json]
 
 Each round hits something, waits until results of later orders are committed, and goes on for a moment. A stopped
 process wakes up after its replacement works: a zombie. Exits with 1 when anything is lost, doubled, corrupt or out of
@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rate", type=int, default=2_000)
+    parser.add_argument("--backend", choices=("memory", "rocksdb"), default="memory")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
@@ -42,7 +43,7 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory(prefix="moorage-chaos-") as folder,
         Stack(Path(folder), workers=arguments.workers) as stack,
-        Battle(stack, rate=arguments.rate, seed=arguments.seed) as battle,
+        Battle(stack, rate=arguments.rate, seed=arguments.seed, backend=arguments.backend) as battle,
     ):
         for number in range(1, arguments.rounds + 1):
             battle.run(rng.uniform(0.2, 3.0))
