@@ -60,10 +60,12 @@ class CheckpointRequestDecider:
         """When the next periodic one is due; None: never."""
         self._last_completion_ms: int | None = None
         self._is_stopping = False
+        self._is_started = False
 
     def start(self, now_ms: int, delay_ms: int = 0) -> None:
         """``delay_ms``: the first periodic one comes so much later."""
         self._is_stopping = False
+        self._is_started = True
         self._interval_ms = self._config.interval_ms
         self._due_ms = now_ms + self._interval_ms + delay_ms if self._interval_ms > 0 else None
 
@@ -72,6 +74,7 @@ class CheckpointRequestDecider:
         waiting = [*self._savepoints, *self._by_hand]
         self._savepoints.clear()
         self._by_hand.clear()
+        self._is_started = False
         self._due_ms = None
         return waiting
 
@@ -87,8 +90,8 @@ class CheckpointRequestDecider:
 
     def backlog(self, now_ms: int, has_backlog: bool) -> None:
         """A source has begun to work off a backlog, or none does so any more."""
-        if self._config.interval_during_backlog_ms is None or (self._due_ms is None and self._interval_ms > 0):
-            return  # Makes no difference, or nothing is triggered now.
+        if self._config.interval_during_backlog_ms is None or not self._is_started:
+            return
         self._interval_ms = self._config.interval_during_backlog_ms if has_backlog else self._config.interval_ms
         if self._interval_ms == 0:
             self._due_ms = None

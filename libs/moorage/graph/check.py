@@ -92,6 +92,11 @@ def _checkpoint_problems(config: CheckpointConfig) -> Iterator[str]:
     ):
         if value is not None and value < least:
             yield f"checkpoint.{name} must be at least {least}, not {value}"
+    during_backlog_ms = config.interval_during_backlog_ms
+    if during_backlog_ms and during_backlog_ms < config.interval_ms:
+        yield f"checkpoint.interval_during_backlog_ms must be 0 or at least checkpoint.interval_ms {config.interval_ms}"
+    if config.aligned_timeout_ms >= config.timeout_ms:
+        yield f"checkpoint.aligned_timeout_ms must be less than checkpoint.timeout_ms {config.timeout_ms}"
     if config.min_pause_ms > 0 and config.max_concurrent > 1:
         yield "checkpoint.min_pause_ms needs checkpoint.max_concurrent 1"
     if config.unaligned and config.mode == "at_least_once":

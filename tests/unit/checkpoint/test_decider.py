@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from moorage.checkpoint.decider import MAX_WAITING_REQUESTS, PERIODIC, CheckpointRequest, CheckpointRequestDecider
 from moorage.graph.job_graph import CheckpointConfig
+from moorage.messages.barriers import SnapshotKind
 
 
 def decider(**config: int) -> CheckpointRequestDecider:
@@ -99,3 +100,79 @@ def test_a_stop_ends_everything_and_hands_back_who_waits() -> None:
     assert choose(decides, 100_000) is None
     decides.start(100_000)
     assert choose(decides, 101_000) == PERIODIC
+
+
+SAVEPOINT = CheckpointRequest(kind=SnapshotKind.SAVEPOINT)
+
+
+def test_savepoints_go_ahead_of_everything_and_wait_for_nothing() -> None:
+    decides = decider(min_pause_ms=10_000)
+    decides.completed(900)
+    decides.request(CheckpointRequest(client=1))
+    decides.request(SAVEPOINT)
+    assert choose(decides, 1_000, triggering=True) is None
+    assert choose(decides, 1_000, in_progress=7) == SAVEPOINT
+    assert choose(decides, 1_000, in_progress=7) is None
+    assert choose(decides, 1_000) == CheckpointRequest(client=1)
+
+
+def test_while_the_job_is_stopped_only_savepoints_are_taken() -> None:
+    decides = decider()
+    decides.request(CheckpointRequest(client=1))
+    decides.stopping(True)
+    assert choose(decides, 5_000) is None
+    decides.request(SAVEPOINT)
+    assert choose(decides, 5_000) == SAVEPOINT
+    decides.stopping(False)
+    assert [choose(decides, 5_000) for _ in range(3)] == [CheckpointRequest(client=1), PERIODIC, None]
+
+
+def test_during_a_backlog_the_other_interval_counts_from_its_beginning_on() -> None:
+    decides = decider(interval_during_backlog_ms=5_000)
+    decides.backlog(100, True)
+    assert choose(decides, 1_000) == PERIODIC  # it was due before already
+    assert choose(decides, 5_999) is None
+    assert choose(decides, 6_000) == PERIODIC
+    decides.backlog(7_000, False)
+    assert choose(decides, 7_999) is None
+    assert choose(decides, 8_000) == PERIODIC
+    assert choose(decides, 9_000) == PERIODIC
+
+
+def test_a_backlog_may_stop_periodic_ones_or_change_nothing() -> None:
+    stopped = decider(interval_during_backlog_ms=0)
+    stopped.backlog(100, True)
+    assert choose(stopped, 100_000) is None
+    stopped.stop()
+    stopped.backlog(200, False)
+    assert choose(stopped, 100_000) is None
+    stopped.start(100_000)
+    assert choose(stopped, 100_999) is None
+    assert choose(stopped, 101_000) == PERIODIC
+    unchanged = decider()
+    unchanged.backlog(100, True)
+    assert choose(unchanged, 1_000) == PERIODIC
+
+
+def test_a_backlog_that_is_told_of_between_two_attempts_triggers_nothing() -> None:
+    decides = decider(interval_during_backlog_ms=500)
+    decides.stop()
+    decides.backlog(100, True)
+    assert choose(decides, 100_000) is None
+
+
+def test_the_final_checkpoint_is_due_at_once_whatever_the_pause() -> None:
+    decides = decider(min_pause_ms=10_000)
+    decides.completed(90)
+    decides.input_ended(100)
+    assert choose(decides, 100) == PERIODIC
+    assert choose(decides, 1_099) is None
+    assert choose(decides, 1_100) == PERIODIC
+
+
+def test_the_first_one_may_come_later() -> None:
+    decides = decider()
+    decides.start(0, delay_ms=300)
+    assert choose(decides, 1_299) is None
+    assert choose(decides, 1_300) == PERIODIC
+    assert choose(decides, 2_300) == PERIODIC

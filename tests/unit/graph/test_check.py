@@ -62,6 +62,20 @@ def test_a_good_graph_passes() -> None:
         (replaced(checkpoint=CheckpointConfig(max_concurrent=0)), "checkpoint.max_concurrent must be at least 1"),
         (replaced(checkpoint=CheckpointConfig(retained=0)), "checkpoint.retained must be at least 1"),
         (replaced(checkpoint=CheckpointConfig(max_concurrent=2, min_pause_ms=1)), "needs checkpoint.max_concurrent 1"),
+        (
+            replaced(checkpoint=CheckpointConfig(interval_during_backlog_ms=999)),
+            "interval_during_backlog_ms must be 0 or at least checkpoint.interval_ms 1000",
+        ),
+        (
+            replaced(checkpoint=CheckpointConfig(unaligned=True, aligned_timeout_ms=500, timeout_ms=500)),
+            "aligned_timeout_ms must be less than checkpoint.timeout_ms 500",
+        ),
+        (replaced(checkpoint=CheckpointConfig(unaligned=True, mode="at_least_once")), "needs checkpoint.mode"),
+        (replaced(checkpoint=CheckpointConfig(aligned_timeout_ms=5)), "needs checkpoint.unaligned"),
+        (
+            replaced(checkpoint=CheckpointConfig(alignment_limit_bytes=5, mode="at_least_once")),
+            "alignment_limit_bytes needs checkpoint.mode",
+        ),
         (replaced(restart=RestartConfig(multiplier=0.5)), "restart.multiplier must be at least 1"),
         (replaced(restart=RestartConfig(initial_delay_ms=40_000)), "restart.max_delay_ms must be at least 40000"),
     ],
@@ -78,3 +92,14 @@ def test_a_sink_without_input_is_refused() -> None:
 
 def test_a_fixed_delay_may_be_longer_than_the_limit_of_growing_ones() -> None:
     check_graph(replaced(restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=60_000)))
+
+
+def test_contradictions_that_are_none_are_accepted() -> None:
+    for config in (
+        CheckpointConfig(interval_during_backlog_ms=0),
+        CheckpointConfig(interval_during_backlog_ms=1_000),
+        CheckpointConfig(interval_ms=0, interval_during_backlog_ms=500),
+        CheckpointConfig(unaligned=True, aligned_timeout_ms=499, timeout_ms=500, max_concurrent=3),
+        CheckpointConfig(min_pause_ms=500, max_concurrent=1),
+    ):
+        check_graph(replaced(checkpoint=config))
