@@ -104,6 +104,11 @@ class Cleaning:
         shown = _known(preview_purge(self._registry, self._storage, self._log, self._clock, self._options, job), job)
         if not shown.record.status.has_ended:
             raise NotPossibleError(f"job {job} is {shown.record.status.value}: cancel it first, then purge it")
+        if shown.is_needed_elsewhere:
+            raise NotPossibleError(
+                f"another job was started from a checkpoint of job {job} and needs it until it has completed its own,"
+                " or for longer if it has claimed it"
+            )
         return shown
 
     def clean(self, only: JobId | None) -> Removed:

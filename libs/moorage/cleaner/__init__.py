@@ -65,7 +65,8 @@ Who is not decided is kept as being in progress. The grace age adds nothing to t
 file that neither the registry calls subsumed nor a message calls aborted stays until it is that old.
 
 Marks come from other jobs, too: from one that was submitted to start from a checkpoint of this job, until it has a
-checkpoint of its own, and beyond that if it has claimed the files.
+checkpoint of its own or has ended, and beyond that if it has claimed the files. As long as there are such marks a job
+is not purged.
 
 Fail closed: if one manifest can't be read, the marks are unknown and nothing of the job is deleted. The same if the
 registry remembers no completed checkpoint of a job whose prefix holds a ``_metadata``: it may have lost its data. A job

@@ -65,9 +65,14 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     completed: frozenset[CheckpointId]
     """Ids that the registry remembers as completed, subsumed ones included."""
     restored: frozenset[str] = frozenset()
-    """``_metadata`` files of this job that any job was submitted to start from."""
+    """``_metadata`` files of this job that a job was submitted to start from and may start from again."""
     claimants: tuple[CheckpointRecord, ...] = ()
     """Retained checkpoints of other jobs, which have claimed one of this job."""
+
+    @property
+    def is_needed_elsewhere(self) -> bool:
+        """Files of this job are another job's, too; or its own, while it lives."""
+        return bool(self.restored or self.claimants)
 
     @property
     def newest(self) -> CheckpointId:

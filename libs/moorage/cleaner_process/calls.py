@@ -50,7 +50,7 @@ def observe(registry: Registry, job: JobId, discarded: frozenset[CheckpointId]) 
     for other in jobs.values():
         if (path := _restored_from(other, job)) is not None:
             its_own = _own_checkpoints(other, retained if other is record else registry.checkpoints(other.job))
-            if not its_own:
+            if not its_own and not other.status.has_ended:
                 restored.add(path)
             elif _claims(other) and other is not record:
                 claimants += its_own
@@ -72,7 +72,7 @@ def _own_checkpoints(record: JobRecord, retained: Iterable[CheckpointRecord]) ->
 
 
 def _restored_from(record: JobRecord, job: JobId) -> str | None:
-    """The ``_metadata`` of ``job`` that this job was submitted to start from."""
+    """The ``_metadata`` of ``job`` that this job was submitted to start from, if it may start again."""
     path = None if record.restore is None else _checkpoint_path(record.restore.path)
     parts = None if path is None else parse_storage_path(path)
     return path if parts is not None and parts.job == job else None

@@ -276,7 +276,10 @@ class JobCleaner:
 
     def _is_purge_due(self, facts: JobFacts) -> bool:
         now_ms, record = self._tools.clock.monotonic_ms(), facts.record
-        if not is_over(record, facts.retained):
+        if self.purge is not None and facts.is_needed_elsewhere:
+            logger.warning("Job %s is not purged: another job was started from a checkpoint of it", self.job)
+            self._end_purge(self.purge)
+        if not is_over(record, facts.retained) or facts.is_needed_elsewhere:
             self._over = None
         elif self._over is None or self._over.submitted_ms != record.submitted_ms:
             self._over = _Over(record.submitted_ms, now_ms)

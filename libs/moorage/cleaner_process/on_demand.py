@@ -32,6 +32,8 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     """Files of a savepoint that the job has claimed."""
     cuts: Mapping[TopicPartition, tuple[int, int]]
     """Partitions whose log would be cut: where it starts, and where it would start."""
+    is_needed_elsewhere: bool
+    """Another job was started from a checkpoint of this one, so it can't be purged."""
     is_over: bool
     """The job has ended and nothing of it is kept, so it is purged when it has been shown for a while."""
     topics: tuple[str, ...] = ()
@@ -107,6 +109,7 @@ def _preview(
         savepoints=tuple(kept for kept in facts.retained if kept.kind == "savepoint"),
         claimed=tuple(calls.list_claimed(registry, storage, facts, (*manifests.values(), *restored))),
         cuts=calls.cuts(log, needed),
+        is_needed_elsewhere=facts.is_needed_elsewhere,
         is_over=over,
     )
 

@@ -205,6 +205,32 @@ def test_a_checkpoint_that_another_job_starts_from_stays_and_longer_if_it_was_cl
     assert not world.seen.errors
 
 
+@pytest.mark.parametrize("status", [JobStatus.CANCELED, JobStatus.FINISHED])
+def test_what_an_ended_job_was_started_from_need_not_stay(world: World, status: JobStatus) -> None:
+    world.checkpoint([exclusive(1)])
+    world.submit(restore=RestoreSettings(path=metadata(1), checksum=1, mode=RestoreMode.CLAIM))
+    world.registry.remove_checkpoint(world.epoch, JOB, CheckpointId(1))
+    world.end(status)
+    world.work(2 * LATER_MS)
+    assert world.storage.paths() == []
+
+
+def test_a_job_that_another_one_starts_from_is_not_purged_until_that_one_needs_it_no_more(world: World) -> None:
+    world.checkpoint([exclusive(1)])
+    world.submit(restore=RestoreSettings(path=metadata(1), checksum=1), job=SHOP)
+    world.end()
+    world.send(PurgeJob(epoch=world.epoch, job=JOB, submitted_ms=world.record.submitted_ms))
+    world.work(2 * OPTIONS.ended_job_ttl_ms)
+    assert world.storage.paths() == sorted([metadata(1), exclusive(1)])
+    assert set(known(world)) == {JOB, SHOP}
+
+    shop = next(record for record in world.registry.jobs() if record.job == SHOP)
+    world.registry.save_job(world.epoch, msgspec.structs.replace(shop, status=JobStatus.FAILED))
+    world.work(2 * OPTIONS.ended_job_ttl_ms)
+    assert world.storage.paths() == []
+    assert known(world) == []
+
+
 def savepoint(world: World) -> tuple[str, list[str]]:
     """Outside of every job's sweep: its ``_metadata``, and all of its files."""
     folder = savepoint_folder(None, JOB, CheckpointId(1), 5)
