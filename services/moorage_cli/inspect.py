@@ -36,8 +36,13 @@ def inspect(
         str | None,
         typer.Option(metavar="OPERATOR", help="Print this operator's rows of state instead, as JSON lines."),
     ] = None,
+    as_version: Annotated[
+        int | None,
+        typer.Option(min=2, max=6, help="Write the metadata in this version of Flink's format, for older readers."),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the rows there: .jsonl, .ndjson or .parquet.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Where rows go (.jsonl, .ndjson or .parquet), or the metadata."),
     ] = None,
     root: Annotated[
         str | None,
@@ -50,14 +55,18 @@ def inspect(
     from moorage.inspect.verify import verify as verify_files
     from moorage_cli.inspect_view import report_view, verification_view
 
-    if output is not None and rows is None:
-        raise SettingError("--output needs --rows OPERATOR")
+    if (rows is None) == (as_version is None) and (output is not None or rows is not None):
+        raise SettingError("use one of --rows OPERATOR and --as-version VERSION, the latter with --output FILE")
     checkpoint = open_checkpoint(location, root=root)
     if rows is not None:
         _print_rows(checkpoint, rows, output)
         return
+    if as_version is not None:
+        _write_metadata(checkpoint, as_version, output)
+        return
     report = describe(checkpoint)
-    verification = verify_files(checkpoint) if verify else None
+    with Console(stderr=True).status("") as status:
+        verification = verify_files(checkpoint, status.update) if verify else None
     if as_json:
         document: dict[str, Any] = msgspec.to_builtins(report)
         if verification is not None:
@@ -83,6 +92,14 @@ def _print_rows(checkpoint: OpenCheckpoint, operator: str, output: Path | None) 
         return
     count = export(table, output)
     Console(stderr=True, soft_wrap=True).print(f"{count} rows of {operator} in {output}", highlight=False, markup=False)
+
+
+def _write_metadata(checkpoint: OpenCheckpoint, version: int, output: Path | None) -> None:
+    from moorage.inspect.export import export_metadata
+
+    if output is None:
+        raise SettingError("--as-version needs --output FILE")
+    export_metadata(checkpoint, version, output)
 
 
 def _write_json(document: object) -> None:

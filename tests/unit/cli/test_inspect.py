@@ -90,7 +90,9 @@ def test_prints_and_exports_rows(tmp_path: Path) -> None:
     assert pc.sum(parquet.read_table(file)["count"]).as_py() == sum(range(30))
     for arguments, code, words in (
         (["--rows", "nothing"], 1, "no operator 'nothing'; it has totals"),
-        (["--output", "x.parquet"], 2, "--output needs --rows OPERATOR"),
+        (["--output", "x.parquet"], 2, "use one of --rows OPERATOR and --as-version VERSION"),
+        (["--rows", "totals", "--as-version", "3"], 2, "use one of --rows OPERATOR and --as-version VERSION"),
+        (["--as-version", "3"], 2, "--as-version needs --output FILE"),
         (["--rows", "totals", "--output", "x.csv"], 2, "must end in .parquet"),
     ):
         result = run("inspect", folder, *arguments)

@@ -21,10 +21,10 @@ from tests.unit.inspect.test_rows import TOTALS, Total, base, checkpoint_of, del
 
 import moorage as mo
 from moorage.coordinator_process.origin import with_origin
-from moorage.errors import CorruptDataError, SettingError
+from moorage.errors import CorruptDataError, MetadataError, SettingError
 from moorage.ids import CheckpointId, OperatorId, OperatorUid
 from moorage.inspect.checkpoint import OpenCheckpoint, open_checkpoint
-from moorage.inspect.export import ExportError, export
+from moorage.inspect.export import ExportError, export, export_metadata
 from moorage.inspect.table import OperatorTable
 from moorage.serde.keyed_segments import KeyedSegmentCodec
 from moorage.state.handles import ByteStreamHandle, DistributionMode, OperatorStreamHandle, StateMetaInfo
@@ -231,3 +231,23 @@ def test_without_pyarrow_it_says_what_to_install(checkpoint: OpenCheckpoint, tmp
     path = str(tmp_path / "rows.parquet")
     result = subprocess.run([sys.executable, "-c", code, path], check=False, capture_output=True, text=True)
     assert result.stderr.endswith("SettingError: Parquet needs pyarrow: pip install 'moorage[parquet]'\n")
+
+
+@pytest.mark.parametrize("version", [2, 3, 4, 5, 6])
+def test_metadata_in_other_versions_of_the_format(tmp_path: Path, version: int) -> None:
+    checkpoint = checkpoint_of(tmp_path, base(TOTALS, {"a": Total(count=1)}))
+    export_metadata(checkpoint, version, tmp_path / "orders" / "chk-3" / "_metadata")
+    again = open_checkpoint(str(tmp_path / "orders" / "chk-3"))
+    assert (again.version, again.intact) == (version, True)
+    assert [o.operator for o in again.metadata.operators] == [o.operator for o in checkpoint.metadata.operators]
+    (row,) = OperatorTable(again, again.metadata.operators[0].operator).records()
+    assert (row["key"], row["count"]) == ("a", 1)
+
+
+def test_metadata_of_flink_in_another_version(tmp_path: Path) -> None:
+    golden = Path(__file__).parents[2] / "compatibility" / "flink" / "golden"
+    export_metadata(open_checkpoint(str(golden / "job-heap")), 4, tmp_path / "_metadata")
+    assert open_checkpoint(str(tmp_path)).version == 4
+    with pytest.raises(MetadataError, match="version 2 has no room for a coordinator state"):
+        export_metadata(open_checkpoint(str(golden / "job-heap")), 2, tmp_path / "_metadata")
+    assert open_checkpoint(str(tmp_path)).version == 4
