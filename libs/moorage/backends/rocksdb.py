@@ -27,6 +27,7 @@ from moorage.backends.rocksdb_cache import RowCache
 from moorage.backends.rocksdb_canonical import CanonicalSegments, CanonicalSnapshot
 from moorage.backends.rocksdb_codec import RocksDbCodec
 from moorage.backends.rocksdb_environment import Owner, RocksDbEnvironment
+from moorage.backends.rocksdb_expiry import ExpirySweep
 from moorage.backends.rocksdb_restore import RestoredStore, RocksDbRestore
 from moorage.backends.rocksdb_snapshot import RocksDbSnapshot, Table
 from moorage.backends.rocksdb_states import RocksDbStates
@@ -85,6 +86,7 @@ class RocksDbKeyedBackend(Generic[K, R]):
         self._codec: RocksDbCodec[K, R] = RocksDbCodec(operator, key_type, row_type)
         self._store: RocksDbStore | None = None
         self._states: RocksDbStates[K, R] | None = None
+        self._expiry: ExpirySweep[K, R] | None = None
         self.cache: RowCache[K, R] = RowCache(key_groups.groups())
         self._fresh: set[K] = set()
         """Keys of the present batch that had no row before it."""
@@ -169,6 +171,16 @@ class RocksDbKeyedBackend(Generic[K, R]):
             self._row_bytes = _row_bytes(batch.size_in_bytes() // len(batch), self._codec)
             self.store.write(batch)
 
+    def _sweep(self) -> None:
+        """Delete some entries whose time is over."""
+        if self._expiry is None:
+            self._expiry = ExpirySweep(self.store, self._codec, self._key_groups.groups())
+        batch = WriteBatch(raw_mode=True)
+        for key in self._expiry.expired(self.context.processing_ms):
+            batch.delete(key)
+        if len(batch):
+            self.store.write(batch)
+
     # --- snapshot ----------------------------------------------------------------------------------------------------
 
     def snapshot(
@@ -176,6 +188,7 @@ class RocksDbKeyedBackend(Generic[K, R]):
     ) -> KeyedSnapshot:
         self._adopt(base)
         self._write_dirty()
+        self._sweep()
         if form is SnapshotForm.CANONICAL:
             return self._canonical(checkpoint)
         snapshot = RocksDbSnapshot(

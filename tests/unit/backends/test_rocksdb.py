@@ -10,6 +10,7 @@ import pytest
 from tests.unit.backends.backends import ALL, SMALL, Row, Storage, change, counts, group_of, memory, rocksdb
 
 from moorage.api.state import ListState, MapState, Ttl, ValueState
+from moorage.backends import rocksdb_expiry
 from moorage.backends.keyed import KeyedBackend, SnapshotForm
 from moorage.backends.rocksdb import RocksDbKeyedBackend
 from moorage.backends.rocksdb_environment import RocksDbEnvironment
@@ -203,6 +204,39 @@ def test_a_renamed_state_and_one_that_gets_a_ttl_keep_their_entries(new: New) ->
     handles = storage.store(backend.snapshot(CheckpointId(1), CheckpointId(0)))
     renamed = restored(lambda: new(row_type=Renamed), handles, storage)
     assert dict(renamed.rows_for(group_of("a"), ["a"])["a"].things) == {"x": 1}  # type: ignore[attr-defined]
+
+
+def test_entries_whose_time_is_over_are_deleted_although_nobody_asks_for_them(
+    new: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Visits(Row):
+        seen: MapState[str, int] = MapState(ttl=Ttl(after_ms=100))
+        kept: MapState[str, int] = MapState(ttl=Ttl(after_ms=100, time="record"))
+
+    monkeypatch.setattr(rocksdb_expiry, "_LOOKED_AT", 40)
+    backend = new(row_type=Visits)
+
+    def visit(key: str, entry: str) -> None:
+        rows = backend.rows_for(group_of(key), [key])
+        if key not in rows:
+            rows[key] = backend.new_row(group_of(key), key)
+        rows[key].seen[entry] = rows[key].kept[entry] = 1  # type: ignore[attr-defined]
+
+    def entries() -> int:
+        return sum(key[2] > 0 for key, _ in backend.store.scan(b"", None))
+
+    for i in range(100):
+        visit(f"key-{i}", "page")
+    backend.snapshot(CheckpointId(1), CheckpointId(0)).encode()
+    assert entries() == 200
+    backend.context.processing_ms = 60
+    visit("key-0", "page")
+    backend.context.processing_ms = 120
+    for checkpoint in range(2, 6):
+        backend.snapshot(CheckpointId(checkpoint), CheckpointId(0)).encode()
+    assert entries() == 101
+    row = backend.rows_for(group_of("key-0"), ["key-0"])["key-0"]
+    assert dict(row.seen) == dict(row.kept) == {"page": 1}  # type: ignore[attr-defined]
 
 
 # --- snapshots -------------------------------------------------------------------------------------------------------
