@@ -44,15 +44,15 @@ def summary_line(statistics: CheckpointStatistics) -> str:
 
 
 def summary_table(statistics: CheckpointStatistics) -> Table:
-    """What completed checkpoints cost, since the present leader leads."""
+    """What completed checkpoints cost, since the present leader leads; processed and persisted: bytes in flight."""
     summary = statistics.summary
     table = plain_table("Completed checkpoints", "", "min", "avg", "p50", "p90", "p99", "max")
     for name, of, text in (
         ("duration", summary.end_to_end_duration, duration_text),
         ("written", summary.checkpointed_size, size_text),
         ("full size", summary.state_size, size_text),
-        ("processed in flight", summary.processed_data, size_text),
-        ("persisted in flight", summary.persisted_data, size_text),
+        ("processed", summary.processed_data, size_text),
+        ("persisted", summary.persisted_data, size_text),
     ):
         values = (of.min, of.avg, round(of.p50), round(of.p90), round(of.p99), of.max)
         table.add_row(name, *(text(value) for value in values))
@@ -60,11 +60,11 @@ def summary_table(statistics: CheckpointStatistics) -> Table:
 
 
 def history_table(history: Sequence[CheckpointSummary], title: str) -> Table:
-    """Reasons of failures are too long for a column: see ``failure_lines``."""
-    table = plain_table(title, "id", "state", "triggered", "duration", "written", "full size", "subtasks")
+    """``sp`` stands for savepoint. Reasons of failures are too long for a column: see ``failure_lines``."""
+    table = plain_table(title, "id", "state", "at", "took", "written", "full size", "subtasks")
     for checkpoint in history:
         table.add_row(
-            f"{checkpoint.id}{_kind(checkpoint)}",
+            f"{checkpoint.id} sp" if checkpoint.is_savepoint else str(checkpoint.id),
             state_text(checkpoint.status),
             time_text(checkpoint.trigger_timestamp),
             duration_text(checkpoint.end_to_end_duration),
@@ -90,7 +90,7 @@ def details_view(details: CheckpointDetails, subtasks: Sequence[SubtaskCheckpoin
     """One checkpoint: its vertices, and the subtasks that it waited for longest or waits for still."""
     done = f"{details.num_acknowledged_subtasks} of {details.num_subtasks} subtasks have acknowledged"
     head = Text.assemble(
-        f"Checkpoint {details.id}{_kind(details)}  ",
+        f"{'Savepoint' if details.is_savepoint else 'Checkpoint'} {details.id}  ",
         Text.from_markup(state_text(details.status)),
         f"  {time_text(details.trigger_timestamp)}  {duration_text(details.end_to_end_duration)}  {done}",
     )
@@ -139,7 +139,3 @@ def slowest_table(subtasks: Sequence[SubtaskCheckpoint]) -> Table:
             size_text(subtask.checkpointed_size),
         )
     return table
-
-
-def _kind(checkpoint: CheckpointSummary) -> str:
-    return " savepoint" if checkpoint.is_savepoint else ""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console, RenderableType
 from tests.unit.cli.answers import ANSWERS, CHECKPOINTS
@@ -149,7 +150,11 @@ def test_reasons_of_failures_stand_below_the_table_once_each() -> None:
     reason = "the checkpoint was not complete within its timeout: 2 subtasks did not acknowledge"
     history = (checkpoint(5, reason), checkpoint(4), checkpoint(3, reason), checkpoint(2, "storage"))
     assert [line.plain for line in failure_lines(history)] == [f"3, 5 failed: {reason}", "2 failed: storage"]
-    narrow = drawn(statistics_view(statistics(*history)), width=80)
+    wide = msgspec.structs.replace(
+        checkpoint(1_006), status="IN_PROGRESS", is_savepoint=True, checkpointed_size=10**6, state_size=10**6
+    )
+    narrow = drawn(statistics_view(statistics(wide, *history)), width=80)
+    assert "1006 sp" in narrow
     table, _, below = narrow.partition("3, 5 failed:")
     assert all(len(line) <= 80 for line in table.splitlines())
     assert "\u2026" not in table, "no column is cut"
