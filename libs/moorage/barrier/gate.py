@@ -26,7 +26,8 @@ snapshot is due
 
 - ALIGNED, TIMEOUT: when every live channel has delivered its barrier; those that did are BLOCKED meanwhile,
 - UNALIGNED: at once, as is TIMEOUT after ``overtake``,
-- AT_LEAST_ONCE: when every live channel has delivered its barrier; nothing is blocked,
+- AT_LEAST_ONCE: when every live channel has delivered its barrier; nothing is blocked but the end of data, because a
+  subtask whose input ended behind a barrier had not finished before it,
 
 and not before every older pending one is settled, so that barriers are sent on in ascending order. Hence a channel that
 delivers barrier n has passed over whatever older one it did not deliver: that is given up. A barrier of a checkpoint
@@ -206,6 +207,8 @@ class InputGate:
             return Verdict.VOID
         if offset < channel.position:
             return Verdict.SEEN
+        if end_of_data and channel.barrier in self._pending:
+            channel.state = ChannelState.BLOCKED
         if channel.state is not ChannelState.OPEN:
             return self._hold(channel, Held(tp, offset, size_bytes, item))
         channel.position = offset + 1

@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from itertools import accumulate
+from operator import add
 from random import Random
 from typing import Any
 from zlib import crc32
@@ -21,6 +22,7 @@ from moorage.api.connectors import KafkaSink, KafkaSource
 from moorage.api.formats import Json
 from moorage.api.keyed_state import KeyedContext, KeyedState
 from moorage.api.pipeline import Pipeline
+from moorage.api.state import ReducingState
 from moorage.graph.job_graph import CheckpointConfig, RestartConfig
 from moorage.ids import TopicPartition
 from moorage.testing.memory_log import MemoryCluster
@@ -41,13 +43,15 @@ class Order(msgspec.Struct):
 
 
 class Total(KeyedState):
+    """A row with a state of its own beside it."""
+
     count: int = 0
-    total: int = 0
+    total: ReducingState[int] = ReducingState(add)
 
     def process(self, order: Order, ctx: KeyedContext) -> Iterator[Row]:
         self.count += 1
-        self.total += order.amount
-        yield {"user": ctx.key, "count": self.count, "total": self.total}
+        self.total.add(order.amount)
+        yield {"user": ctx.key, "count": self.count, "total": self.total.get()}
 
 
 class Bucket(KeyedState):

@@ -29,17 +29,17 @@ from moorage.backends.rocksdb_environment import RocksDbEnvironment
 from moorage.cleaner.pace import CleanerOptions
 from moorage.cleaner_process.process import CleanerProcess
 from moorage.cluster.coordinator import CoordinatorCore
-from moorage.cluster.protocol import ClusterConfig, SubmitJob
+from moorage.cluster.protocol import ClusterConfig
 from moorage.connectors.kafka_source import KafkaSourceReader
 from moorage.connectors.kafka_source_coordinator import OPERATOR_COORDINATORS
 from moorage.coordinator_process.process import CoordinatorProcess
 from moorage.errors import LogUnavailableError, MoorageError, RegistryUnavailableError, StorageError
 from moorage.exchange.result_partition import ExchangeLimits
 from moorage.graph.job_graph import StateConfig
-from moorage.ids import TopicPartition, WorkerId
+from moorage.ids import TopicPartition, VertexId, WorkerId
 from moorage.messages.events import SubtaskState, SubtaskStateChanged, WorkerHeartbeat
 from moorage.messages.registry import JobStatus
-from moorage.naming import COMMANDS_TOPIC, CONTROL_TOPICS, EVENTS_TOPIC, exchange_topic
+from moorage.naming import COMMANDS_TOPIC, CONTROL_TOPICS, EVENTS_TOPIC, exchange_topic, folder_of
 from moorage.ports import TopicSpec
 from moorage.serde import control
 from moorage.serde.metadata import decode_metadata
@@ -53,6 +53,7 @@ from moorage.testing.executor import InlineExecutor
 from moorage.testing.memory_log import MemoryCluster, MemoryLog
 from moorage.testing.memory_registry import MemoryRegistry
 from moorage.testing.memory_storage import MemoryStorage
+from moorage.testing.simulated_client import SimulatedClient
 from moorage.testing.simulated_job import InvariantError, SimulatedJob
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,11 @@ class SimulationReport:
     replayed: int = 0
     """Lost transactions."""
     void_frames: int = 0
+    rescales: int = 0
+    """Attempts with another parallelism than the one before."""
+    savepoints: int = 0
+    lives: int = 0
+    """Of the job: it may be stopped with a savepoint and started from it."""
     faults: dict[str, int] = field(default_factory=dict)
     digest: str = ""
     """Of what reached the logs, when, and of the output: equal runs have equal digests."""
@@ -98,6 +104,9 @@ class SimulationReport:
             "completed checkpoints": self.checkpoints,
             "replayed transactions": self.replayed,
             "void frames": self.void_frames,
+            "rescales": self.rescales,
+            "savepoints": self.savepoints,
+            "lives": self.lives,
             **{f"x {name}": count for name, count in sorted(self.faults.items())},
         }
 
@@ -138,6 +147,7 @@ class Simulation:
             self.rng, orders=self.config.orders, users=self.config.users, partitions=self.config.input_partitions
         )
         self.pipeline = self.simulated.compiled
+        self.client = SimulatedClient(self.rng, self.pipeline.graph, self.registry)
         if self.config.rocksdb is not None:
             graph = msgspec.structs.replace(self.pipeline.graph, state=StateConfig(backend="rocksdb"))
             self.pipeline = replace(self.pipeline, graph=graph)
@@ -174,8 +184,13 @@ class Simulation:
         self._slow_until: dict[TopicPartition, int] = {}
         """Partitions that nothing reaches before that time."""
         self._seen_events = 0
+        self._rescales = 0
+        self._parallelism: dict[VertexId, int] = {}
+        self._lives: set[int] = set()
+        """Since when; see the report."""
         self._manifests: dict[str, tuple[list[str], dict[TopicPartition, int]]] = {}
         self._workers: list[WorkerProcess] = []
+        self._coordinators: dict[str, CoordinatorProcess] = {}
         self._set_up()
 
     def _set_up(self) -> None:
@@ -188,7 +203,6 @@ class Simulation:
         for number in range(self.config.workers):
             self._start(f"worker-{number}")
         self._start("cleaner-0")
-        self._submitted = False
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
@@ -227,20 +241,17 @@ class Simulation:
             log=log,
             executor=executor,
             clock=self.clock,
-            on_reply=self._replied,
+            on_reply=lambda request, result: self._say("request %d: %s", request, result),
             on_notice=partial(self._say, "%s: %s", name),
         )
+
+        self._coordinators[name] = process
 
         def step() -> None:
             process.step(self.clock.monotonic_ms())
             process.core.validate()
-            if not self._submitted and self.rng.random() < 0.2:
-                process.request(SubmitJob(1, self.pipeline.graph))
 
         return step
-
-    def _replied(self, _request: int, _result: object) -> None:
-        self._submitted = any(job.job == self.job for job in self.registry.jobs()) if self.registry.available else False
 
     def _worker(self, name: str, log: MemoryLog, executor: InlineExecutor) -> Callable[[], object]:
         worker = WorkerProcess(
@@ -316,6 +327,9 @@ class Simulation:
         contexts = [context for worker in self._workers for context in worker.contexts()]
         self.report.replayed = sum(c.counters.transactions_replayed for c in contexts)
         self.report.void_frames = sum(c.counters.frames_void for c in contexts)
+        self.report.rescales = self._rescales
+        self.report.savepoints = sum(r.kind == "savepoint" for r in self.registry.checkpoints(self.job))
+        self.report.lives = len(self._lives)
         self.report.digest = self._digest()
         return self.report
 
@@ -347,6 +361,11 @@ class Simulation:
         if self.simulated.orders_left and rng.random() < 0.3:
             for _ in range(min(self.simulated.orders_left, rng.randint(1, 5))):
                 self.cluster.append(*self.simulated.produce())
+        for request in self.client.requests(now, faults=faults):
+            self._say("%s", request)
+            for name, coordinator in self._coordinators.items():
+                if name in self._processes:  # whoever leads
+                    coordinator.request(request)
         names = list(self._processes)
         rng.shuffle(names)
         for name in names:
@@ -356,6 +375,7 @@ class Simulation:
         for log in (*(p.log for p in self._processes.values()), *self._graves):
             self._deliver(log, faults=faults)
         if self.report.turns % 10 == 0:
+            self._look_at_job()
             self._check_events()
             self._check_output()
         if self.report.turns % 25 == 0:
@@ -479,6 +499,15 @@ class Simulation:
             process.stopped_until_ms = 0
             process.deaf_until.clear()
 
+    def _look_at_job(self) -> None:
+        if not self.registry.available:
+            return
+        for record in self.registry.jobs():
+            self._lives.add(record.submitted_ms)
+            parallelism = record.graph.parallelism()
+            self._rescales += self._parallelism not in ({}, parallelism)
+            self._parallelism = parallelism
+
     # --- invariants --------------------------------------------------------------------------------------------------
 
     def _check(self, holds: bool, what: str) -> None:
@@ -520,7 +549,7 @@ class Simulation:
                 self._check(start <= offset, f"checkpoint {record.checkpoint}: {tp} begins at {start}, not {offset}")
 
     def _read_manifest(self, path: str) -> tuple[list[str], dict[TopicPartition, int]]:
-        metadata = decode_metadata(self.storage.read(path))
+        metadata = decode_metadata(self.storage.read(path), folder_of(path))
         positions: dict[TopicPartition, int] = {}
         for operator in metadata.operators:
             for subtask in operator.subtasks.values():
@@ -534,7 +563,7 @@ class Simulation:
 
     def _is_finished(self) -> bool:
         self._check_output()
-        has_all = not self.simulated.orders_left and not self.simulated.missing()
+        has_all = self.client.is_content and not self.simulated.orders_left and not self.simulated.missing()
         return has_all and (not self.simulated.is_bounded or self._has_ended())
 
     def _has_ended(self) -> bool:

@@ -394,6 +394,20 @@ def test_at_least_once_holds_nothing_back() -> None:
     assert gate.offer(1, 2) is Verdict.SNAPSHOT
 
 
+def test_at_least_once_the_end_of_data_waits_for_the_checkpoint_that_it_lies_behind() -> None:
+    """Else the snapshot would say that nothing comes any more, and a restore would lose what lies behind the barrier."""
+    gate = Gate(alignment=AT_LEAST_ONCE)
+    gate.offer(0, 1)
+    assert gate.offer(0) is Verdict.PROCESS
+    assert gate.offer(0, end_of_data=True) is Verdict.HELD
+    assert gate.offer(1, end_of_data=True) is Verdict.NOTED
+    assert gate.offer(1, 1) is Verdict.SNAPSHOT
+    assert not gate.gate.has_data_ended
+    assert gate.released() == [2]
+    assert gate.offer_at(2, 0, end_of_data=True) is Verdict.NOTED
+    assert gate.gate.has_data_ended
+
+
 def test_snapshots_are_taken_in_the_order_of_their_checkpoints() -> None:
     """A savepoint aligns in a job whose checkpoints don't: they wait for it, so that barriers are sent on in order."""
     gate = Gate(alignment=UNALIGNED)
