@@ -147,8 +147,8 @@ class CheckpointCoordinator:
         self._base = newest.checkpoint if newest is not None and newest.kind == "checkpoint" else CheckpointId(0)
         restore = record.restore if newest is None else None
         self._must_be_full = restore is not None and restore.mode is RestoreMode.NO_CLAIM
-        if restore is not None and restore.mode is RestoreMode.CLAIM:
-            self._shared.claim(restore.path)
+        if record.restore is not None and record.restore.mode is RestoreMode.CLAIM:
+            self._shared.claim(record.restore.path)  # Later checkpoints may still refer to it.
         delay_ms = round(abs(self._random()) * self._config.initial_delay_max_ms)
         self._decider.start(self._effects.now_ms, delay_ms)
         self._decider.stopping(self.completed.stop is not None)

@@ -106,6 +106,13 @@ def test_claimed_files_are_the_jobs_own(metadata_path: str, path: str) -> None:
     assert foreign(registry, 2, 1, path) == [path], "the job has left it behind: it may be gone"
 
 
+@pytest.mark.parametrize(("metadata_path", "path"), SAVEPOINTS)
+def test_a_new_leader_knows_what_was_claimed(metadata_path: str, path: str) -> None:
+    registry = SharedStateRegistry(JOB)
+    registry.claim(metadata_path)
+    assert foreign(registry, 9, 8, shared(8), path) == []
+
+
 @pytest.mark.parametrize("location", ["s3://bucket/savepoint-1", "orders/savepoints/savepoint-1"])
 def test_a_savepoint_refers_to_nothing_outside_of_its_folder(location: str) -> None:
     registry = SharedStateRegistry(JOB)
