@@ -28,7 +28,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM python:${PYTHON}
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin moorage \
-    && install -d -o moorage -g moorage /var/lib/moorage /pipelines
+    && install -d -o moorage -g moorage /var/lib/moorage /var/lib/moorage-state /pipelines
 COPY --from=dependencies /install /usr/local
 RUN --mount=type=bind,from=package,source=/wheel,target=/wheel \
     pip install --disable-pip-version-check --root-user-action=ignore --no-cache-dir --no-index --no-deps /wheel/*.whl
