@@ -108,18 +108,19 @@ def read_manifest(storage: CheckpointStorage, record: CheckpointRecord) -> Manif
     data = storage.read(record.metadata_path)
     if len(data) != record.metadata_bytes or xxhash.xxh3_64_intdigest(data) != record.metadata_checksum:
         raise CorruptDataError(f"{record.metadata_path} is not the file that checkpoint {record.checkpoint} registered")
-    return _manifest(record.metadata_path, decode_metadata(data))
+    return _manifest(record.metadata_path, data)
 
 
 def read_restored(storage: CheckpointStorage, path: str) -> Manifest:
     """Of a checkpoint that a job was submitted to start from. If it is not there, it needs nothing."""
     try:
-        return _manifest(path, decode_metadata(storage.read(path)))
+        return _manifest(path, storage.read(path))
     except ObjectMissingError:
         return Manifest(frozenset(), {})
 
 
-def _manifest(path: str, metadata: CheckpointMetadata) -> Manifest:
+def _manifest(path: str, data: bytes) -> Manifest:
+    metadata = decode_metadata(data, folder_of(path))
     return Manifest(frozenset((path, *metadata.paths())), exchange_starts(_position_vectors(metadata)))
 
 
