@@ -88,8 +88,9 @@ clean: ## remove what was made here but for .venv
 
 .PHONY: chaos
 ROUNDS ?= 20
-chaos: $(INSTALLED) ## random SIGKILL and SIGSTOP of real processes under load, ROUNDS=20
-	PYTHONPATH=. $(BIN)/python tests/chaos/kill_loop.py --rounds $(ROUNDS)
+CHAOS ?= --rescale --savepoints --failpoints
+chaos: $(INSTALLED) ## random SIGKILL and SIGSTOP of real processes under load, ROUNDS=20, and what CHAOS says besides
+	PYTHONPATH=. $(BIN)/python tests/chaos/kill_loop.py --rounds $(ROUNDS) $(CHAOS)
 
 .PHONY: bench
 bench: $(INSTALLED) ## the main job at full speed: records per second, CPU per record, checkpoint durations

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self, TypeVar
 
 import msgspec
 
 from moorage.adapters.redis_registry import RedisRegistry
 from moorage.api.loader import load_pipeline
-from moorage.graph.job_graph import StateConfig
+from moorage.cluster.protocol import RestoreFrom
 from moorage.ids import TopicPartition
 from moorage.messages.registry import JobRecord, JobStatus
 from moorage.testing.oracle import Oracle, OracleReport
+from moorage_cli.client import CoordinatorClient, CoordinatorUnreachableError
 from moorage_cli.demo import Kill, OrderStream, Output, pipeline_file
 from moorage_cli.embedded.stack import Stack
 from moorage_cli.kafka import connect, create_missing
+from moorage_cli.overrides import overridden
+
+T = TypeVar("T")
 
 PARTITIONS = 4
 RECOVERY_TIMEOUT_S = 90.0
@@ -29,11 +34,10 @@ SETTLE_S = 3.0
 class Battle:
     """``rate``: orders per second while anything goes on. Use as a context manager on a started stack."""
 
-    def __init__(
-        self, stack: Stack, *, rate: int = 2_000, seed: int = 1, backend: Literal["memory", "rocksdb"] = "memory"
-    ) -> None:
+    def __init__(self, stack: Stack, *, rate: int = 2_000, seed: int = 1, settings: Sequence[str] = ()) -> None:
+        """``settings``: of the job, as `moorage submit --set` takes them."""
         self.stack = stack
-        self._state = StateConfig(backend=backend)
+        self._settings = settings
         self.oracle = Oracle()
         self._orders = OrderStream(self.oracle, seed=seed)
         self._rate = rate
@@ -52,7 +56,8 @@ class Battle:
             create_missing(self._log, ["orders", "totals"], PARTITIONS)
             with self.stack.client() as client:
                 graph = load_pipeline(f"{pipeline_file()}:pipeline").graph
-                self._job = client.submit(msgspec.structs.replace(graph, state=self._state))
+                self._graph = overridden(graph, self._settings)
+                self._job = client.submit(self._graph)
             self._writer = self._cleanup.enter_context(closing(self._log.record_writer("battle-orders")))
             self._reader = self._cleanup.enter_context(
                 closing(
@@ -108,12 +113,46 @@ class Battle:
 
     def kill(self, *names: str, number: int = signal.SIGKILL) -> Kill:
         """Send a signal to processes; the Kill tells when the first order sent after it has its result."""
-        self._writer.commit()  # what was sent before is there
-        kill = Kill("+".join(names), time.monotonic(), self.oracle.highest_inputs())
+        kill = self.mark("+".join(names))
         for name in names:
             self.stack.kill(name, number)
+        return kill
+
+    def mark(self, name: str) -> Kill:
+        """Something is done: the Kill tells when the first order sent after it has its result."""
+        self._writer.commit()  # what was sent before is there
+        kill = Kill(name, time.monotonic(), self.oracle.highest_inputs())
         self._kills.append(kill)
         return kill
+
+    def rescale(self, parallelism: int) -> None:
+        """Go on with another parallelism; returns when the new attempt is stored."""
+        self._ask(lambda client: client.rescale(self._job, parallelism, {}))
+        self.mark(f"rescale to {parallelism}")
+
+    def savepoint(self) -> str:
+        location = self._ask(lambda client: client.savepoint(self._job).wait(RECOVERY_TIMEOUT_S)).location
+        assert location is not None
+        self.mark("savepoint")
+        return location
+
+    def stop_and_restore(self, *, drain: bool = False) -> None:
+        """Stop with a savepoint and start from it: the same results as if nothing had been."""
+        location = self._ask(lambda client: client.stop(self._job, drain=drain).wait(RECOVERY_TIMEOUT_S)).location
+        assert location is not None
+        self._ask(lambda client: client.submit(self._graph, RestoreFrom(path=location)))
+        self.mark("stop and restore")
+
+    def _ask(self, request: Callable[[CoordinatorClient], T]) -> T:
+        """The answer of a coordinator, while orders go on; asked again while none leads."""
+        while True:
+            with ThreadPoolExecutor(1) as thread, self.stack.client(timeout_s=RECOVERY_TIMEOUT_S) as client:
+                answer = thread.submit(request, client)
+                self.wait(answer.done, "an answer of the coordinator")
+                try:
+                    return answer.result()
+                except CoordinatorUnreachableError:
+                    self.run(0.5)
 
     def recovered(self, kill: Kill) -> float:
         """Run until the results of orders sent after the kill are there; seconds since the kill."""

@@ -1,20 +1,29 @@
-"""``make chaos ROUNDS=20``: random SIGKILL and SIGSTOP of real processes under load, judged by the oracle at the end.
+"""``make chaos ROUNDS=20``: real processes killed, stopped and changed at random under load; an oracle judges it.
 
-    python tests/chaos/kill_loop.py [--rounds 20] [--seed 1] [--workers 2] [--rate 2000] [--backend rocksdb] [--json]
+    python tests/chaos/kill_loop.py [--rounds 20] [--seed 1] [--workers 2] [--rate 2000] [--json]
+        [--set checkpoint.unaligned=true] [--rescale] [--savepoints] [--failpoints] [--hogs 2]
 
-Each round hits something, waits until results of later orders are committed, and goes on for a moment. A stopped
-process wakes up after its replacement works: a zombie. Exits with 1 when anything is lost, doubled, corrupt or out of
-order.
+Each round does one thing, waits until results of later orders are committed, and goes on for a moment. A stopped
+process wakes up after its replacement works: a zombie. ``--rescale`` goes 2, 3, 1, 4 and around; ``--savepoints`` takes
+savepoints, and stops the job with one and starts it again from there; ``--failpoints`` has a worker kill itself at a
+named point, again and again for some seconds; ``--hogs`` are processes that do nothing but use the CPU. Exits with 1
+when anything is lost, doubled, corrupt or out of order.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
+import re
 import signal
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -26,6 +35,18 @@ from moorage_cli.embedded.stack import Stack
 
 STOP_S = 8.0
 """Longer than the heartbeat timeout."""
+FAILING_S = 4.0
+FAILPOINTS = (
+    "after-barrier-before-snapshot",
+    "after-snapshot-before-upload",
+    "after-flush-before-ack",
+    "before-sink-commit",
+    "after-sink-commit",
+    "after-claim-before-fence",
+    "after-fence-before-markers",
+)
+PARALLELISMS = (3, 1, 4, 2)
+KILLS = ("worker", "worker", "coordinator", "both", "stop", "stop", "cleaner", "all", "redis", "kafka")
 
 
 def main() -> int:
@@ -34,27 +55,40 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rate", type=int, default=2_000)
-    parser.add_argument("--backend", choices=("memory", "rocksdb"), default="memory")
+    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="PART.NAME=VALUE")
+    parser.add_argument("--rescale", action="store_true")
+    parser.add_argument("--savepoints", action="store_true")
+    parser.add_argument("--failpoints", action="store_true")
+    parser.add_argument("--hogs", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     console = Console(stderr=True)
     rounds: list[tuple[str, float, int]] = []
+    actions = [
+        *KILLS,
+        *(["rescale"] * 4 if arguments.rescale else []),
+        *(["savepoint", "restore", "restore"] if arguments.savepoints else []),
+        *(["failpoint"] * 3 if arguments.failpoints else []),
+    ]
     with (
         tempfile.TemporaryDirectory(prefix="moorage-chaos-") as folder,
+        hogs(arguments.hogs),
         Stack(Path(folder), workers=arguments.workers) as stack,
-        Battle(stack, rate=arguments.rate, seed=arguments.seed, backend=arguments.backend) as battle,
+        Battle(stack, rate=arguments.rate, seed=arguments.seed, settings=arguments.settings) as battle,
     ):
+        harm = Harm(rng, stack, battle, arguments.workers)
         for number in range(1, arguments.rounds + 1):
             battle.run(rng.uniform(0.2, 3.0))
-            what = one_round(rng, stack, battle, arguments.workers)
+            what = harm.do(rng.choice(actions))
             seconds = battle.wait_for_last()
             rounds.append((what, seconds, battle.job().attempt))
-            console.print(f"{number:4}  {what:<40} {seconds:6.1f} s  attempt {battle.job().attempt}")
+            console.print(f"{number:4}  {what:<44} {seconds:6.1f} s  attempt {battle.job().attempt}", highlight=False)
         report = battle.finish()
     if arguments.json:
         print(msgspec.json.encode({"rounds": rounds, "oracle": msgspec.to_builtins(report)}).decode())
     else:
+        Console().print(summary(rounds))
         table = Table(title=f"{arguments.rounds} rounds, seed {arguments.seed}")
         for name in ("inputs", "outputs", "lost", "duplicated", "out_of_order", "corrupt"):
             table.add_column(name, justify="right")
@@ -63,37 +97,88 @@ def main() -> int:
     return 0 if report.exactly_once else 1
 
 
-def one_round(rng: random.Random, stack: Stack, battle: Battle, workers: int) -> str:
-    """Do harm once; what it was."""
-    names = [f"worker-{number}" for number in range(workers)]
-    match rng.choice(("worker", "worker", "coordinator", "both", "stop", "stop", "cleaner", "all", "redis", "kafka")):
-        case "worker":
-            battle.kill(name := rng.choice(names))
-            return f"kill {name}"
-        case "coordinator":
-            battle.kill("coordinator")
-            return "kill coordinator"
-        case "both":
-            battle.kill(name := rng.choice(names), "coordinator")
-            return f"kill {name} and coordinator"
-        case "cleaner":
-            battle.kill("cleaner")
-            return "kill cleaner"
-        case "stop":
-            name = rng.choice([*names, "coordinator"])
-            seconds = rng.choice((0.5, STOP_S))
-            battle.kill(name, number=signal.SIGSTOP)
-            battle.run(seconds)
-            stack.kill(name, signal.SIGCONT)
-            return f"stop {name} for {seconds} s"
-        case "all":
-            battle.kill(*names, "coordinator", "cleaner")
-            return "kill all services"
-        case server:
-            battle.kill(server)
-            time.sleep(rng.uniform(0.1, 3.0))
-            stack.start_server(server)
-            return f"kill {server}"
+def summary(rounds: list[tuple[str, float, int]]) -> Table:
+    """Per kind of round how often, and how long until new results were committed."""
+    table = Table(title="until results of later orders were committed")
+    for name in ("round", "times", "median s", "longest s"):
+        table.add_column(name, justify="left" if name == "round" else "right")
+    kinds: dict[str, list[float]] = {}
+    for what, seconds, _ in rounds:
+        kinds.setdefault(re.sub(r"-?\d[\d.]*", "", what), []).append(seconds)
+    for kind, durations in sorted(kinds.items()):
+        table.add_row(kind, str(len(durations)), f"{statistics.median(durations):.1f}", f"{max(durations):.1f}")
+    return table
+
+
+@contextmanager
+def hogs(number: int) -> Iterator[None]:
+    """Processes that use the CPU that others want."""
+    with ExitStack() as stack:
+        for _ in range(number):
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(process.kill)
+        yield
+
+
+class Harm:
+    """What can be done to a running job."""
+
+    def __init__(self, rng: random.Random, stack: Stack, battle: Battle, workers: int) -> None:
+        self._rng = rng
+        self._stack = stack
+        self._battle = battle
+        self._workers = [f"worker-{number}" for number in range(workers)]
+        self._parallelisms = itertools.cycle(PARALLELISMS)
+
+    def do(self, action: str) -> str:
+        """Do it once; what it was, in words."""
+        rng, stack, battle, workers = self._rng, self._stack, self._battle, self._workers
+        match action:
+            case "worker":
+                battle.kill(name := rng.choice(workers))
+                return f"kill {name}"
+            case "coordinator":
+                battle.kill("coordinator")
+                return "kill coordinator"
+            case "both":
+                battle.kill(name := rng.choice(workers), "coordinator")
+                return f"kill {name} and coordinator"
+            case "cleaner":
+                battle.kill("cleaner")
+                return "kill cleaner"
+            case "stop":
+                name = rng.choice([*workers, "coordinator"])
+                seconds = rng.choice((0.5, STOP_S))
+                battle.kill(name, number=signal.SIGSTOP)
+                battle.run(seconds)
+                stack.kill(name, signal.SIGCONT)
+                return f"stop {name} for {seconds} s"
+            case "all":
+                battle.kill(*workers, "coordinator", "cleaner")
+                return "kill all services"
+            case "rescale":
+                battle.rescale(parallelism := next(self._parallelisms))
+                return f"rescale to {parallelism}"
+            case "savepoint":
+                battle.savepoint()
+                return "take a savepoint"
+            case "restore":
+                battle.stop_and_restore()
+                return "stop with a savepoint, restore"
+            case "failpoint":
+                return self._fail_at(rng.choice(FAILPOINTS), rng.choice(workers))
+            case server:
+                battle.kill(server)
+                time.sleep(rng.uniform(0.1, 3.0))
+                stack.start_server(server)
+                return f"kill {server}"
+
+    def _fail_at(self, point: str, worker: str) -> str:
+        self._stack.restart(worker, {"MOORAGE_FAILPOINT": point})
+        self._battle.run(FAILING_S)
+        self._battle.mark(f"{worker} at {point}")
+        self._stack.restart(worker)
+        return f"{worker} dies {point}"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,10 @@ def test_workers_that_are_killed_go_on_from_the_tables_of_the_last_checkpoint(tm
         "MOORAGE_WORKER_STATE_DIR": str(state_dir),
         "MOORAGE_WORKER_STATE_MEMORY_BYTES": str(16 << 20),
     }
-    with Stack(tmp_path / "stack", workers=2, env=env) as stack, Battle(stack, backend="rocksdb") as battle:
+    with (
+        Stack(tmp_path / "stack", workers=2, env=env) as stack,
+        Battle(stack, settings=["state.backend=rocksdb"]) as battle,
+    ):
         battle.run(3)
         assert list(state_dir.glob("rocksdb-*/*/db/CURRENT")), "state lies where the setting says"
         for number in range(ROUNDS):

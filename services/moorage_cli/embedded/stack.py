@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -130,6 +131,16 @@ class Stack:
         if process is None:
             raise StackError(f"there is no process {name!r}; there are {', '.join(self.processes)}")
         return process.signal(number)
+
+    def restart(self, name: str, env: Mapping[str, str] | None = None) -> None:
+        """Stop a service in good order and start it again; ``env``: on top of its usual environment."""
+        process = self._services.get(name)
+        if process is None:
+            raise StackError(f"there is no service {name!r}; there are {', '.join(self._services)}")
+        process.stop()
+        spec = replace(process.spec, env={**self._service_env(name), **(env or {})})
+        self._services[name] = ManagedProcess(spec, self._exited)
+        self._services[name].start()
 
     def start_server(self, name: str) -> None:
         """Start Kafka or Redis again after it died, on its port and its data; returns when it answers."""
