@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -39,8 +39,12 @@ BATCH = 500
 """Records of one key group that are processed together."""
 
 
+_REST_BYTES = 36
+"""Of a row without its note: key and numbers."""
+
+
 class Row(KeyedState):
-    """About 100 bytes with its key."""
+    """With its key about 100 bytes, or as many as asked for."""
 
     count: int = 0
     total: float = 0.0
@@ -86,9 +90,20 @@ class Taken(NamedTuple):
     handles: tuple[KeyedHandle, ...]
 
 
+class Ran(NamedTuple):
+    """What updates cost: on a machine that has other work, CPU time says more than the rate."""
+
+    updates_per_second: float
+    loop_us: float
+    """CPU of the loop, per update."""
+    process_us: float
+    """Of all threads, compactions and uploads too."""
+
+
 class Bench:
-    def __init__(self, folder: Path, rows: int, memory_bytes: int) -> None:
+    def __init__(self, folder: Path, rows: int, memory_bytes: int, row_bytes: int = 100) -> None:
         self.rows = rows
+        self.note_bytes = row_bytes - _REST_BYTES
         self.environment = RocksDbEnvironment(folder / "state", RocksDbMemory.within(memory_bytes))
         self.storage = Storage(folder / "storage")
         self.backend = self._new()
@@ -129,7 +144,7 @@ class Bench:
             row.count += 1
             row.total += number
             at = (number * 31 + row.count) % 199_000
-            row.note = note[at : at + 64]
+            row.note = note[at : at + self.note_bytes]
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -159,9 +174,10 @@ class Bench:
         self._pending = None
         self.storage.keep(handles)
 
-    def run(self, seconds: float, updates_per_second: int | None, interval_s: float | None) -> float:
-        """Updates at a rate, or as many as can be; the rate there was."""
+    def run(self, seconds: float, updates_per_second: int | None, interval_s: float | None) -> Ran:
+        """Updates at a rate, or as many as can be."""
         begin = time.perf_counter()
+        loop_s, process_s = time.thread_time(), time.process_time()
         done, next_checkpoint = 0, begin + (interval_s or 1e9)
         while (now := time.perf_counter()) < begin + seconds:
             self.poll()
@@ -173,9 +189,10 @@ class Bench:
                 done += BATCH
             else:
                 time.sleep(0.002)
-        elapsed = time.perf_counter() - begin
+        elapsed_s = time.perf_counter() - begin
+        loop_s = time.thread_time() - loop_s
         self.poll(wait=True)
-        return done / elapsed
+        return Ran(done / elapsed_s, loop_s / done * 1e6, (time.process_time() - process_s) / done * 1e6)
 
     def close(self) -> None:
         self.backend.close()
@@ -210,6 +227,14 @@ def _report(taken: Sequence[Taken]) -> None:
     print(f"  written {_quantiles([t.bytes / 1e6 for t in taken], 'MB')}, mean {_mean(taken):.1f}")
 
 
+def _mean_of(ran: Sequence[Ran], at: int) -> float:
+    return statistics.mean(one[at] for one in ran)
+
+
+def _shown(ran: Sequence[Ran]) -> str:
+    return f"{_mean_of(ran, 0):,.0f} updates/s ({_mean_of(ran, 1):.1f} us of the loop, {_mean_of(ran, 2):.1f} of all)"
+
+
 def _mean(taken: Sequence[Taken]) -> float:
     return statistics.mean(t.bytes for t in taken) / 1e6
 
@@ -223,34 +248,34 @@ def checkpoints(folder: Path, rows: int, updates: int, seconds: float, memory_by
     bench.poll(wait=True)
     bench.run(3, updates, 1.0)
     bench.taken.clear()
+    before = bench.backend.figures()
     rate = bench.run(seconds, updates, 1.0)
-    print(f"{rate:,.0f} updates/s, a checkpoint every second, load {_load()}")
+    print(f"{rate.updates_per_second:,.0f} updates/s, a checkpoint every second, load {_load()}")
     _report(bench.taken)
     figures = bench.backend.figures()
-    print(f"  tables {figures['table_bytes'] / 1e6:.0f} MB, row cache hits {_hits(figures):.0%}")
-    without: list[float] = []
-    with_checkpoints: list[float] = []
+    print(f"  tables {figures['table_bytes'] / 1e6:.0f} MB, row cache hits {_hits(before, figures):.0%}")
+    without: list[Ran] = []
+    with_checkpoints: list[Ran] = []
     for _ in range(3):  # taking turns, because the load of the machine changes
         without.append(bench.run(seconds / 6, None, None))
         with_checkpoints.append(bench.run(seconds / 6, None, 1.0))
-    cost = 1 - sum(with_checkpoints) / sum(without)
-    print(
-        f"top throughput: {statistics.mean(without):,.0f} updates/s without checkpoints,"
-        f" {statistics.mean(with_checkpoints):,.0f} with one every second: {cost:.1%} less, load {_load()}"
-    )
+    print(f"top throughput: {_shown(without)} without checkpoints, {_shown(with_checkpoints)} with one every second,")
+    less = 1 - _mean_of(with_checkpoints, 0) / _mean_of(without, 0)
+    loop, process = (_mean_of(with_checkpoints, at) / _mean_of(without, at) - 1 for at in (1, 2))
+    print(f"  {less:.1%} less; CPU of the loop {loop:+.1%}, of the process {process:+.1%}; load {_load()}")
     bench.close()
 
 
-def large(folder: Path, gigabytes: float, memory_bytes: int) -> None:
+def large(folder: Path, gigabytes: float, memory_bytes: int, row_bytes: int) -> None:
     memory = Memory()
     baseline = psutil.Process().memory_info().rss
-    rows = int(gigabytes * 1e9 / 100)
-    bench = Bench(folder, rows, memory_bytes)
+    rows = int(gigabytes * 1e9 / row_bytes)
+    bench = Bench(folder, rows, memory_bytes, row_bytes)
     begin = time.perf_counter()
     bench.fill()
     filled = time.perf_counter() - begin
     figures = bench.backend.figures()
-    print(f"{rows:,} rows (about {gigabytes} GB) at {rows / filled:,.0f} rows/s, load {_load()}")
+    print(f"{rows:,} rows of {row_bytes} bytes at {rows / filled:,.0f} rows/s, load {_load()}")
     print(f"  tables {figures['table_bytes'] / 1e6:,.0f} MB on disk, budget {memory_bytes >> 20} MiB")
     print(f"  resident set: {baseline >> 20} MiB before, at most {memory.peak >> 20} MiB")
     memory.peak = 0
@@ -260,7 +285,7 @@ def large(folder: Path, gigabytes: float, memory_bytes: int) -> None:
     print(f"first checkpoint: {time.perf_counter() - begin:.1f} s, {bench.taken[-1].bytes / 1e6:,.0f} MB")
     bench.taken.clear()
     rate = bench.run(20, None, 2.0)
-    print(f"random updates: {rate:,.0f}/s with a checkpoint every 2 s, load {_load()}")
+    print(f"random updates: {_shown([rate])} with a checkpoint every 2 s, load {_load()}")
     _report(bench.taken)
     print(f"  resident set at most {memory.peak >> 20} MiB")
     memory.peak = 0
@@ -274,9 +299,9 @@ def large(folder: Path, gigabytes: float, memory_bytes: int) -> None:
     bench.close()
 
 
-def _hits(figures: object) -> float:
-    assert isinstance(figures, dict)
-    return float(figures["cache_hits"] / max(1, figures["cache_hits"] + figures["cache_misses"]))
+def _hits(before: Mapping[str, int], after: Mapping[str, int]) -> float:
+    hits, misses = (after[name] - before[name] for name in ("cache_hits", "cache_misses"))
+    return hits / max(1, hits + misses)
 
 
 def _load() -> str:
@@ -294,13 +319,14 @@ def main() -> None:
     other = commands.add_parser("large")
     other.add_argument("--gigabytes", type=float, default=2)
     other.add_argument("--memory", type=int, default=64, help="MiB")
+    other.add_argument("--row-bytes", type=int, default=100)
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-rocksdb-"))
     try:
         if arguments.command == "checkpoints":
             checkpoints(folder, arguments.rows, arguments.updates, arguments.seconds, arguments.memory << 20)
         else:
-            large(folder, arguments.gigabytes, arguments.memory << 20)
+            large(folder, arguments.gigabytes, arguments.memory << 20, arguments.row_bytes)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
