@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -15,7 +14,7 @@ from moorage_coordinator.rest.endpoints import RestError
 from moorage_coordinator.rest.questions import Questions
 
 OPERATIONS_KEPT = 1_000
-"""The oldest are forgotten; what they asked for happens all the same."""
+"""The oldest are forgotten, decided ones first; what they asked for happens all the same."""
 
 T = TypeVar("T")
 
@@ -25,7 +24,7 @@ class Operations:
 
     def __init__(self, questions: Questions) -> None:
         self._questions = questions
-        self._started: OrderedDict[tuple[str, str], Future[object]] = OrderedDict()
+        self._started: dict[tuple[str, str], Future[object]] = {}
 
     def start(self, of: str, trigger_id: str | None, make: Callable[[int], ClientRequest]) -> str:
         """The id. A client that gives one may ask again when it got no answer: it happens once."""
@@ -33,7 +32,7 @@ class Operations:
         if (of, trigger_id) not in self._started:
             self._started[of, trigger_id] = self._questions.start(make)
             if len(self._started) > OPERATIONS_KEPT:
-                self._started.popitem(last=False)
+                self._forget_one()
         return trigger_id
 
     def result(self, of: str, trigger_id: str, describe: Callable[[object], T]) -> OperationResult[T]:
@@ -44,6 +43,10 @@ class Operations:
         if not answer.done():
             return OperationResult(status=IN_PROGRESS, operation=None)
         return OperationResult(status=COMPLETED, operation=describe(answer.result()))
+
+    def _forget_one(self) -> None:
+        oldest = next(iter(self._started))
+        del self._started[next((key for key, answer in self._started.items() if answer.done()), oldest)]
 
 
 def cause_of(result: object) -> FailureCause | None:
