@@ -41,7 +41,7 @@ C3  It restores no checkpoint that the retention of an ended job discards (``ret
 Of the workers:
 
 W1  What checkpoint c refers to was written for c (path of ``naming`` with c's id and attempt) or is referred to by the
-    manifest of c's base.
+    manifest of c's base; or, if c has no base, of the checkpoint or savepoint that the job has claimed.
 W2  Positions start at the restored ones and never go back. Those of an attempt that starts from nothing lie, in its
     checkpoints, behind everything that was in the log when it started (as they do behind a barrier of its own).
 
@@ -64,9 +64,10 @@ nobody reads f for a restore: that needs a retained checkpoint which refers to i
 Who is not decided is kept as being in progress. The grace age adds nothing to this argument. It is a second line: a
 file that neither the registry calls subsumed nor a message calls aborted stays until it is that old.
 
-Marks come from other jobs, too: from one that was submitted to start from a checkpoint of this job, until it has a
-checkpoint of its own or has ended, and beyond that if it has claimed the files. As long as there are such marks a job
-is not purged.
+What a job was submitted to start from is marked, too, whichever job it belongs to, until the job has a checkpoint of
+its own, or has ended. If the job has claimed it, its first checkpoints may refer to it (W1), several that are under way
+at once: so until it has a checkpoint that builds on one of its own, for then all of those are decided (R3). From then
+on the manifests of that job are marks. As long as other jobs have marks in it a job is not purged.
 
 Fail closed: if one manifest can't be read, the marks are unknown and nothing of the job is deleted. The same if the
 registry remembers no completed checkpoint of a job whose prefix holds a ``_metadata``: it may have lost its data. A job
@@ -113,7 +114,7 @@ call, and the call. Against that stands the time that the job stays in the regis
 
 Savepoints are deleted by nobody here, with one exception: as long as the registry holds one, its files and the job's
 record stay, and the topics with them. The exception is a savepoint that a job was started from and has claimed
-(Flink: RecoveryClaimMode.CLAIM): its files go when the job has a checkpoint of its own, no manifest names them, the
+(Flink: RecoveryClaimMode.CLAIM): its files go when the job has moved on from it as above, no manifest names them, the
 registry does not hold the savepoint, and no other job may still start from it.
 
 Several cleaners

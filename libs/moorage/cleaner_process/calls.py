@@ -50,9 +50,9 @@ def observe(registry: Registry, job: JobId, discarded: frozenset[CheckpointId]) 
     for other in jobs.values():
         if (path := _restored_from(other, job)) is not None:
             its_own = _own_checkpoints(other, retained if other is record else registry.checkpoints(other.job))
-            if not its_own and not other.status.has_ended:
+            if not other.status.has_ended and not _has_moved_on(other, its_own):
                 restored.add(path)
-            elif _claims(other) and other is not record:
+            if _claims(other) and other is not record:
                 claimants += its_own
     return JobFacts(
         last_checkpoint=last_checkpoint,
@@ -66,9 +66,18 @@ def observe(registry: Registry, job: JobId, discarded: frozenset[CheckpointId]) 
 
 
 def _own_checkpoints(record: JobRecord, retained: Iterable[CheckpointRecord]) -> Sequence[CheckpointRecord]:
-    """Of this life of the job: with one of these it does not start again from where it was submitted to start."""
+    """Of this life of the job."""
     base = record.base_checkpoint_id
     return [known for known in retained if known.kind == "checkpoint" and known.checkpoint > base]
+
+
+def _has_moved_on(record: JobRecord, its_own: Iterable[CheckpointRecord]) -> bool:
+    """From where it was submitted to start: no checkpoint that is added from now on refers to that one, unless by its
+    base, and no attempt starts from it. If it was claimed, the job's first checkpoints may refer to it, several of them
+    at once: all those are decided when one that builds on another of the job's own is complete."""
+    if _claims(record):
+        return any(known.base > record.base_checkpoint_id for known in its_own)
+    return bool(its_own)
 
 
 def _restored_from(record: JobRecord, job: JobId) -> str | None:
@@ -172,14 +181,14 @@ def list_claimed(
     record, restore = facts.record, facts.record.restore
     if restore is None or restore.mode is not RestoreMode.CLAIM or _checkpoint_path(restore.path) is not None:
         return ()
-    if not _own_checkpoints(record, facts.retained):
+    if not _has_moved_on(record, _own_checkpoints(record, facts.retained)):
         return ()
     for other in registry.jobs():
         known = registry.checkpoints(other.job)
         if any(checkpoint.metadata_path == restore.path for checkpoint in known):
             return ()
         starts_there = other.restore is not None and other.restore.path == restore.path
-        if starts_there and not _own_checkpoints(other, known):
+        if starts_there and not _has_moved_on(other, _own_checkpoints(other, known)):
             return ()
     referenced = {path for manifest in manifests for path in manifest.paths}
     return [

@@ -321,6 +321,10 @@ class CleanerMachine(RuleBasedStateMachine):
         if newest is not None and newest.checkpoint > self.record.base_checkpoint_id:
             base = newest.checkpoint
         chain = sorted(path for path in self.completed[base].references if "/shared/" in path) if base else []
+        restore = self.record.restore
+        if base == 0 and restore is not None and restore.mode is RestoreMode.CLAIM:
+            claimed = next(n for n in self.completed if metadata(n) == restore.path)
+            chain = sorted(self.completed[claimed].references)
         own = [shared(checkpoint, f"chain{n}", attempt) for n in range(new)]
         own += [merged(checkpoint, shared=True, attempt=attempt)] if new == 1 else []
         own += [exclusive(checkpoint, "state", attempt)] if private else []
@@ -578,8 +582,8 @@ class CleanerMachine(RuleBasedStateMachine):
     def what_the_job_starts_from_stays(self) -> None:
         if not self._is_live_now() or self.record.restore is None:
             return
-        retained = self.registry.checkpoints(JOB)
-        if any(known.kind == "checkpoint" and known.checkpoint > self.record.base_checkpoint_id for known in retained):
+        base, retained = self.record.base_checkpoint_id, self.registry.checkpoints(JOB)
+        if any(known.kind == "checkpoint" and known.checkpoint > base for known in retained):
             return
         path = self.record.restore.path.removeprefix("s3://bucket/")
         stored = set(self.storage.paths())

@@ -148,6 +148,7 @@ class World:
         *,
         retain: int = 1,
         kind: str = "checkpoint",
+        base: int = 0,
     ) -> int:
         """Complete a checkpoint that writes ``own`` files and refers to ``others`` too; its id."""
         checkpoint = self.registry.next_checkpoint_id(self.epoch, JOB)
@@ -155,7 +156,9 @@ class World:
         for path in own:
             self.storage.write(path, b"12345")
         attempt = self.record.attempt
-        record = write_metadata(self.storage, checkpoint, [*own, *others], positions, attempt=attempt, kind=kind)
+        record = write_metadata(
+            self.storage, checkpoint, [*own, *others], positions, attempt=attempt, base=base, kind=kind
+        )
         self.registry.add_checkpoint(self.epoch, JOB, attempt, record, retain)
         return checkpoint
 
