@@ -43,8 +43,8 @@ from moorage.state.handles import ByteStreamHandle, FileHandle, SegmentHandle, S
 from moorage.task.local_recovery import LocalCopies
 
 _CHUNK_BYTES = 1 << 20
-_UNDECIDED_MAX = 16
-"""Checkpoints of which it is remembered how many subtasks have handed in their pieces."""
+_UNDECIDED_MAX = 1_000
+"""Checkpoints of all jobs of which it is remembered how many subtasks have handed in their pieces."""
 
 Done = Callable[[Sequence[StreamHandle] | None, Exception | None], None]
 
