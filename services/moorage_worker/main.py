@@ -146,4 +146,5 @@ def _task_settings(settings: WorkerSettings) -> TaskSettings:
             uploads=settings.upload_threads,
         ),
         transaction_timeout_ms=settings.transaction_timeout_ms,
+        restore_threads=settings.restore_threads,
     )

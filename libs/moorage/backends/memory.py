@@ -18,22 +18,21 @@ The synchronous phase only notes down what changed. Rows are encoded afterwards 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Iterable, MutableMapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from moorage.api.keyed_state import KeyedContext
 from moorage.api.state import StateTable
 from moorage.backends.keyed import SnapshotForm
-from moorage.backends.memory_changes import Changes, LoggedDelta, logged_delta
+from moorage.backends.memory_changes import Changes, logged_delta
 from moorage.backends.memory_encoding import Expired, GroupEncoding
-from moorage.backends.pieces import StatePiece
-from moorage.errors import CorruptDataError, StateError
+from moorage.backends.memory_restore import RestoredRows, load_rows
+from moorage.backends.memory_snapshot import Chain, Encoding, MemorySnapshot
 from moorage.ids import CheckpointId
-from moorage.serde.keyed_segments import BASE, KeyedSegmentCodec, SegmentWriter
-from moorage.serde.segment_blocks import seal
-from moorage.state.handles import NO_OFFSET, ByteStreamHandle, KeyedHandle, KeyGroupsHandle, StreamHandle
+from moorage.serde.keyed_segments import KeyedSegmentCodec
+from moorage.state.handles import KeyedHandle, StreamHandle
 from moorage.state.key_groups import KeyGroupRange
 
 K = TypeVar("K")
@@ -43,119 +42,19 @@ _ROLLING_CHECKPOINTS = 16
 """A checkpoint writes at most this fraction of the key groups in full, besides those of which most has changed."""
 _CHAIN_MIN = 8
 """Chains that are not longer are not worth a new base; so chains have at most about 24 segments."""
-_SEAL_BYTES = 8 << 20
-"""Encoded rows that are gathered before they are compressed."""
 _EXPIRED_MAX = 10_000
 """So many entries whose time is over are removed at the end of a snapshot; the next one finds the rest."""
-
-
-class _Segment(NamedTuple):
-    file: int
-    offset: int
-    size: int
-    """Rows and entries, in a base."""
-
-
-_Chain = tuple[_Segment, ...]
-_Encoding = GroupEncoding[K, R] | LoggedDelta[K, R]
-
-
-class MemorySnapshot(Generic[K, R]):
-    """What the synchronous phase leaves. The thread that calls ``encode`` has it for itself until ``finish``."""
-
-    def __init__(
-        self,
-        name: str,
-        key_groups: KeyGroupRange,
-        checkpoint: CheckpointId,
-        file: int,
-        chains: dict[int, _Chain],
-        encodings: Mapping[int, _Encoding[K, R]],
-        files: Mapping[int, StreamHandle],
-        changes: Mapping[int, Changes[K, R]],
-        expired: Callable[[int, Iterable[Expired]], None],
-        forgotten: list[Changes[K, R]],
-    ) -> None:
-        """``forgotten``: what nobody asks for any more."""
-        self._name = name
-        self._key_groups = key_groups
-        self._file = file
-        self._encodings = encodings
-        self._expired = expired
-        self._cancelled = False
-        self.checkpoint = checkpoint
-        self.chains = chains
-        """Without the new segments until it is finished."""
-        self._segments: dict[int, _Segment] = {}
-        self._forgotten = forgotten
-        self._known_files = files
-        self.files: dict[int, StreamHandle] = {}
-        """Every file of the chains."""
-        self.changes = changes
-        """What changed since the snapshot before."""
-
-    def encode(self) -> Sequence[StatePiece]:
-        while self._forgotten:
-            self._forgotten.pop()  # one by one: to free a large set takes milliseconds, in which no thread can run
-        data = bytearray()
-        ready: dict[int, SegmentWriter[K, R]] = {}
-        for group, encoding in self._encodings.items():
-            encoding.encode()
-            if self._cancelled:
-                return []
-            ready[group] = encoding.writer
-            if sum(writer.raw_bytes for writer in ready.values()) >= _SEAL_BYTES:
-                self._seal(ready, data)
-                ready.clear()
-        self._seal(ready, data)
-        return [StatePiece(self._name, True, bytes(data))] if data else []
-
-    def _seal(self, ready: Mapping[int, SegmentWriter[K, R]], data: bytearray) -> None:
-        sealed = seal([writer.take() for writer in ready.values()])
-        for (group, writer), segment in zip(ready.items(), sealed, strict=True):
-            self._segments[group] = _Segment(self._file, len(data), writer.size)
-            data += segment
-
-    def finish(self, streams: Sequence[StreamHandle]) -> tuple[KeyGroupsHandle, ...]:
-        """The chains as handles, oldest file first."""
-        self.chains |= {group: (*self.chains[group], segment) for group, segment in self._segments.items()}
-        offsets: dict[int, dict[int, int]] = {}
-        for group, chain in self.chains.items():
-            for segment in chain:
-                offsets.setdefault(segment.file, {})[group] = segment.offset
-        known = {**self._known_files, **dict(zip([self._file], streams, strict=False))}
-        self.files = {file: known[file] for file in offsets}
-        for group, encoding in self._encodings.items():
-            self._expired(group, encoding.expired)
-        return tuple(
-            KeyGroupsHandle(
-                self._key_groups,
-                tuple(by_group.get(group, NO_OFFSET) for group in self._key_groups.groups()),
-                self.files[file],
-            )
-            for file, by_group in sorted(offsets.items())
-        )
-
-    def cancel(self) -> None:
-        """It was aborted: what is not encoded yet will not be."""
-        self._cancelled = True
-        for encoding in self._encodings.values():
-            encoding.cancel()
-
-
-class RestoredState(Generic[K, R], NamedTuple):
-    """Loaded in a thread, adopted by the loop."""
-
-    rows: dict[int, dict[K, R]]
-    chains: dict[int, _Chain]
-    files: dict[int, StreamHandle]
 
 
 class MemoryKeyedBackend(Generic[K, R]):
     """Keyed state of one operator in one subtask. ``rows`` is live: key group -> key -> row."""
 
-    def __init__(self, operator: str, key_groups: KeyGroupRange, key_type: Any, row_type: type[R]) -> None:
+    def __init__(
+        self, operator: str, key_groups: KeyGroupRange, key_type: Any, row_type: type[R], *, restore_threads: int = 1
+    ) -> None:
+        """``restore_threads``: files that ``load`` reads, and key groups that it decodes, at the same time."""
         self._operator = operator
+        self._restore_threads = restore_threads
         self._codec: KeyedSegmentCodec[K, R] = KeyedSegmentCodec(operator, key_type, row_type)
         self._row_type = row_type
         self._key_groups = key_groups
@@ -176,7 +75,7 @@ class MemoryKeyedBackend(Generic[K, R]):
         """Key group and keys of the batch that user code has, or had."""
         self._under_way: dict[int, list[GroupEncoding[K, R]]] = {}
         self._base = CheckpointId(0)
-        self._chains: dict[int, _Chain] = dict.fromkeys(key_groups.groups(), ())
+        self._chains: dict[int, Chain] = dict.fromkeys(key_groups.groups(), ())
         """Chains of the base."""
         self._files: dict[int, StreamHandle] = {}
         self._next_file = 0
@@ -209,7 +108,7 @@ class MemoryKeyedBackend(Generic[K, R]):
             changes.log = None
 
     @staticmethod
-    def _delta_is_worth_it(chain: _Chain, changed: int) -> bool:
+    def _delta_is_worth_it(chain: Chain, changed: int) -> bool:
         return bool(chain) and 2 * changed < chain[0].size
 
     def new_row(self, group: int, key: K) -> R:
@@ -256,8 +155,8 @@ class MemoryKeyedBackend(Generic[K, R]):
         since_base = [*(snapshot.changes for snapshot in self._undecided), changes]
         full = form is not SnapshotForm.INCREMENTAL
         rolled = set(self._key_groups.groups()) if full else self._groups_to_roll()
-        chains: dict[int, _Chain] = {}
-        encodings: list[tuple[int, int, _Encoding[K, R]]] = []
+        chains: dict[int, Chain] = {}
+        encodings: list[tuple[int, int, Encoding[K, R]]] = []
         for group in self._key_groups.groups():
             rows, chain = self.rows[group], () if full else self._chains[group]
             since = [earlier[group] for earlier in since_base]
@@ -288,7 +187,7 @@ class MemoryKeyedBackend(Generic[K, R]):
         self._undecided.append(snapshot)
         return snapshot
 
-    def _encoding(self, group: int, since: Sequence[Changes[K, R]] | None) -> _Encoding[K, R]:
+    def _encoding(self, group: int, since: Sequence[Changes[K, R]] | None) -> Encoding[K, R]:
         """Of the changes since, or of all rows."""
         logged = None if since is None else logged_delta(self._codec, since)
         if logged is not None:
@@ -339,42 +238,14 @@ class MemoryKeyedBackend(Generic[K, R]):
 
     # --- restore -----------------------------------------------------------------------------------------------------
 
-    def load(self, handles: Sequence[KeyedHandle], read: Callable[[StreamHandle], bytes]) -> RestoredState[K, R]:
-        rows: dict[int, dict[K, R]] = {group: {} for group in self._key_groups.groups()}
-        chains: dict[int, list[_Segment]] = {group: [] for group in self._key_groups.groups()}
-        files: dict[int, StreamHandle] = {}
-        for number, handle in enumerate(handles):
-            if not isinstance(handle, KeyGroupsHandle):
-                raise StateError(
-                    f"operator {self._operator!r}: the memory backend can't restore from a {type(handle).__name__};"
-                    " start from a canonical savepoint, or with the backend that wrote it"
-                )
-            wanted = handle.key_groups.intersection(self._key_groups)
-            segments = [(g, handle.offsets[g - handle.key_groups.start]) for g in wanted.groups()]
-            segments = [(g, offset) for g, offset in segments if offset != NO_OFFSET]
-            if not segments:
-                continue
-            data = read(handle.stream)
-            files[number] = handle.stream
-            for group, offset in segments:
-                try:
-                    kind = self._codec.apply(data, offset, rows[group])
-                except CorruptDataError as error:
-                    raise CorruptDataError(f"{_identity(handle.stream)}: {error}") from error
-                if kind == BASE:
-                    chains[group] = []
-                size = self._size(rows[group]) if kind == BASE else 0
-                chains[group].append(_Segment(number, offset, size))
-        for group, restored in rows.items() if self._codec.states else ():
-            for key, row in restored.items():
+    def load(self, handles: Sequence[KeyedHandle], read: Callable[[StreamHandle], bytes]) -> RestoredRows[K, R]:
+        restored = load_rows(self._codec, self._key_groups, handles, read, self._restore_threads)
+        for group, rows in restored.rows.items() if self._codec.states else ():
+            for key, row in rows.items():
                 self._bind(group, key, row)
-        return RestoredState(rows, {g: tuple(chain) for g, chain in chains.items()}, files)
+        return restored
 
-    def _size(self, rows: Mapping[K, R]) -> int:
-        names = [state.name for state in self._codec.states]
-        return len(rows) + sum(len(getattr(row, name)._entries) for row in rows.values() for name in names)  # noqa: SLF001
-
-    def adopt(self, restored: RestoredState[K, R], checkpoint: CheckpointId) -> None:
+    def adopt(self, restored: RestoredRows[K, R], checkpoint: CheckpointId) -> None:
         self.rows.update(restored.rows)
         self._chains = restored.chains
         self._files = restored.files
@@ -390,12 +261,3 @@ class MemoryKeyedBackend(Generic[K, R]):
         """Nothing lies outside of Python's memory."""
         for snapshot in self._undecided:
             snapshot.cancel()
-
-
-def handles_bytes(handles: Iterable[KeyGroupsHandle]) -> int:
-    """Bytes that a chain refers to, each file once."""
-    return sum({_identity(h.stream): h.stream.size_bytes for h in handles}.values())
-
-
-def _identity(stream: StreamHandle) -> str:
-    return stream.name if isinstance(stream, ByteStreamHandle) else stream.path

@@ -300,6 +300,9 @@ class WorkerSettings(ServiceSettings, prefix="WORKER_"):
     upload_threads: int = setting(
         2, "Files of state that are written to the storage at the same time.", minimum=1, maximum=64
     )
+    restore_threads: int = setting(
+        4, "Files of state that a subtask reads at the same time when it restores.", minimum=1, maximum=64
+    )
     max_poll_records: int = setting(
         10_000, "Records that a source takes from Kafka at a time.", minimum=1, maximum=1_000_000
     )

@@ -42,6 +42,8 @@ class TaskSettings:
     """Unconfirmed bytes at which a subtask stops reading."""
     progress_interval_ms: int = 100
     transaction_timeout_ms: int = 900_000
+    restore_threads: int = 1
+    """Files of state that one subtask reads at the same time when it restores."""
     max_unsent_records: int = 100_000
 
 

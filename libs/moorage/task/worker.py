@@ -573,7 +573,8 @@ def new_chain(context: TaskContext, outputs: Outputs) -> Chain:
         key_type = producer.key_type if isinstance(producer, KeyByOperator) else Any
         groups = key_group_range(graph.max_parallelism, context.parallelism, context.subtask)
         if graph.state.backend == "memory":
-            return MemoryKeyedBackend(operator.uid, groups, key_type, operator.state_type)
+            threads = context.settings.restore_threads
+            return MemoryKeyedBackend(operator.uid, groups, key_type, operator.state_type, restore_threads=threads)
         if context.rocksdb is None:
             raise PipelineError(f"job {context.job} keeps its state in RocksDB, which this worker has no folder for")
         owner = Owner(context.job, vertex.vertex, context.subtask)

@@ -19,7 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import moorage as mo
 from moorage.backends.keyed import SnapshotForm
-from moorage.backends.memory import MemoryKeyedBackend, MemorySnapshot, handles_bytes
+from moorage.backends.memory import MemoryKeyedBackend
+from moorage.backends.memory_snapshot import MemorySnapshot
 from moorage.errors import CorruptDataError, StateError
 from moorage.ids import CheckpointId
 from moorage.state.handles import ByteStreamHandle, FileHandle, IncrementalKeyedHandle, KeyGroupsHandle, StreamHandle
@@ -112,7 +113,9 @@ class BackendMachine(RuleBasedStateMachine):
         self.completed: dict[int, tuple[tuple[KeyGroupsHandle, ...], Model]] = {}
 
     def _new(self, groups: KeyGroupRange) -> MemoryKeyedBackend[str, Any]:
-        backend: MemoryKeyedBackend[str, Any] = MemoryKeyedBackend("baskets", groups, str, self.row_type)
+        backend: MemoryKeyedBackend[str, Any] = MemoryKeyedBackend(
+            "baskets", groups, str, self.row_type, restore_threads=len(groups)
+        )
         backend._turn = Turns(self._between_slices)  # type: ignore[assignment]
         return backend
 
@@ -262,7 +265,7 @@ def test_a_delta_is_as_small_as_the_change() -> None:
     backend.rows_for(0, ["0-7"])
     second, handles = stored(backend, 2)
     assert second < 200 < first
-    assert handles_bytes(handles) == first + second
+    assert sum(handle.size_bytes for handle in handles) == first + second
     assert stored(backend, 3)[0] == 0
 
 
