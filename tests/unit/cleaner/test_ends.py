@@ -206,6 +206,19 @@ def test_a_checkpoint_that_another_job_starts_from_stays_and_longer_if_it_was_cl
     assert not world.seen.errors
 
 
+def test_what_was_claimed_stays_while_several_first_checkpoints_may_be_under_way(world: World) -> None:
+    world.checkpoint([exclusive(1), shared(1)])
+    world.submit(restore=RestoreSettings(path=metadata(1), checksum=1, mode=RestoreMode.CLAIM))
+    world.registry.remove_checkpoint(world.epoch, JOB, CheckpointId(1))
+    world.checkpoint([], retain=2)  # and another one that was triggered before it, and refers to shared(1), comes late
+    world.work(2 * LATER_MS)
+    assert {metadata(1), exclusive(1), shared(1)} <= set(world.storage.paths())
+    world.checkpoint([], others=[shared(1)], retain=2)
+    world.checkpoint([], others=[shared(1)], base=2, retain=2)
+    world.work(2 * LATER_MS)
+    assert world.storage.paths() == sorted([shared(1), metadata(3), metadata(4)])
+
+
 @pytest.mark.parametrize("status", [JobStatus.CANCELED, JobStatus.FINISHED])
 def test_what_an_ended_job_was_started_from_need_not_stay(world: World, status: JobStatus) -> None:
     world.checkpoint([exclusive(1)])
