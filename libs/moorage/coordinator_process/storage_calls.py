@@ -19,7 +19,7 @@ from moorage.effects import (
     WriteMetadata,
     WrittenMetadata,
 )
-from moorage.errors import CorruptDataError, MoorageError
+from moorage.errors import CorruptDataError, MoorageError, ObjectExistsError
 from moorage.ids import OperatorId
 from moorage.messages.registry import CheckpointRecord
 from moorage.naming import METADATA_FILE, metadata_of
@@ -58,7 +58,12 @@ def run_storage_call(operation: Operation[Any], storage: CheckpointStorage) -> A
 
 def _write_metadata(storage: CheckpointStorage, operation: WriteMetadata) -> WrittenMetadata:
     data = seal(encode_metadata(with_origin(operation.metadata, operation.origin)))
-    storage.write(operation.path, data)
+    try:
+        storage.write(operation.path, data)
+    except ObjectExistsError:
+        if storage.read(operation.path) != data:
+            raise
+        # We wrote it: the answer to a first try was lost.
     return WrittenMetadata(size_bytes=len(data), checksum=xxhash.xxh3_64_intdigest(data))
 
 

@@ -78,6 +78,22 @@ def write(ports: Ports) -> CheckpointRecord:
     )
 
 
+def test_metadata_that_was_written_although_the_answer_was_lost_is_written(ports: Ports) -> None:
+    write = WriteMetadata(path=metadata_path(JOB, CheckpointId(7)), metadata=METADATA, origin=ORIGIN)
+    ports.storage.faults.fail_next("write", ObjectExistsError("it exists"), after=True)
+    written = ports.run(write)
+    assert isinstance(written, WrittenMetadata)
+    assert written.size_bytes == len(ports.storage.read(write.path))
+
+
+def test_metadata_of_another_is_left_alone(ports: Ports) -> None:
+    path = metadata_path(JOB, CheckpointId(7))
+    ports.storage.write(path, b"another's")
+    with pytest.raises(ObjectExistsError):
+        ports.run(WriteMetadata(path=path, metadata=METADATA, origin=ORIGIN))
+    assert ports.storage.read(path) == b"another's"
+
+
 def test_what_was_written_is_verified(ports: Ports) -> None:
     record = write(ports)
     ports.run(VerifyMetadata(record=record))
