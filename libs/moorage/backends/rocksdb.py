@@ -257,7 +257,7 @@ class RocksDbKeyedBackend(Generic[K, R]):
     # --- sizes, the end ----------------------------------------------------------------------------------------------
 
     def row_count(self) -> int:
-        return self.store.property("estimate-num-keys")
+        return 0 if self._store is None else self._store.property("estimate-num-keys")
 
     def figures(self) -> Mapping[str, int]:
         store, cache = self._store, self.cache

@@ -55,6 +55,10 @@ class CanonicalSegments(Generic[K, R]):
         return writer.finish()
 
 
+def _given_up(_: int) -> bytes:
+    raise StateStoreError("the snapshot was given up")
+
+
 class CanonicalSnapshot:
     """The snapshot: files of segments, each of whole key groups, so that a restore has a bounded one in memory."""
 
@@ -121,5 +125,6 @@ class CanonicalSnapshot:
         )
 
     def discard(self) -> None:
-        """Take away the local files."""
+        """Take away the local files, and let go of what was frozen."""
+        self._segment = _given_up
         shutil.rmtree(self._folder, ignore_errors=True)
