@@ -1,4 +1,4 @@
-"""The simulation's checks can fail: each fault of ``mutations/`` is caught within a few seeds, or within the number here.
+"""The simulation can fail: each fault of ``mutations/`` is caught within a few seeds.
 
 Which seed catches one is luck, so more are allowed than were needed. ``mutate`` reports which.
 """

@@ -96,7 +96,9 @@ class _Compiler:
             uid, kind = operator.uid, self._kind(node)
             if isinstance(operator, SinkOperator) and kind is OperatorKind.SINK_ENCODER:
                 uid = OperatorUid(f"{operator.uid}:encode")
-                exchange = self._exchange(ExchangeKind.FORWARD, vertex, uid, VertexId(operator.uid))
+                # Which subtask reads an input partition changes with the parallelism, so all may write everywhere.
+                exchange_kind = ExchangeKind.KEYED if source is None else ExchangeKind.FORWARD
+                exchange = self._exchange(exchange_kind, vertex, uid, VertexId(operator.uid))
                 outputs.append(exchange)
                 behind.append((node, exchange))
             elif isinstance(operator, KeyByOperator):

@@ -23,7 +23,6 @@ from moorage.naming import source_group
 from moorage.ports import OffsetSpec, Partitioner, RecordBatch, TransactionalWriter
 from moorage.task.batch import Batch
 from moorage.task.context import TaskContext
-from moorage.task.outputs import Outputs
 
 
 class SplitState(msgspec.Struct, frozen=True, array_like=True):
@@ -99,7 +98,7 @@ class KafkaSourceReader:
             TopicPartition(topic, number)
             for topic in self._source.topics
             for number in range(topics[topic])
-            if (crc32(topic.encode()) + number) % parallelism == subtask
+            if _spread(TopicPartition(topic, number)) % parallelism == subtask
         ]
 
     def _find_splits(
@@ -143,15 +142,14 @@ class KafkaSourceReader:
                 }
 
     def _add(self, splits: Sequence[SplitState]) -> None:
-        graph, context = self._context.deploy.graph, self._context
+        max_parallelism = self._context.deploy.graph.max_parallelism
         for split in splits:
             tp = TopicPartition(split.topic, split.partition)
             self._positions[tp] = split.offset
             if split.end is not None:
                 self._ends[tp] = split.end
-            self._key_groups[tp] = Outputs.own_group(
-                graph.max_parallelism, context.parallelism, context.subtask, split.partition
-            )
+            # Whatever the parallelism: so records of a partition keep their order over a rescale.
+            self._key_groups[tp] = _spread(tp) % max_parallelism
         self._assign()
 
     def _assign(self) -> None:
@@ -301,6 +299,11 @@ class KafkaSourceReader:
         self._reader.close()
         if self._dead_letters is not None:
             self._dead_letters.close()
+
+
+def _spread(partition: TopicPartition) -> int:
+    """Partitions of a topic follow each other, topics begin anywhere."""
+    return crc32(partition.topic.encode()) + partition.partition
 
 
 def encode_split(split: SplitState) -> bytes:

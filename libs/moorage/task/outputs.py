@@ -13,7 +13,6 @@ from moorage.messages.events import ExchangeProgress
 from moorage.naming import exchange_topic
 from moorage.serde import control
 from moorage.serde.frames import ColumnCodec
-from moorage.state.key_groups import key_group_range
 from moorage.task.context import TaskContext
 
 
@@ -114,9 +113,3 @@ class Outputs:
         lags = [p.lag() for p in self.partitions]
         counters.lag_frames = sum(frames for frames, _ in lags)
         counters.lag_bytes = sum(size for _, size in lags)
-
-    @staticmethod
-    def own_group(max_parallelism: int, parallelism: int, subtask: int, number: int) -> int:
-        """A key group of this subtask for input partition ``number``: records of a partition stay in one, in order."""
-        own = key_group_range(max_parallelism, parallelism, subtask)
-        return own.start + number % len(own)

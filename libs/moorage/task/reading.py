@@ -36,6 +36,9 @@ from moorage.task.operator_states import Restored
 from moorage.task.outputs import Outputs
 from moorage.task.snapshots import StatePart, decline
 
+_NO_BASE = CheckpointId(-1)
+"""No checkpoint has this one as its base."""
+
 
 class ReadingSubtask(ChainedSubtask):
     """``chain.heads`` takes the records of each input, ``chain.backends`` holds the keyed state of its operators."""
@@ -69,7 +72,8 @@ class ReadingSubtask(ChainedSubtask):
             self._operator_states.adopt(operator_states)
             for uid, backend in self._chain.backends.items():
                 if uid in states:
-                    backend.adopt(states[uid], self.context.restored)
+                    # Nothing builds on the files of another life of the job: they are not ours, or may be moved.
+                    backend.adopt(states[uid], self.context.restored or _NO_BASE)
             self._open(restored)
 
         self.call(load, loaded)

@@ -70,12 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=300, help="how many (default %(default)s)")
     parser.add_argument("--start", type=int, default=0, help="the first one (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default %(default)s)")
+    parser.add_argument("--until-failure", action="store_true", help="end with the first seed that fails")
     parser.add_argument("--seed", type=int, help="replay this one")
     parser.add_argument("--verbose", action="store_true", help="with --seed: say what happens, in virtual ms")
     options = parser.parse_args(arguments)
     if options.seed is not None:
         return _replay(options.seed, verbose=options.verbose)
-    return _run(range(options.start, options.start + options.seeds), options.jobs)
+    seeds = range(options.start, options.start + options.seeds)
+    return _run(seeds, options.jobs, until_failure=options.until_failure)
 
 
 def _replay(seed: int, *, verbose: bool) -> int:
@@ -94,7 +96,7 @@ def _replay(seed: int, *, verbose: bool) -> int:
     return 0
 
 
-def _run(seeds: range, jobs: int) -> int:
+def _run(seeds: range, jobs: int, *, until_failure: bool) -> int:
     logging.disable()
     console = Console(highlight=False, soft_wrap=True)
     started = time.monotonic()
@@ -114,6 +116,8 @@ def _run(seeds: range, jobs: int) -> int:
                 failures.append(result)
                 progress.console.print(str(result), markup=False, style="red")
                 progress.update(task, description=f"simulating ({len(failures)} failed)")
+                if until_failure:
+                    break
             else:
                 reports.append(result)
             progress.advance(task)

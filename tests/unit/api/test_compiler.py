@@ -95,7 +95,7 @@ def test_operators_without_a_shuffle_are_chained_and_may_branch() -> None:
         "results": ["results<"],
     }
     assert exchanges(graph) == [
-        ("orders--texts", ExchangeKind.FORWARD, "texts:encode"),
+        ("orders--texts", ExchangeKind.KEYED, "texts:encode"),
         ("orders--sizes", ExchangeKind.KEYED, "sizes:key_by"),
         ("sizes--results", ExchangeKind.FORWARD, "results:encode"),
     ]
@@ -140,7 +140,7 @@ def test_a_source_straight_to_a_sink() -> None:
     source(pipeline).sink("copies", sink())
     graph = compiled(pipeline).graph
     assert shape(graph) == {"orders": ["orders<", "copies:encode<orders"], "copies": ["copies<"]}
-    assert exchanges(graph) == [("orders--copies", ExchangeKind.FORWARD, "copies:encode")]
+    assert exchanges(graph) == [("orders--copies", ExchangeKind.KEYED, "copies:encode")]
 
 
 def test_an_at_least_once_sink_is_chained() -> None:

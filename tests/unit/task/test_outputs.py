@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 from tests.unit.task.contexts import TaskWorld
 from tests.unit.task.harness import SETTINGS
 
@@ -13,7 +12,6 @@ from moorage.ids import CheckpointId, ExchangeId
 from moorage.messages.barriers import Barrier
 from moorage.messages.events import ExchangeProgress
 from moorage.naming import exchange_topic
-from moorage.state.key_groups import key_group_range, owner_of
 from moorage.task.outputs import Outputs
 
 
@@ -97,11 +95,3 @@ def test_only_reports_on_own_channels_count() -> None:
     assert output.context.counters.lag_frames == 1
     processed(0)
     assert (output.context.counters.lag_frames, output.context.counters.lag_bytes) == (0, 0)
-
-
-@pytest.mark.parametrize(("max_parallelism", "parallelism"), [(8, 1), (8, 3), (8, 8), (32, 5)])
-def test_an_input_partition_belongs_to_one_key_group_of_its_subtask(max_parallelism: int, parallelism: int) -> None:
-    for subtask in range(parallelism):
-        groups = [Outputs.own_group(max_parallelism, parallelism, subtask, number) for number in range(100)]
-        assert {owner_of(group, max_parallelism, parallelism) for group in groups} == {subtask}
-        assert set(groups) == set(key_group_range(max_parallelism, parallelism, subtask).groups())

@@ -14,6 +14,7 @@ from moorage.errors import CorruptDataError, LogUnavailableError
 from moorage.ids import Attempt, OperatorUid, TopicPartition, VertexId
 from moorage.messages.commands import OperatorCommand
 from moorage.messages.events import DeclineReason
+from moorage.serde.frames import ColumnCodec, FrameKind, decode_frame
 from moorage.testing.memory_log import MemoryLog
 
 WALL_START_MS = 1_700_000_000_000
@@ -384,3 +385,35 @@ def test_positions_carry_a_checksum() -> None:
             decode_splits([bytes(damaged)])
         with pytest.raises(CorruptDataError, match="position of a Kafka source"):
             decode_splits([element[:index]])
+
+
+def data_values(value: bytes) -> list[bytes]:
+    """Of a frame in a sink's exchange."""
+    frame = decode_frame(value)
+    return list(ColumnCodec(bytes | None, bytes).decode(frame.payload).values) if frame.kind is FrameKind.DATA else []
+
+
+def test_a_partition_keeps_its_key_group_over_a_rescale() -> None:
+    """So what a sink writes of it stays in order, whoever reads it and whoever commits it."""
+    harness = Harness(copy_pipeline(parallelism=1, guarantee="exactly_once"), partitions=5)
+    harness.started()
+    for partition in range(5):
+        harness.append("orders", partition, *numbered(100 * partition, 10))
+    harness.run(30)
+    harness.checkpoint_now()
+
+    def groups() -> dict[int, set[int]]:
+        records = harness.cluster.records("moorage.orders.orders--copies", read_committed=False)
+        values = {(r.partition, v) for r in records for v in data_values(r.value or b"")}
+        return {n: {group for group, value in values if int(value) // 100 == n} for n in range(5)}
+
+    before = groups()
+    assert all(len(found) == 1 for found in before.values())
+    harness.deploy(pipeline=copy_pipeline(parallelism=2, guarantee="exactly_once"))
+    harness.run(30)
+    for partition in range(5):
+        harness.append("orders", partition, *numbered(100 * partition + 10, 10))
+    harness.run(30)
+    harness.checkpoint_now()
+    assert groups() == before
+    assert len(harness.values()) == 100
