@@ -322,6 +322,26 @@ def test_a_registry_that_does_not_answer_leaves_the_outcome_open_and_the_job_alo
     assert lone.coordinator.fates(lone.execution.attempt).completed == (1,)
 
 
+def test_the_registry_is_asked_for_one_at_a_time_and_the_oldest_first() -> None:
+    lone = started(max_concurrent=3)
+    for _ in range(3):
+        lone.request()
+    lone.answers = False
+    for checkpoint in (1, 3, 2):
+        lone.acknowledge_all(checkpoint)
+    first, third, second = [call for call in lone.calls if isinstance(call.operation, WriteMetadata)]
+    for write in (third, second, first):
+        lone.answer(write, lone.result_of(write.operation))
+    added = []
+    while adds := [call for call in lone.calls if isinstance(call.operation, AddCheckpoint)]:
+        (add,) = adds
+        assert isinstance(add.operation, AddCheckpoint)
+        added.append(add.operation.record.checkpoint)
+        lone.answer(add, lone.result_of(add.operation))
+    assert added == [3]  # it was written first; then the older ones were not needed any more
+    assert [notice.reason for notice in lone.aborted()] == [Reason.SUBSUMED, Reason.SUBSUMED]
+
+
 def test_sinks_take_no_part() -> None:
     lone = started()
     lone.request()
