@@ -42,6 +42,8 @@ _ROLLING_CHECKPOINTS = 16
 """A checkpoint writes at most this fraction of the key groups in full, besides those of which most has changed."""
 _CHAIN_MIN = 8
 """Chains that are not longer are not worth a new base; so chains have at most about 24 segments."""
+_RESTING_CHECKPOINTS = 100
+"""A key group whose entries may be over gets a new base after so many checkpoints, although it does not change."""
 _EXPIRED_MAX = 10_000
 """So many entries whose time is over are removed at the end of a snapshot; the next one finds the rest."""
 
@@ -57,6 +59,7 @@ class MemoryKeyedBackend(Generic[K, R]):
         self._restore_threads = restore_threads
         self._codec: KeyedSegmentCodec[K, R] = KeyedSegmentCodec(operator, key_type, row_type)
         self._row_type = row_type
+        self._has_ttl = any(state.ttl is not None for state in self._codec.states)
         self._key_groups = key_groups
         self.context = KeyedContext()
         self.rows: dict[int, dict[K, R]] = {group: {} for group in key_groups.groups()}
@@ -206,8 +209,14 @@ class MemoryKeyedBackend(Generic[K, R]):
 
     def _groups_to_roll(self) -> set[int]:
         chains = self._chains
-        chained = sorted((g for g in chains if len(chains[g]) > _CHAIN_MIN), key=lambda g: -len(chains[g]))
-        return set(chained[: -(-len(self._key_groups) // _ROLLING_CHECKPOINTS)])
+        worth_it = sorted((g for g in chains if self._is_worth_a_base(chains[g])), key=lambda g: -len(chains[g]))
+        return set(worth_it[: -(-len(self._key_groups) // _ROLLING_CHECKPOINTS)])
+
+    def _is_worth_a_base(self, chain: Chain) -> bool:
+        if len(chain) > _CHAIN_MIN:
+            return True
+        # Entries whose time is over are found when a base is written, so a key group that rests needs one, too.
+        return self._has_ttl and bool(chain) and self._next_file - chain[0].file > _RESTING_CHECKPOINTS
 
     def _adopt(self, base: CheckpointId) -> list[Changes[K, R]]:
         """``base`` is complete: later checkpoints build on it. Returns changes that need not be remembered any more."""

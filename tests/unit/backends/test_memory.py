@@ -353,6 +353,18 @@ def test_what_is_over_is_left_out_of_a_base_and_forgotten() -> None:
     assert dict(backend.rows[0]["ann"].pages) == {}
 
 
+def test_what_is_over_is_forgotten_though_nothing_changes() -> None:
+    backend: MemoryKeyedBackend[str, Seen] = MemoryKeyedBackend("seen", KeyGroupRange(0, 15), str, Seen)
+    for group in range(16):
+        row = backend.rows_for(group, ["ann"]).setdefault("ann", backend.new_row(group, "ann"))
+        row.pages["old"] = 1
+    stored(backend, 1)
+    backend.context.processing_ms = 100
+    for number in range(2, 130):
+        stored(backend, number)
+    assert not any(rows["ann"].pages._entries for rows in backend.rows.values())
+
+
 # --- restore ---------------------------------------------------------------------------------------------------------
 
 
