@@ -1,6 +1,6 @@
 """Do storage and logs grow while checkpoints come and go? The whole stack on a real Kafka and a real S3. By hand:
 
-    python -m tests.benchmarks.bench_cleaner_endurance [--checkpoints 2000] [--interval-ms 1000] [--rate 2000]
+    python -m tests.benchmarks.bench_cleaner_endurance [--checkpoints 2000] [--interval-ms 1000] [--rate 2000] ...
 
 Orders flow all the time; the cleaner runs as it comes. Looks every few seconds at the files in the bucket, at the
 frames in the exchange logs and at the topics' folders of the broker. Fails if, half a minute after the last order,
@@ -101,6 +101,7 @@ def main() -> int:
     parser.add_argument("--checkpoints", type=int, default=2_000)
     parser.add_argument("--interval-ms", type=int, default=1_000)
     parser.add_argument("--rate", type=int, default=2_000, help="orders per second")
+    parser.add_argument("--inline-bytes", type=int, default=0, help="state of so many bytes goes into the metadata")
     arguments = parser.parse_args()
     with ExitStack() as cleanup:
         server = cleanup.enter_context(running_s3_server())
@@ -110,7 +111,11 @@ def main() -> int:
             Stack(
                 data_dir,
                 workers=WORKERS,
-                env={**server.environment, "MOORAGE_CHECKPOINT_DIR": bucket},
+                env={
+                    **server.environment,
+                    "MOORAGE_CHECKPOINT_DIR": bucket,
+                    "MOORAGE_WORKER_STATE_INLINE_MAX_BYTES": str(arguments.inline_bytes),
+                },
                 announce=_say,
             )
         )
