@@ -18,7 +18,7 @@ The synchronous phase only notes down what changed. Rows are encoded afterwards 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -137,15 +137,29 @@ class MemoryKeyedBackend(Generic[K, R]):
         else:
             del self._under_way[group]
 
-    def _remove_expired(self, group: int, expired: Iterable[Expired]) -> None:
+    def _remove_expired(self, group: int, expired: Sequence[Expired]) -> None:
         """They are in no segment any more. Removing them is no change: whoever still has them stored knows that their
-        time is over."""
-        for _, (state, key, entry, stored) in zip(range(_EXPIRED_MAX), expired, strict=False):
-            row = self.rows[group].get(key)
-            if row is not None:
-                entries = getattr(row, state)._entries  # noqa: SLF001
-                if entries.get(entry) is stored:
-                    del entries[entry]
+        time is over. A row that has nothing left goes, too: its key meets the defaults again."""
+        some, rows = expired[:_EXPIRED_MAX], self.rows[group]
+        if some and group in self._under_way:
+            self._preserve(group, {entry.key for entry in some})
+        for state, key, entry, stored in some:
+            row = rows.get(key)
+            if row is None:
+                continue
+            entries = getattr(row, state)._entries  # noqa: SLF001 - what backends keep
+            if entries.get(entry) is stored:
+                del entries[entry]
+                if self._is_blank(row):
+                    del rows[key]
+                    self._changes[group].keys.add(key)
+
+    def _is_blank(self, row: R) -> bool:
+        states = {state.name for state in self._codec.states}
+        if any(getattr(row, name)._entries for name in states):  # noqa: SLF001 - what backends keep
+            return False
+        blank = self._row_type()
+        return all(getattr(row, f) == getattr(blank, f) for f in row.__struct_fields__ if f not in states)
 
     # --- snapshot ----------------------------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ class LoggedDelta(Generic[K, R]):
     """A key group of a snapshot that is encoded already."""
 
     finished = True
-    expired = ()
+    expired: Sequence[Any] = ()
 
     def __init__(self, writer: SegmentWriter[K, R]) -> None:
         self.writer = writer

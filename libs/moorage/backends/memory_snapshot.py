@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -47,7 +47,7 @@ class MemorySnapshot(Generic[K, R]):
         encodings: Mapping[int, Encoding[K, R]],
         files: Mapping[int, StreamHandle],
         changes: Mapping[int, Changes[K, R]],
-        expired: Callable[[int, Iterable[Expired]], None],
+        expired: Callable[[int, Sequence[Expired]], None],
         forgotten: list[Changes[K, R]],
     ) -> None:
         """``forgotten``: what nobody asks for any more."""

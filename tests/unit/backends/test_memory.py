@@ -362,7 +362,30 @@ def test_what_is_over_is_forgotten_though_nothing_changes() -> None:
     backend.context.processing_ms = 100
     for number in range(2, 130):
         stored(backend, number)
-    assert not any(rows["ann"].pages._entries for rows in backend.rows.values())
+    assert backend.row_count() == 0, "a row with nothing but defaults is no row"
+
+
+def test_what_is_over_is_forgotten_while_another_snapshot_is_encoded() -> None:
+    backend: MemoryKeyedBackend[str, Seen] = MemoryKeyedBackend("seen", KeyGroupRange(0, 0), str, Seen)
+    keys = [f"{number}" for number in range(10)]
+    for key, row in zip(keys, [backend.new_row(0, key) for key in keys], strict=True):
+        backend.rows_for(0, [key])[key] = row
+        row.pages["old"] = 1
+    backend.context.processing_ms = 100
+    files = Files()
+    between_slices: list[MemorySnapshot[str, Seen]] = []
+
+    def loop() -> None:
+        if between_slices:
+            files.store("f1", between_slices.pop())
+
+    backend._turn = Turns(loop)  # type: ignore[assignment]
+    first = backend.snapshot(CheckpointId(1), CheckpointId(0))
+    second = backend.snapshot(CheckpointId(2), CheckpointId(0))
+    between_slices.append(first)
+    handles = files.store("f2", second)
+    assert backend.row_count() == 0
+    assert all(not row.pages._entries for row in backend.load(handles, files.read).rows[0].values())
 
 
 # --- restore ---------------------------------------------------------------------------------------------------------
