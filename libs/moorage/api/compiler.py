@@ -7,7 +7,7 @@ follow the fate of checkpoints, not their pace). Everything else is chained into
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -17,8 +17,10 @@ from moorage.api.operators import (
     FlatMapOperator,
     KeyByOperator,
     MapOperator,
+    MergeOperator,
     Operator,
     ProcessOperator,
+    RebalanceOperator,
     SinkOperator,
     SourceOperator,
 )
@@ -35,6 +37,8 @@ _KINDS: Mapping[type, OperatorKind] = {
     FilterOperator: OperatorKind.FILTER,
     FlatMapOperator: OperatorKind.FLAT_MAP,
     KeyByOperator: OperatorKind.KEY_BY,
+    RebalanceOperator: OperatorKind.REBALANCE,
+    MergeOperator: OperatorKind.MERGE,
     ProcessOperator: OperatorKind.PROCESS,
 }
 
@@ -55,7 +59,7 @@ def compile_pipeline(pipeline: Pipeline, ref: str) -> CompiledPipeline:
         compiler.vertex(source, None)
     if not pipeline.sources:
         raise PipelineError(f"pipeline {pipeline.name!r} has no source")
-    vertices, exchanges = tuple(compiler.vertices), tuple(compiler.exchanges)
+    vertices, exchanges = _in_order(compiler.vertices, compiler.exchanges), tuple(compiler.exchanges)
     unscaled = [_shape(vertex) for vertex in vertices]
     shape = msgspec.json.encode((pipeline.name, pipeline.max_parallelism, unscaled, exchanges))
     graph = JobGraph(
@@ -86,8 +90,12 @@ class _Compiler:
         self.operators: dict[OperatorUid, Operator] = {}
 
     def vertex(self, head: Node, source: ExchangeId | None) -> None:
-        """Add the vertex that begins with ``head``, then those behind it."""
+        """Add the vertex that begins with ``head``, then those behind it. It may be there for another input already."""
         vertex = VertexId(head.operator.uid)
+        for index, known in enumerate(self.vertices):
+            if known.vertex == vertex and source is not None:
+                self.vertices[index] = msgspec.structs.replace(known, inputs=(*known.inputs, source))
+                return
         nodes: list[OperatorNode] = []
         outputs: list[ExchangeId] = []
         behind: list[tuple[Node, ExchangeId]] = []
@@ -101,9 +109,10 @@ class _Compiler:
                 exchange = self._exchange(exchange_kind, vertex, uid, VertexId(operator.uid))
                 outputs.append(exchange)
                 behind.append((node, exchange))
-            elif isinstance(operator, KeyByOperator):
+            elif isinstance(operator, KeyByOperator | RebalanceOperator):
                 (consumer,) = node.children
-                exchange = self._exchange(ExchangeKind.KEYED, vertex, uid, VertexId(consumer.operator.uid))
+                exchange_kind = ExchangeKind.KEYED if isinstance(operator, KeyByOperator) else ExchangeKind.REBALANCE
+                exchange = self._exchange(exchange_kind, vertex, uid, VertexId(consumer.operator.uid))
                 outputs.append(exchange)
                 behind.append((consumer, exchange))
             elif not node.children and not isinstance(operator, SinkOperator):
@@ -160,6 +169,12 @@ class _Compiler:
         self, kind: ExchangeKind, producer: VertexId, operator: OperatorUid, consumer: VertexId
     ) -> ExchangeId:
         exchange = exchange_id(producer, consumer)
+        other = next((e for e in self.exchanges if e.exchange == exchange), None)
+        if other is not None:
+            raise PipelineError(
+                f"{consumer!r} would get two streams from one task: operators {other.producer_operator!r} and"
+                f" {operator!r} are both part of {producer!r}. Put .rebalance() behind one of them"
+            )
         self.exchanges.append(
             Exchange(
                 exchange=exchange,
@@ -179,5 +194,17 @@ def _walk(head: Node) -> Iterator[tuple[Node, OperatorUid | None]]:
     while stack:
         node, upstream = stack.pop(0)
         yield node, upstream
-        if not isinstance(node.operator, KeyByOperator):
+        if not isinstance(node.operator, KeyByOperator | RebalanceOperator):
             stack += [(child, node.operator.uid) for child in node.children]
+
+
+def _in_order(vertices: Sequence[JobVertex], exchanges: Sequence[Exchange]) -> tuple[JobVertex, ...]:
+    """Producers before consumers, else as they were found."""
+    left = list(vertices)
+    ordered: list[JobVertex] = []
+    while left:
+        waiting = {e.consumer for e in exchanges if any(v.vertex == e.producer for v in left)}
+        ready = next(vertex for vertex in left if vertex.vertex not in waiting)
+        ordered.append(ready)
+        left.remove(ready)
+    return tuple(ordered)

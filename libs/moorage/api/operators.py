@@ -57,6 +57,21 @@ class KeyByOperator:
 
 
 @dataclass(frozen=True, slots=True)
+class RebalanceOperator:
+    """Last of its vertex: what comes out of it is spread over all subtasks of the next one."""
+
+    uid: OperatorUid
+    value_type: Any
+
+
+@dataclass(frozen=True, slots=True)
+class MergeOperator:
+    """Head of its vertex: what several rebalanced streams bring, in the order in which it comes."""
+
+    uid: OperatorUid
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessOperator:
     uid: OperatorUid
     state_type: type[KeyedState]
@@ -73,7 +88,15 @@ class SinkOperator:
 
 
 Operator = (
-    SourceOperator | MapOperator | FilterOperator | FlatMapOperator | KeyByOperator | ProcessOperator | SinkOperator
+    SourceOperator
+    | MapOperator
+    | FilterOperator
+    | FlatMapOperator
+    | KeyByOperator
+    | RebalanceOperator
+    | MergeOperator
+    | ProcessOperator
+    | SinkOperator
 )
 
 

@@ -14,7 +14,7 @@ raises PipelineError at the line that makes it, or at the latest when the pipeli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from moorage.api.connectors import MISSING, KafkaSink, KafkaSource, KeySelector
@@ -24,7 +24,9 @@ from moorage.api.operators import (
     FlatMapOperator,
     KeyByOperator,
     MapOperator,
+    MergeOperator,
     Operator,
+    RebalanceOperator,
     SinkOperator,
     SourceOperator,
     check_exchangeable,
@@ -44,11 +46,10 @@ from moorage.state.key_groups import DEFAULT_MAX_PARALLELISM, UPPER_BOUND_MAX_PA
 class Node:
     """An operator with its place in the pipeline."""
 
-    __slots__ = ("children", "operator", "parallelism", "parent")
+    __slots__ = ("children", "operator", "parallelism")
 
-    def __init__(self, operator: Operator, parent: Node | None, parallelism: int) -> None:
+    def __init__(self, operator: Operator, parallelism: int) -> None:
         self.operator = operator
-        self.parent = parent
         self.parallelism = parallelism
         self.children: list[Node] = []
 
@@ -94,16 +95,17 @@ class Pipeline:
     def operator_uid(self, uid: str) -> OperatorUid:
         return OperatorUid(check_name("operator uid", uid))
 
-    def add(self, operator: Operator, parent: Node | None, parallelism: int | None) -> Node:
+    def add(self, operator: Operator, parents: Node | Sequence[Node] | None, parallelism: int | None) -> Node:
         if operator.uid in self._nodes:
             raise PipelineError(
                 f"two operators have the uid {operator.uid!r}: state is found by it, so give one of them another"
             )
         if parallelism is not None:
             self._check_parallelism(f"operator {operator.uid!r}", parallelism)
-        inherited = self.parallelism if parent is None else parent.parallelism
-        node = Node(operator, parent, inherited if parallelism is None else parallelism)
-        if parent is not None:
+        before = [parents] if isinstance(parents, Node) else list(parents or ())
+        inherited = max((parent.parallelism for parent in before), default=self.parallelism)
+        node = Node(operator, inherited if parallelism is None else parallelism)
+        for parent in before:
             parent.children.append(node)
         self._nodes[operator.uid] = node
         return node
@@ -118,9 +120,9 @@ class Pipeline:
 class Stream:
     """Records that come out of an operator. Using a stream twice sends every record both ways."""
 
-    def __init__(self, pipeline: Pipeline, node: Node, value_type: Any) -> None:
+    def __init__(self, pipeline: Pipeline, nodes: Node | Sequence[Node], value_type: Any) -> None:
         self._pipeline = pipeline
-        self._node = node
+        self._nodes = (nodes,) if isinstance(nodes, Node) else tuple(nodes)
         self._type = value_type
 
     def map(self, function: Callable[[Any], Any], *, uid: str | None = None, returns: Any = None) -> Stream:
@@ -145,11 +147,35 @@ class Stream:
 
     def key_by(self, key: KeySelector) -> KeyedStream:
         """Bring records of equal keys together. ``key``: a field of the records, or a function of them."""
-        what = f"key_by after {self._node.operator.uid!r}"
+        what = f"key_by after {self._nodes[0].operator.uid!r}"
         select, key_type = selector(what, key, self._type)
         check_exchangeable(f"{what}: a record", self._type)
         check_exchangeable(f"{what}: a key", key_type)
-        return KeyedStream(self._pipeline, self._node, select, key_type, self._type)
+        return KeyedStream(self._pipeline, self._nodes, select, key_type, self._type)
+
+    def union(self, *others: Stream) -> Stream:
+        """The records of this stream and of others. Those of each come in their order, and nothing is said of the order
+        between them. A ``key_by`` right behind it costs nothing; anything else is a ``rebalance`` first."""
+        for other in others:
+            if not isinstance(other, Stream) or other._pipeline is not self._pipeline:  # noqa: SLF001 - one of us
+                raise PipelineError(f"union: expected streams of pipeline {self._pipeline.name!r}, not {other!r}")
+        streams = (self, *others)
+        nodes = [node for stream in streams for node in stream._nodes]  # noqa: SLF001
+        if len(set(nodes)) < len(nodes):
+            raise PipelineError(f"union: the stream of {nodes[0].operator.uid!r} is named twice")
+        types = [stream._type for stream in streams]  # noqa: SLF001
+        return Stream(self._pipeline, nodes, types[0] if all(t == types[0] for t in types) else Any)
+
+    def rebalance(self, *, uid: str | None = None, parallelism: int | None = None) -> Stream:
+        """Spread the records evenly over the subtasks of what follows, through an exchange. Their order is lost."""
+        check_exchangeable(f"rebalance after {self._nodes[0].operator.uid!r}: a record", self._type)
+        name = uid or f"{'union' if len(self._nodes) > 1 else 'rebalance'}-{self._nodes[0].operator.uid}"
+        merge = MergeOperator(self._pipeline.operator_uid(name))
+        spread = [
+            self._pipeline.add(RebalanceOperator(numbered(f"{merge.uid}:rebalance", i), self._type), node, None)
+            for i, node in enumerate(self._nodes)
+        ]
+        return Stream(self._pipeline, self._pipeline.add(merge, spread, parallelism), self._type)
 
     def sink(self, uid: str, sink: KafkaSink, *, parallelism: int | None = None) -> None:
         """Write the records to Kafka."""
@@ -162,6 +188,14 @@ class Stream:
         select = None if sink.key is None else selector(f"sink {uid!r}", sink.key, self._type)[0]
         self._pipeline.add(SinkOperator(self._pipeline.operator_uid(uid), sink, select), self._node, parallelism)
 
+    @property
+    def _node(self) -> Node:
+        """The operator whose results the stream is; several streams are brought together first."""
+        if len(self._nodes) > 1:
+            self._nodes = (self.rebalance()._node,)  # noqa: SLF001
+        (node,) = self._nodes
+        return node
+
     def _uid(self, kind: str, function: Callable[..., Any], uid: str | None) -> OperatorUid:
         return self._pipeline.operator_uid(uid_of(kind, function, uid))
 
@@ -170,10 +204,15 @@ class KeyedStream:
     """A stream whose records lie with their key."""
 
     def __init__(
-        self, pipeline: Pipeline, node: Node, select: Callable[[Any], Any], key_type: Any, value_type: Any
+        self,
+        pipeline: Pipeline,
+        nodes: Sequence[Node],
+        select: Callable[[Any], Any],
+        key_type: Any,
+        value_type: Any,
     ) -> None:
         self._pipeline = pipeline
-        self._node = node
+        self._nodes = nodes
         self._select = select
         self._key_type = key_type
         self._type = value_type
@@ -187,10 +226,19 @@ class KeyedStream:
         """
         name = self._pipeline.operator_uid(uid)
         operator = process_operator(name, state, returns)
-        key_by = KeyByOperator(OperatorUid(f"{name}:key_by"), self._select, self._key_type, self._type)
-        keyed = self._pipeline.add(key_by, self._node, None)
+        keyed = [
+            self._pipeline.add(
+                KeyByOperator(numbered(f"{name}:key_by", i), self._select, self._key_type, self._type), node, None
+            )
+            for i, node in enumerate(self._nodes)
+        ]
         node = self._pipeline.add(operator, keyed, parallelism)
         return Stream(self._pipeline, node, operator.result_type)
+
+
+def numbered(uid: str, index: int) -> OperatorUid:
+    """The uids of operators that are one to the user; the first has no number."""
+    return OperatorUid(f"{uid}-{index}" if index else uid)
 
 
 def _checked(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:

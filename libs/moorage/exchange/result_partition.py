@@ -126,6 +126,8 @@ class ResultPartition:
         self._buffers = [_Buffer(number) for number in range(exchange.partitions)]
         self._routes: dict[type, _Routes] = {key_type: _Routes(self._buffer_of) for key_type in (str, bytes, int)}
         """By type, because keys that are equal in Python may have different bytes (1, True, 1.0)."""
+        # Subtasks begin at different partitions, so that few records don't all go to the first ones.
+        self._turn = subtask * exchange.partitions // parallelism
         self._pending_records = 0
         self._epoch = 0
         self._unconfirmed: dict[int, int] = {0: 0}
@@ -186,6 +188,11 @@ class ResultPartition:
         buffer.values += values
         buffer.timestamps += timestamps_ms
         self._added(len(values))
+
+    def emit_rebalanced(self, values: Sequence[Any], timestamps_ms: Sequence[int]) -> None:
+        """One partition after the other gets a batch."""
+        self._turn = (self._turn + 1) % self.exchange.partitions
+        self.emit_forward(self._turn, [None] * len(values), values, timestamps_ms)
 
     def _added(self, records: int) -> None:
         self._pending_records += records

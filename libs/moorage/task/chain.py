@@ -20,8 +20,10 @@ from moorage.api.operators import (
     FlatMapOperator,
     KeyByOperator,
     MapOperator,
+    MergeOperator,
     Operator,
     ProcessOperator,
+    RebalanceOperator,
     SinkOperator,
 )
 from moorage.backends.keyed import KeyedBackend
@@ -29,6 +31,7 @@ from moorage.exchange.result_partition import ResultPartition
 from moorage.graph.job_graph import JobVertex, OperatorKind
 from moorage.ids import ExchangeId, OperatorUid
 from moorage.ports import TransactionalWriter
+from moorage.serde.frames import Columns
 from moorage.task.batch import Batch
 from moorage.task.process_stage import ProcessStage
 from moorage.task.stage import InputHead, Stage, blame, call_each
@@ -105,6 +108,26 @@ class _KeyByStage:
     def push(self, batch: Batch) -> None:
         keys = call_each(self._uid, self._select, batch.values)
         self._output.emit_keyed(keys, batch.values, batch.timestamps_ms)
+
+
+class _RebalanceStage:
+    """Last stage before an exchange that spreads records."""
+
+    def __init__(self, output: ResultPartition) -> None:
+        self._output = output
+
+    def push(self, batch: Batch) -> None:
+        self._output.emit_rebalanced(batch.values, batch.timestamps_ms)
+
+
+class _MergeHead:
+    """First stage of a vertex that reads such exchanges: what a partition brings goes on as it is."""
+
+    def __init__(self, behind: Stage) -> None:
+        self._behind = behind
+
+    def push_columns(self, partition: int, columns: Columns[Any, Any], /) -> None:
+        self._behind.push(Batch(partition, columns.values, columns.timestamps_ms))
 
 
 class RecordEncoder:
@@ -184,13 +207,9 @@ class Chain:
         if head.kind is OperatorKind.SOURCE:
             self.head: Stage = self._behind(head.uid)
         else:
-            operator = operators[head.uid]
-            if not isinstance(operator, ProcessOperator):
-                raise TypeError(f"vertex {vertex.vertex} can't begin with {head.kind}")
             self.head = self._behind(head.uid)
-            (exchange,) = vertex.inputs
-            backend = self.backends[head.uid] = new_backend(operator)
-            self.heads[exchange] = ProcessStage(operator, backend, self.head, wall_ms)
+            stage = self._input_head(head.uid, wall_ms)
+            self.heads = dict.fromkeys(vertex.inputs, stage)
 
     def poll(self) -> None:
         """Serve the reports of at-least-once sinks; raises the error of a record that was not stored."""
@@ -207,6 +226,17 @@ class Chain:
             writer.close()
         for backend in self.backends.values():
             backend.close()
+
+    def _input_head(self, uid: OperatorUid, wall_ms: Callable[[], int]) -> InputHead:
+        operator = self._operators[uid]
+        match operator:
+            case ProcessOperator():
+                backend = self.backends[uid] = self._new_backend(operator)
+                return ProcessStage(operator, backend, self.head, wall_ms)
+            case MergeOperator():
+                return _MergeHead(self.head)
+            case _:
+                raise TypeError(f"vertex {self._vertex.vertex} can't begin with {type(operator).__name__}")
 
     def _behind(self, uid: OperatorUid) -> Stage:
         stages = [self._stage(node.uid) for node in self._vertex.operators if node.upstream == uid]
@@ -232,6 +262,8 @@ class Chain:
                 return _FlatMapStage(replace(operator, function=function), self._behind(uid))
             case KeyByOperator():
                 return _KeyByStage(operator, self._outputs[uid])
+            case RebalanceOperator():
+                return _RebalanceStage(self._outputs[uid])
             case SinkOperator():
                 if uid in self._outputs:
                     return _SinkEncoderStage(operator, self._outputs[uid])

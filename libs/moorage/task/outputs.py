@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from moorage.api.operators import KeyByOperator
+from moorage.api.operators import KeyByOperator, RebalanceOperator
 from moorage.exchange.result_partition import ResultPartition
 from moorage.ids import OperatorUid
 from moorage.messages.barriers import Barrier
@@ -26,7 +26,8 @@ class Outputs:
         for exchange_id in context.vertex.outputs:
             exchange = context.deploy.graph.exchange(exchange_id)
             operator = context.pipeline.operators[exchange.producer_operator]
-            keyed = operator if isinstance(operator, KeyByOperator) else None
+            key_type = operator.key_type if isinstance(operator, KeyByOperator) else None
+            value_type = operator.value_type if isinstance(operator, KeyByOperator | RebalanceOperator) else bytes
             partition = ResultPartition(
                 exchange,
                 exchange_topic(context.job, exchange_id),
@@ -36,8 +37,8 @@ class Outputs:
                 context.writer,
                 ColumnCodec(),
                 context.settings.limits,
-                typed_keys=keyed is None or keyed.key_type is not Any,
-                typed_values=keyed is None or keyed.value_type is not Any,
+                typed_keys=key_type is not Any,
+                typed_values=value_type is not Any,
             )
             self.partitions.append(partition)
             by_operator[exchange.producer_operator] = partition

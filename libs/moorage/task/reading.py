@@ -7,12 +7,11 @@ from typing import Any
 
 import msgspec
 
-from moorage.api.operators import KeyByOperator
+from moorage.api.operators import KeyByOperator, RebalanceOperator
 from moorage.backends.keyed import KeyedSnapshot, SnapshotForm
 from moorage.barrier.channels import InFlight
 from moorage.barrier.gate import Declined, InputGate
 from moorage.barrier.restore import RestoredInputs, exchange_positions, restored_inputs
-from moorage.errors import RecordError
 from moorage.graph.job_graph import Exchange, ExchangeKind
 from moorage.ids import CheckpointId, OperatorUid, TopicPartition
 from moorage.messages.barriers import Barrier, SnapshotOptions
@@ -123,6 +122,8 @@ class ReadingSubtask(ChainedSubtask):
         operator = self.context.pipeline.operators[exchange.producer_operator]
         if isinstance(operator, KeyByOperator):
             return ColumnCodec(operator.key_type, operator.value_type)
+        if isinstance(operator, RebalanceOperator):
+            return ColumnCodec(None, operator.value_type)
         return ColumnCodec()
 
     # --- work --------------------------------------------------------------------------------------------------------
@@ -143,11 +144,7 @@ class ReadingSubtask(ChainedSubtask):
             self._end_data()
 
     def on_records(self, tp: TopicPartition, columns: Columns[Any, Any]) -> None:
-        try:
-            self._heads[tp.topic].push_columns(tp.partition, columns)
-        except RecordError as error:
-            where = f"(a record of {len(columns)} in {tp.topic}[{tp.partition}], keys {columns.keys[0]!r:.60}...)"
-            raise RecordError(f"{error} {where}") from error.__cause__
+        self._heads[tp.topic].push_columns(tp.partition, columns)
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 

@@ -568,7 +568,7 @@ def new_chain(context: TaskContext, outputs: Outputs) -> Chain:
         )
 
     def new_backend(operator: ProcessOperator) -> KeyedBackend[Any, KeyedState]:
-        (exchange_id,) = vertex.inputs
+        exchange_id = vertex.inputs[0]  # all of them are keyed alike
         producer = context.pipeline.operators[graph.exchange(exchange_id).producer_operator]
         key_type = producer.key_type if isinstance(producer, KeyByOperator) else Any
         groups = key_group_range(graph.max_parallelism, context.parallelism, context.subtask)
