@@ -21,7 +21,7 @@ from moorage.ids import OperatorUid, TopicPartition
 from moorage.messages.events import OperatorEvent
 from moorage.naming import source_group
 from moorage.ports import OffsetSpec, Partitioner, RecordBatch, TransactionalWriter
-from moorage.task.batch import Batch
+from moorage.task.batch import Batch, Origin
 from moorage.task.context import TaskContext
 
 
@@ -237,13 +237,15 @@ class KafkaSourceReader:
             self._positions[tp] = records.offsets[-1] + 1
         group = self._key_groups[tp]
         try:
-            return Batch(group, list(map(self._decode, records.values)), records.timestamps_ms)  # type: ignore[arg-type]
+            values = list(map(self._decode, records.values))  # type: ignore[arg-type]
+            return Batch(group, values, records.timestamps_ms, Origin(tp, records.offsets))
         except Exception:  # noqa: BLE001 - one record of the batch: find it, and do as configured
             return self._batch_one_by_one(group, records)
 
     def _batch_one_by_one(self, group: int, records: RecordBatch) -> Batch:
         values: list[Any] = []
         timestamps: list[int] = []
+        offsets: list[int] = []
         for index, value in enumerate(records.values):
             if value is not None:
                 try:
@@ -254,7 +256,8 @@ class KafkaSourceReader:
             else:
                 values.append(None)
             timestamps.append(records.timestamps_ms[index])
-        return Batch(group, values, timestamps)
+            offsets.append(records.offsets[index])
+        return Batch(group, values, timestamps, Origin(TopicPartition(records.topic, records.partition), offsets))
 
     def _bad_record(self, records: RecordBatch, index: int, error: Exception) -> None:
         counters = self._context.counters

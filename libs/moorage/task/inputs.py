@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from moorage.barrier.gate import Declined, InputGate, Verdict
-from moorage.errors import CorruptDataError, LogError, MoorageError
+from moorage.errors import CorruptDataError, LogError, MoorageError, RecordError
 from moorage.graph.job_graph import Exchange
 from moorage.ids import Attempt, CheckpointId, TopicPartition
 from moorage.messages.barriers import Barrier
@@ -140,7 +140,11 @@ class ExchangeInput:
                 except CorruptDataError as error:
                     raise CorruptDataError(f"{tp.topic}[{tp.partition}] offset {message.offset}: {error}") from error
                 counters.records_in += len(columns)
-                self._user.on_records(tp, columns)
+                try:
+                    self._user.on_records(tp, columns)
+                except RecordError as error:
+                    where = f"in a frame of {len(columns)} in {tp.topic}[{tp.partition}] offset {message.offset}"
+                    raise RecordError(f"{error}, {where}") from error.__cause__
             case Verdict.VOID:
                 counters.frames_void += 1
             case Verdict.SEEN:

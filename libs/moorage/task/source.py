@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from moorage.backends.pieces import StatePiece
-from moorage.errors import CorruptDataError, MoorageError
+from moorage.errors import CorruptDataError, MoorageError, RecordError
 from moorage.ids import CheckpointId, OperatorUid
 from moorage.messages.barriers import SnapshotKind
 from moorage.messages.commands import CheckpointFate, TriggerCheckpoint
@@ -23,7 +23,7 @@ from moorage.task.operator_states import Restored
 from moorage.task.outputs import Outputs
 from moorage.task.snapshots import StatePart
 
-SOURCE_OFFSETS = "offsets"
+SOURCE_OFFSETS = "source-offsets"
 """Name of the list state that holds a source's positions."""
 
 
@@ -124,10 +124,30 @@ class SourceSubtask(ChainedSubtask):
         batches = self._reader.poll(now_ms)
         for batch in batches:
             self.context.counters.records_in += len(batch.values)
-            self._chain.head.push(batch)
+            try:
+                self._chain.head.push(batch)
+            except RecordError as error:
+                raise self._located(batch, error) from error.__cause__
         if self._reader.has_ended:
             self._end_data()
         return bool(batches)
+
+    def _located(self, batch: Batch, error: RecordError) -> RecordError:
+        """The error with the place of its record in the input. Which one it was is found by pushing them once more, one
+        by one: the attempt is over anyway, so nothing of that counts."""
+        origin = batch.origin
+        if origin is None:
+            return error
+        topic, partition = origin.partition
+        for offset, value, timestamp in zip(origin.offsets, batch.values, batch.timestamps_ms, strict=True):
+            try:
+                self._chain.head.push(Batch(batch.group, [value], [timestamp]))
+            except RecordError:
+                return RecordError(f"{error}, from {topic}[{partition}] offset {offset}")
+        first, last = origin.offsets[0], origin.offsets[-1]
+        return RecordError(
+            f"{error}, from one of {topic}[{partition}] offsets {first} to {last}; it did not fail again"
+        )
 
     def _housekeeping(self, now_ms: int) -> None:
         stopping = self._stopping

@@ -254,7 +254,9 @@ def test_the_operator_and_the_record_are_named_and_the_trace_is_the_users(
         build(stream).sink("results", sink())
 
     message, trace = failure(run(whole, *ROWS))
-    assert message == f"operator '{operator}' failed on {{'n': 2}}: ValueError: two is too much"
+    assert (
+        message == f"operator '{operator}' failed on {{'n': 2}}: ValueError: two is too much, from orders[0] offset 1"
+    )
     assert "in broken\n" in trace
     assert trace.rstrip().endswith("ValueError: two is too much")
     assert "RecordError" not in trace
@@ -266,12 +268,14 @@ def test_a_stop_iteration_does_not_lose_what_is_behind(kind: str) -> None:
     """``map`` takes it for the end of the values."""
     harness = run(lambda s: getattr(s, kind)(stops, uid="op").sink("results", sink()), *ROWS)
     message, _ = failure(harness)
-    assert message == "operator 'op' failed on {'n': 2}: RuntimeError: it raised StopIteration"
+    assert message == "operator 'op' failed on {'n': 2}: RuntimeError: it raised StopIteration, from orders[0] offset 1"
 
 
 def test_a_key_function_is_named() -> None:
     message, _ = failure(run(lambda s: s.key_by(broken).process("counts", Counter).sink("results", sink()), *ROWS))
-    assert message == "operator 'counts:key_by' failed on {'n': 2}: ValueError: two is too much"
+    assert (
+        message == "operator 'counts:key_by' failed on {'n': 2}: ValueError: two is too much, from orders[0] offset 1"
+    )
 
 
 def test_a_key_that_can_not_be_one_is_named() -> None:
@@ -284,7 +288,7 @@ def test_process_is_named_with_the_record_and_where_it_lies() -> None:
     message, trace = failure(
         run(lambda s: s.key_by("user").process("counts", Counter).sink("results", sink()), *values)
     )
-    assert message.startswith("operator 'counts' failed on {'user': 'a'}: KeyError: 'say' (a record of 2 in moorage.")
+    assert message.startswith("operator 'counts' failed on {'user': 'a'}: KeyError: 'say', in a frame of 2 in moorage.")
     assert "in process\n" in trace
     assert trace.rstrip().endswith("KeyError: 'say'")
 

@@ -417,3 +417,44 @@ def test_a_partition_keeps_its_key_group_over_a_rescale() -> None:
     harness.checkpoint_now()
     assert groups() == before
     assert len(harness.values()) == 100
+
+
+# --- poisoned records ------------------------------------------------------------------------------------------------
+
+
+def poisoned(function: Any, **source: Any) -> Harness:
+    pipeline = mo.Pipeline("orders", parallelism=1, max_parallelism=8)
+    orders = pipeline.source("orders", mo.KafkaSource("orders", value=mo.Raw(), **source))
+    orders.filter(lambda value: value != b"001", uid="some").map(function, uid="poisoned").sink(
+        "copies", mo.KafkaSink("totals", key=None, value=mo.Raw())
+    )
+    harness = Harness(pipeline)
+    harness.append("orders", 1, *numbered(0, 20))
+    harness.deploy()
+    harness.run(30)
+    return harness
+
+
+def test_user_code_that_fails_on_a_record_names_its_place_in_the_input() -> None:
+    def fails(value: bytes) -> bytes:
+        if value == b"007":
+            raise ValueError("no sevens")
+        return value
+
+    (failure,) = poisoned(fails).failures()
+    assert failure.failure == "operator 'poisoned' failed on b'007': ValueError: no sevens, from orders[1] offset 7"
+    assert "in fails" in (failure.trace or "")
+    assert not failure.permanent, "other code may do"
+
+
+def test_a_failure_that_does_not_come_again_names_where_it_may_have_been() -> None:
+    failed: list[bytes] = []
+
+    def fails_once(value: bytes) -> bytes:
+        if value == b"007" and not failed:
+            failed.append(value)
+            raise ValueError("no sevens")
+        return value
+
+    (failure,) = poisoned(fails_once).failures()
+    assert "from one of orders[1] offsets 0 to 19; it did not fail again" in (failure.failure or "")
