@@ -143,7 +143,7 @@ class _Service:
 
     def _step(self) -> bool:
         executors = (self._executor, self._storage_executor, self._hook_executor)
-        has_worked = any([executor.poll() for executor in executors])
+        has_worked = sum(executor.poll() for executor in executors) > 0
         for request in self.desk.take():
             self._process.request(request)
             has_worked = True

@@ -373,9 +373,10 @@ class CoordinatorMetrics:
                 self._count("moorage_coordinator_workers_gone_total")
             case JobStatusChanged(job=job, status=status):
                 self._count("moorage_coordinator_job_status_changes_total", job, status.value)
-            case AttemptStarted(job=job, restored=restored):
+            case AttemptStarted(job=job, restored=restored, restored_from=restored_from):
                 self._count("moorage_coordinator_attempts_started_total", job)
-                self._count("moorage_checkpoints_restored_total", job, amount=restored is not None)
+                is_restored = restored is not None or restored_from is not None
+                self._count("moorage_checkpoints_restored_total", job, amount=is_restored)
             case AttemptFailed(job=job):
                 self._count("moorage_coordinator_attempts_failed_total", job)
             case RecoveryPhaseEnded(job=job, phase=phase, duration_ms=duration_ms):

@@ -33,7 +33,7 @@ from moorage.graph.job_graph import JobVertex
 from moorage.ids import CheckpointId
 from moorage.messages.barriers import CHECKPOINT, SnapshotKind, SnapshotOptions
 from moorage.messages.events import AcknowledgeCheckpoint, CheckpointMetrics
-from moorage.messages.registry import CheckpointRecord
+from moorage.messages.registry import CheckpointRecord, RestoreSettings
 from moorage.ports import COMPLETED_IDS_KEPT
 
 HISTORY_SIZE = 20
@@ -143,13 +143,26 @@ class CheckpointStatsTracker:
         self._snapshot = None
 
     def restored(self, record: CheckpointRecord, now_ms: int) -> None:
-        self._latest_restored = RestoredStats(
-            checkpoint=record.checkpoint,
-            restored_ms=now_ms,
-            is_savepoint=record.kind == "savepoint",
-            path=record.metadata_path,
+        """From a checkpoint of its own."""
+        self._restored(
+            RestoredStats(
+                checkpoint=record.checkpoint,
+                restored_ms=now_ms,
+                is_savepoint=record.kind == "savepoint",
+                path=record.metadata_path,
+            )
         )
-        self._count(restored=1)
+
+    def restored_from(self, settings: RestoreSettings, now_ms: int) -> None:
+        """From what it was submitted with."""
+        self._restored(
+            RestoredStats(
+                checkpoint=settings.checkpoint,
+                restored_ms=now_ms,
+                is_savepoint=settings.is_savepoint,
+                path=settings.path,
+            )
+        )
 
     def snapshot(self) -> CheckpointStatsSnapshot:
         if self._snapshot is None:
@@ -164,6 +177,10 @@ class CheckpointStatsTracker:
                 latest_restored=self._latest_restored,
             )
         return self._snapshot
+
+    def _restored(self, stats: RestoredStats) -> None:
+        self._latest_restored = stats
+        self._count(restored=1)
 
     def _remember_completed(self, stats: CheckpointStats) -> None:
         self._remember(stats)

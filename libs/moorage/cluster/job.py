@@ -423,10 +423,19 @@ class Job:
         self._restored = restored
         if restored is not None:
             self.checkpoints.stats.restored(restored, effects.wall_ms)
+        elif record.restore is not None:
+            self.checkpoints.stats.restored_from(record.restore, effects.wall_ms)
         self.checkpoints.start(self._execution, record)
         self._deploy()
         self._deadline_ms = effects.now_ms + self._silence_allowed_ms()
-        effects.report(AttemptStarted(job=self.job, attempt=self.attempt, restored=record.restored_checkpoint))
+        effects.report(
+            AttemptStarted(
+                job=self.job,
+                attempt=self.attempt,
+                restored=record.restored_checkpoint,
+                restored_from=None if restored is not None or record.restore is None else record.restore.path,
+            )
+        )
         for worker in self._owners():
             if not self._pool.knows(worker):
                 self.worker_lost(worker, "it was lost while the attempt was started")

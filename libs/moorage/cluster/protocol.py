@@ -263,6 +263,9 @@ class AttemptStarted(Notice, frozen=True, kw_only=True):
     job: JobId
     attempt: Attempt
     restored: CheckpointId | None
+    """A checkpoint of its own."""
+    restored_from: str | None = None
+    """The savepoint or checkpoint that the job was submitted with."""
 
 
 class AttemptRunning(Notice, frozen=True, kw_only=True):

@@ -88,6 +88,8 @@ class Submission:
         self._restore = RestoreSettings(
             path=found.path,
             checksum=found.checksum,
+            checkpoint=found.metadata.checkpoint,
+            is_savepoint=found.metadata.savepoint,
             allow_non_restored=self._from.allow_non_restored,
             mode=self._from.mode,
         )

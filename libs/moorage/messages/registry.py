@@ -71,6 +71,10 @@ class RestoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``_metadata`` file, as a URL or relative to the checkpoint storage."""
     checksum: int
     """xxh3-64 of it."""
+    checkpoint: CheckpointId = CheckpointId(0)
+    """Its id where it was taken."""
+    is_savepoint: bool = True
+    """False: a retained checkpoint of another job or life."""
     allow_non_restored: bool = False
     mode: RestoreMode = RestoreMode.NO_CLAIM
 

@@ -17,7 +17,7 @@ from moorage.graph.execution import Execution
 from moorage.ids import Attempt, CheckpointId, SubtaskId, WorkerId
 from moorage.messages.barriers import SnapshotKind, SnapshotOptions
 from moorage.messages.events import CheckpointMetrics
-from moorage.messages.registry import CheckpointRecord
+from moorage.messages.registry import CheckpointRecord, RestoreSettings
 
 GRAPH = orders_graph(2)
 WORKER = WorkerId("w1/1")
@@ -158,6 +158,11 @@ def test_a_restore_is_remembered(tracker: CheckpointStatsTracker) -> None:
     assert restored is not None
     assert (restored.checkpoint, restored.restored_ms, restored.is_savepoint) == (3, 9_000, False)
     assert tracker.snapshot().counts.restored == 1
+    tracker.restored_from(RestoreSettings(path="s3://x/savepoint-1/_metadata", checksum=1, checkpoint=ONE), 9_500)
+    restored = tracker.snapshot().latest_restored
+    assert restored is not None
+    assert (restored.checkpoint, restored.is_savepoint, restored.restored_ms) == (1, True, 9_500)
+    assert tracker.snapshot().counts.restored == 2
 
 
 def test_the_last_acknowledgement_is_the_latest_even_when_the_clock_goes_back(tracker: CheckpointStatsTracker) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from tests.unit.cluster.graphs import orders_graph
 from tests.unit.cluster.world import running_world
@@ -14,11 +15,12 @@ from tests.unit.coordinator_service.live import STORAGE_URL, Live
 from moorage.graph.job_graph import CheckpointConfig
 
 STATUS = "/jobs/orders/savepoints"
+GRAPH = orders_graph(2, checkpoint=CheckpointConfig(interval_ms=100))
 
 
 @pytest.fixture
 def live() -> Iterator[Live]:
-    world = running_world(orders_graph(2, checkpoint=CheckpointConfig(interval_ms=100)))
+    world = running_world(GRAPH)
     with Live(world, world.coordinators[0]) as running:
         yield running
 
@@ -94,3 +96,32 @@ def test_a_parallelism_that_can_not_be_is_refused(live: Live) -> None:
     answer = live.client.put("/jobs/orders/resource-requirements", json={"nobody": {"parallelism": {"upperBound": 1}}})
     assert answer.status_code == 400
     assert "nobody" in answer.json()["errors"][0]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "state"),
+    [
+        ("stop", {"drain": False, "formatType": "NATIVE"}, "FINISHED"),
+        ("stop", {"drain": True}, "FINISHED"),
+        ("savepoints", {"cancel-job": True}, "CANCELED"),
+    ],
+)
+def test_stopping_with_a_savepoint(live: Live, path: str, body: object, state: str) -> None:
+    asked = live.post(f"/jobs/orders/{path}", body)["request-id"]
+    done = live.operation(f"{STATUS}/{asked}")
+    assert done["failure-cause"] is None
+    assert done["location"].startswith(f"{STORAGE_URL}/orders/savepoints/savepoint-")
+    assert live.get("/jobs/orders")["state"] == state
+    latest = live.get("/jobs/orders/checkpoints")["latest"]["savepoint"]
+    assert (latest["checkpoint_type"], latest["external_path"]) == ("SYNC_SAVEPOINT", done["location"])
+
+
+def test_a_job_starts_from_a_savepoint(live: Live) -> None:
+    location = live.operation(f"{STATUS}/{live.post('/jobs/orders/stop')['request-id']}")["location"]
+    path = location.removeprefix(f"{STORAGE_URL}/")
+    submission = {"graph": GRAPH, "restore": {"path": path, "allow_non_restored": True, "mode": "claim"}}
+    answer = live.client.post("/jobs", content=msgspec.json.encode(submission))
+    assert (answer.status_code, answer.json()) == (201, {"jobid": "orders"})
+    stats = live.until("/jobs/orders/checkpoints", lambda s: s["counts"]["restored"] == 1)
+    assert stats["latest"]["restored"]["external_path"] == location
+    assert stats["latest"]["restored"]["is_savepoint"]
