@@ -26,6 +26,7 @@ from moorage.api.keyed_state import renamed_fields
 from moorage.api.state import StateField, encode_state, state_fields
 from moorage.errors import CorruptDataError, StateError
 from moorage.serde.row_schema import RowReader, RowSchema, StateReader, row_schema
+from moorage.serde.type_schema import schema_of
 from moorage.state.key_groups import hashable_keys
 
 K = TypeVar("K")
@@ -76,8 +77,12 @@ class _Reader(Generic[R]):
             raise CorruptDataError(f"operator {operator!r}: schema of stored rows: {error}") from error
         self.rows = RowReader(operator, written, key_type, row_type)
         self.values: dict[str, _Values] = {}
-        for reader in self.rows.states:
+        self.other_entry_types: set[str] = set()
+        """States whose entries were told apart by another type: their keys in RocksDB may have other bytes."""
+        for stored, reader in zip(written.states, self.rows.states, strict=True):
             if reader.field is not None:
+                if stored.entry != schema_of(reader.field.entry_type):
+                    self.other_entry_types.add(reader.field.name)
                 stored_type: Any = reader.stored_type
                 values: Any = list[stored_type]
                 self.values[reader.field.name] = _Values(reader, msgspec.msgpack.Decoder(values))
@@ -135,6 +140,11 @@ class RocksDbCodec(Generic[K, R]):
             self._check_room(len(self.state_names) + 1, "states")
             self.state_names.append(name)
         return self.state_names.index(name) + 1
+
+    def states_with_other_entries(self) -> list[StateField]:
+        """States that may hold entries under bytes that the present type does not have: an int that is a float now."""
+        names = {name for reader in self._readers for name in reader.other_entry_types}
+        return [state for state in self.states if state.name in names]
 
     def forget_dropped_states(self) -> list[int]:
         """Numbers of states that the class does not have any more: their entries must be deleted."""

@@ -95,6 +95,7 @@ class RocksDbRestore(Generic[K, R]):
         restored = self._open_base(instances[0]) if instances else self._open_new()
         for handle in instances[1:]:
             self._copy(handle, restored)
+        self._rewrite_entries(restored)
         self._apply(chain, restored)
         return restored
 
@@ -146,6 +147,21 @@ class RocksDbRestore(Generic[K, R]):
             raise CorruptDataError(f"operator {self._operator!r}: a stored row is of no known schema") from error
         finally:
             other.close()
+
+    def _rewrite_entries(self, restored: RestoredStore[K, R]) -> None:
+        """Entries of a type that was widened must be found under the bytes that they have now."""
+        store, codec = restored.store, restored.codec
+        writer = _Writer(store)
+        for state in codec.states_with_other_entries():
+            for group in self._key_groups.groups():
+                for key, value in store.scan(*codec.table_bounds(group, state)):
+                    (owner,), (entry,) = codec.decode_entries(state, [key])
+                    (prefix,) = codec.encode_prefixes(group, state, [owner])
+                    now = prefix + codec.encode_entry(entry)
+                    if now != key:
+                        writer.put(now, value)
+                        writer.delete([key])
+        writer.flush()
 
     def _download(self, handle: IncrementalKeyedHandle, folder: Path) -> Contents:
         """The files of a snapshot, verified."""

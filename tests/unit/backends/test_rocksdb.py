@@ -206,6 +206,26 @@ def test_a_renamed_state_and_one_that_gets_a_ttl_keep_their_entries(new: New) ->
     assert dict(renamed.rows_for(group_of("a"), ["a"])["a"].things) == {"x": 1}  # type: ignore[attr-defined]
 
 
+def test_entries_whose_type_was_widened_are_found(new: New) -> None:
+    class Ints(Row):
+        items: MapState[int, str] = MapState()
+
+    class Floats(Row):
+        items: MapState[float, str] = MapState()
+
+    storage = Storage()
+    backend = new(row_type=Ints)
+    rows = backend.rows_for(group_of("a"), ["a"])
+    rows["a"] = backend.new_row(group_of("a"), "a")
+    rows["a"].items.update({1: "one", -300: "minus"})  # type: ignore[attr-defined]
+    handles = storage.store(backend.snapshot(CheckpointId(1), CheckpointId(0)))
+    wider = restored(lambda: new(row_type=Floats), handles, storage)
+    items = wider.rows_for(group_of("a"), ["a"])["a"].items  # type: ignore[attr-defined]
+    assert items[1.0] == "one"
+    items[1.0] = "changed"
+    assert dict(items) == {1.0: "changed", -300.0: "minus"}
+
+
 def test_entries_whose_time_is_over_are_deleted_although_nobody_asks_for_them(
     new: New, monkeypatch: pytest.MonkeyPatch
 ) -> None:
