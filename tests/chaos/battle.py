@@ -15,7 +15,7 @@ import msgspec
 from moorage.adapters.redis_registry import RedisRegistry
 from moorage.api.loader import load_pipeline
 from moorage.cluster.protocol import RestoreFrom
-from moorage.ids import TopicPartition
+from moorage.ids import JobId, TopicPartition
 from moorage.messages.registry import JobRecord, JobStatus
 from moorage.testing.oracle import Oracle, OracleReport
 from moorage_cli.client import CoordinatorClient, CoordinatorUnreachableError
@@ -166,6 +166,13 @@ class Battle:
 
     def job(self) -> JobRecord:
         return next(job for job in self._registry.jobs() if job.job == self._job)
+
+    def knows_job(self) -> bool:
+        """Does the registry?"""
+        return any(job.job == self._job for job in self._registry.jobs())
+
+    def newest_checkpoint(self) -> int:
+        return max((record.checkpoint for record in self._registry.checkpoints(JobId(self._job))), default=0)
 
     # --- the verdict -------------------------------------------------------------------------------------------------
 

@@ -35,8 +35,8 @@ class Stack:
     """``kafka`` and ``redis``: bootstrap servers and URL of running ones; None starts our own.
 
     Ports of 0 are chosen freely. ``metrics_port``: of the coordinator; cleaner and workers take the next ones.
-    ``token``: guards the REST API. ``env``: more environment for all services. ``on_exit`` hears of every process that
-    dies, in a thread of its own; ``announce`` of every step of the start.
+    ``standby``: a second coordinator. ``token``: guards the REST API. ``env``: more environment for all services.
+    ``on_exit`` hears of every process that dies, in a thread of its own; ``announce`` of every step of the start.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Stack:
         data_dir: Path,
         *,
         workers: int = 2,
+        standby: bool = False,
         kafka: str | None = None,
         redis: str | None = None,
         kafka_port: int = 0,
@@ -60,6 +61,8 @@ class Stack:
         self._external_redis = redis
         self._kafka_port = kafka_port
         self._rest_port = rest_port
+        self._has_standby = standby
+        self._standby_port = 0
         self._metrics_port = metrics_port
         self._token = token
         self._env = dict(env or {})
@@ -73,8 +76,9 @@ class Stack:
         self._cleanup = ExitStack()
 
     def client(self, timeout_s: float = 10.0) -> CoordinatorClient:
-        """Of this stack's coordinator."""
-        return CoordinatorClient(self.rest_url, self._token, timeout_s=timeout_s)
+        """Of this stack's coordinators: the one that leads is found."""
+        urls = [self.rest_url, *([f"http://{LOOPBACK}:{self._standby_port}"] if self._has_standby else [])]
+        return CoordinatorClient(",".join(urls), self._token, timeout_s=timeout_s)
 
     # --- addresses -------------------------------------------------------------------------------------------------
 
@@ -105,7 +109,7 @@ class Stack:
 
     @property
     def processes(self) -> dict[str, ManagedProcess]:
-        """By name: kafka, redis, coordinator, cleaner, worker-0, worker-1, ...; without servers that are not ours."""
+        """By name: kafka, redis, coordinator, standby, cleaner, worker-0, ...; without servers that are not ours."""
         servers = {server.process.name: server.process for server in (self._kafka, self._redis) if server is not None}
         return {**servers, **self._services}
 
@@ -116,6 +120,7 @@ class Stack:
         with self._cleanup:
             self._lock()
             self._rest_port = choose_port("The REST API", self._rest_port)  # a wrong one is told before the long starts
+            self._standby_port = choose_port("The REST API of the standby", 0)
             self._start_kafka()
             self._start_redis()
             self._start_services()
@@ -198,6 +203,8 @@ class Stack:
     def _start_services(self) -> None:
         self._announce(f"starting coordinator, cleaner and {self.workers} workers")
         modules = {"coordinator": "moorage_coordinator", "cleaner": "moorage_cleaner"}
+        if self._has_standby:
+            modules["standby"] = "moorage_coordinator"
         modules |= {f"worker-{i}": "moorage_worker" for i in range(self.workers)}
         for offset, (name, module) in enumerate(modules.items()):
             base = self._metrics_port
@@ -223,8 +230,9 @@ class Stack:
             "MOORAGE_CHECKPOINT_DIR": str(self.data_dir / "checkpoints"),
             "MOORAGE_METRICS_PORT": str(self._metrics_ports[name]),
         }
-        if name == "coordinator":
-            env |= {"MOORAGE_REST_HOST": LOOPBACK, "MOORAGE_REST_PORT": str(self._rest_port)}
+        if name in ("coordinator", "standby"):
+            port = self._rest_port if name == "coordinator" else self._standby_port
+            env |= {"MOORAGE_REST_HOST": LOOPBACK, "MOORAGE_REST_PORT": str(port)}
             env |= {"MOORAGE_REST_TOKEN": self._token or ""}
         if name.startswith("worker-"):
             env |= {"MOORAGE_WORKER_NAME": name}
