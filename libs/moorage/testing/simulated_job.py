@@ -40,6 +40,8 @@ class InvariantError(AssertionError):
 class Order(msgspec.Struct):
     user: str
     amount: int
+    number: int
+    """Of the user's orders, from 1 on."""
 
 
 class Total(KeyedState):
@@ -60,6 +62,18 @@ class Bucket(KeyedState):
     def process(self, row: Row, ctx: KeyedContext) -> Row:
         self.size += 1
         return {"bucket": ctx.key, "size": self.size, "user": row["user"], "count": row["count"]}
+
+
+class Visit(KeyedState):
+    count: int = 0
+
+    def process(self, order: Order, ctx: KeyedContext) -> Row:
+        self.count += 1
+        return {"user": ctx.key, "count": self.count}
+
+
+def numbered(order: Order) -> Row:
+    return {"user": order.user, "count": order.number}
 
 
 def bucket_of(row: Row) -> int:
@@ -124,13 +138,35 @@ class SimulatedJob:
         if rng.random() < 0.15:
             totals.sink("repeats", KafkaSink("repeats", key="user", guarantee="at_least_once"))
             self.outputs.append(self._output("repeats", self._is_some_total, exactly_once=False))
+        if rng.random() < 0.3:
+            spread = orders.rebalance(uid="spread", parallelism=some())
+            spread.map(numbered).sink("spreads", KafkaSink("spreads", key="user"))
+            self.outputs.append(self._stateless_output("spreads"))
+            if rng.random() < 0.5:
+                visits = orders.union(spread).key_by("user").process("visits", Visit, parallelism=some())
+                visits.sink("counts", KafkaSink("visits", key="user"))
+                self.outputs.append(self._output("visits", lambda number, row: bool(row["count"] == number), times=2))
         return compile_pipeline(pipeline, "simulation:pipeline")
 
-    def _output(self, topic: str, is_right: Judge, *, exactly_once: bool = True) -> _Output:
-        """Of totals: what the state says shows in it."""
+    def _output(self, topic: str, is_right: Judge, *, exactly_once: bool = True, times: int = 1) -> _Output:
+        """Of totals: what the state says shows in it. ``times``: results per order."""
         if self._has_exact_state:
-            return _Output(topic, "user", is_right, Count.ALL if exactly_once else Count.DISTINCT)
-        return _Output(topic, "user", lambda _, row: row["count"] > 0, Count.NEWEST)
+            return _Output(topic, "user", is_right, Count.ALL if exactly_once else Count.DISTINCT, times)
+        return _Output(topic, "user", lambda _, row: row["count"] > 0, Count.NEWEST, times)
+
+    def _stateless_output(self, topic: str) -> _Output:
+        """One row per order, in no order."""
+        seen: set[tuple[str, int]] = set()
+
+        def is_new(_: int, row: Row) -> bool:
+            order = (row["user"], row["count"])
+            is_right = row["count"] <= len(self._amounts[row["user"]]) and order not in seen
+            seen.add(order)
+            return is_right
+
+        if self._has_exact_state:
+            return _Output(topic, "user", is_new)
+        return _Output(topic, "user", lambda _, row: row["count"] > 0, Count.DISTINCT)
 
     def _alignment(self, rng: Random) -> dict[str, Any]:
         if self._has_exact_state:
@@ -154,7 +190,9 @@ class SimulatedJob:
         amounts = self._amounts.setdefault(user, [])
         amounts.append(amount)
         self._sums[user] = list(accumulate(amounts))
-        return TopicPartition("orders", self._partition_of(user)), msgspec.json.encode(Order(user, amount))
+        return TopicPartition("orders", self._partition_of(user)), msgspec.json.encode(
+            Order(user, amount, len(amounts))
+        )
 
     def _partition_of(self, user: str) -> int:
         return crc32(user.encode()) % self.partitions
@@ -174,7 +212,7 @@ class SimulatedJob:
         return {
             output.topic: lacking
             for output in self.outputs
-            if (lacking := sum(max(0, len(a) - output.answered(user)) for user, a in self._amounts.items()))
+            if (lacking := sum(output.lacking(user, len(amounts)) for user, amounts in self._amounts.items()))
         }
 
     # --- what must follow --------------------------------------------------------------------------------------------
@@ -204,12 +242,13 @@ class SimulatedJob:
 class _Output:
     """One output topic, read on as it grows. Rows of a key lie in one partition, in order."""
 
-    def __init__(self, topic: str, key: str, is_right: Judge, count: Count = Count.ALL) -> None:
-        """``is_right(number, row)``: whether ``row`` may be the ``number``-th of its key."""
+    def __init__(self, topic: str, key: str, is_right: Judge, count: Count = Count.ALL, times: int = 1) -> None:
+        """``is_right(number, row)``: whether ``row`` may be the ``number``-th of its key. ``times``: rows per order."""
         self.topic = topic
         self._key = key
         self._is_right = is_right
         self._count = count
+        self._times = times
         self._next_offsets: dict[int, int] = {}
         self._counts: dict[str, int] = {}
         self._seen: dict[str, set[int]] = {}
@@ -227,7 +266,11 @@ class _Output:
                 raise InvariantError(f"{row} is not result {number} of {key} ({where})")
             self._seen.setdefault(key, set()).add(row.get("count", number))
 
-    def answered(self, key: str) -> int:
+    def lacking(self, key: str, orders: int) -> int:
+        """Rows of a key that are not there yet."""
+        return max(0, self._times * orders - self._rows(key))
+
+    def _rows(self, key: str) -> int:
         seen = self._seen.get(key, set())
         match self._count:
             case Count.ALL:
