@@ -24,6 +24,8 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 _LOG_FACTOR = 1.5
 """Rows in the log for each key in it, at most."""
+_LOG_BYTES = 2 << 20
+"""A log grows until the next snapshot; past this its memory is worth more than the time that it saves."""
 
 
 class Changes(Generic[K, R]):
@@ -48,7 +50,7 @@ class Changes(Generic[K, R]):
         log = self.log
         if log is None:
             return
-        if log.size + len(touched) > _LOG_FACTOR * len(self.keys):
+        if log.size + len(touched) > _LOG_FACTOR * len(self.keys) or log.raw_bytes > _LOG_BYTES:
             self.log = None
             return
         try:
