@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from moorage.backends.pieces import StatePiece
-from moorage.errors import MoorageError
+from moorage.errors import MoorageError, StateStoreError
 from moorage.exchange.result_partition import ResultPartition
 from moorage.ids import CheckpointId, OperatorId, SubtaskId
 from moorage.messages.events import (
@@ -123,7 +123,8 @@ class Snapshots:
             if all(pending is not other for other in self._pending):
                 return  # aborted meanwhile
             if parts is None:
-                self._ended(pending, DeclineReason.INTERNAL, error)
+                is_disk = isinstance(error, StateStoreError)
+                self._ended(pending, DeclineReason.STORAGE if is_disk else DeclineReason.INTERNAL, error)
                 return
             pending.pieces = parts
             context = self._context

@@ -11,6 +11,7 @@ import xxhash
 
 import moorage as mo
 from moorage.api.compiler import CompiledPipeline, compile_pipeline
+from moorage.backends.rocksdb_environment import RocksDbEnvironment
 from moorage.barrier.lineage import next_lineage
 from moorage.connectors.kafka_source import KafkaSourceReader
 from moorage.exchange.result_partition import ExchangeLimits
@@ -105,8 +106,10 @@ class Harness:
         *,
         topics: Mapping[str, int] | None = None,
         settings: TaskSettings = SETTINGS,
+        rocksdb: RocksDbEnvironment | None = None,
     ) -> None:
-        """``topics``: further ones beside ``orders`` and ``totals``."""
+        """``topics``: further ones beside ``orders`` and ``totals``. ``rocksdb``: of all workers."""
+        self.rocksdb = rocksdb
         self.settings = settings
         self.clock = ManualClock()
         self.cluster = MemoryCluster(self.clock)
@@ -153,6 +156,7 @@ class Harness:
                 new_source_reader=KafkaSourceReader,
                 warn=self.warnings.append,
                 failpoint=lambda _: None,
+                rocksdb=self.rocksdb,
             ),
         )
         executor.run_all()
@@ -225,7 +229,10 @@ class Harness:
         )
 
     def trigger(
-        self, kind: SnapshotKind = SnapshotKind.CHECKPOINT, alignment: Alignment = Alignment.ALIGNED
+        self,
+        kind: SnapshotKind = SnapshotKind.CHECKPOINT,
+        alignment: Alignment = Alignment.ALIGNED,
+        timeout_ms: int = 0,
     ) -> CheckpointId:
         self.checkpoint += 1
         checkpoint = CheckpointId(self.checkpoint)
@@ -237,7 +244,7 @@ class Harness:
                 checkpoint=checkpoint,
                 triggered_ms=self.clock.wall_ms(),
                 base=CheckpointId(0) if self.latest is None or kind.is_savepoint else self.latest[0],
-                options=SnapshotOptions(kind=kind, alignment=alignment),
+                options=SnapshotOptions(kind=kind, alignment=alignment, aligned_timeout_ms=timeout_ms),
             )
         )
         return checkpoint
