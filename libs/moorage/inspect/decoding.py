@@ -1,6 +1,7 @@
 """One key group's rows while they are put together, by the schemas that were stored beside them.
 
-Keys and entries are told apart by their bytes, so that it does not matter what they are.
+Keys and entries are told apart as a dict does it, so that an ``int`` is found again where its type was widened to
+``float``; those that a dict can't have (a Struct that is an object) by their bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ MALFORMED = (ValueError, TypeError, IndexError, KeyError, AttributeError, Recurs
 decode = msgspec.msgpack.Decoder().decode
 
 
+Entries = dict[Any, tuple[Any, Any]]
+"""Entry and value, by the identity of the entry."""
+
+
 class KeyRow:
     """What is known of a key so far."""
 
@@ -27,8 +32,8 @@ class KeyRow:
     def __init__(self, key: Any) -> None:
         self.key = key
         self.fields: dict[str, Any] = {}
-        self.states: dict[str, tuple[str, dict[bytes, tuple[Any, Any]]]] = {}
-        """By name: the kind, and entry and value by the entry's bytes."""
+        self.states: dict[str, tuple[str, Entries]] = {}
+        """By name: the kind, and what there is."""
 
     def values(self) -> dict[str, Any]:
         return self.fields | {name: _shown(kind, list(e.values())) for name, (kind, e) in self.states.items()}
@@ -44,7 +49,22 @@ def _shown(kind: str, entries: list[tuple[Any, Any]]) -> Any:
             return entries[0][1] if entries else None
 
 
-KeyRows = dict[bytes, KeyRow]
+KeyRows = dict[Any, KeyRow]
+"""By the identity of the key."""
+
+
+def identity(raw: bytes) -> Any:
+    """What tells a stored key or entry from others."""
+    return _identity(raw, decode(raw))
+
+
+def _identity(raw: bytes, value: Any) -> Any:
+    value = hashable(value)
+    try:
+        hash(value)
+    except TypeError:
+        return raw
+    return value
 
 
 class RowDecoder:
@@ -61,9 +81,11 @@ class RowDecoder:
 
     def put(self, keys: KeyRows, key: bytes, row: list[Any]) -> None:
         """A key's row; the entries that the key has stay."""
-        known = keys.get(key)
+        value = decode(key)
+        name = _identity(key, value)
+        known = keys.get(name)
         if known is None:
-            known = keys[key] = KeyRow(hashable(_read(self._key, decode(key))))
+            known = keys[name] = KeyRow(hashable(_read(self._key, value)))
             known.states = {state.name: (state.kind, {}) for state in self.schema.states}
         fields = known.fields = {name: row[place] for name, place in self._places}
         for name, read in self._readers:
@@ -81,19 +103,21 @@ class EntryDecoder:
         self._value = reader_of(schema.value)
 
     def put(self, keys: KeyRows, key: bytes, entry: bytes, stored: Any) -> None:
-        name = hashable(_read(self._entry, decode(entry)))
+        value = decode(entry)
+        name = hashable(_read(self._entry, value))
         if self._kind == "list" and type(name) is not int:
             raise ValueError(f"state {self.name!r}: {name!r} is no index")
-        self._entries(keys, key)[entry] = name, _read(self._value, stored[0] if self._has_ttl else stored)
+        shown = name, _read(self._value, stored[0] if self._has_ttl else stored)
+        self._entries(keys, key)[_identity(entry, value)] = shown
 
     def remove(self, keys: KeyRows, key: bytes, entry: bytes) -> None:
-        self._entries(keys, key).pop(entry, None)
+        self._entries(keys, key).pop(identity(entry), None)
 
     def reset(self, keys: KeyRows, key: bytes) -> None:
         self._entries(keys, key).clear()
 
-    def _entries(self, keys: KeyRows, key: bytes) -> dict[bytes, tuple[Any, Any]]:
-        return keys[key].states.setdefault(self.name, (self._kind, {}))[1]
+    def _entries(self, keys: KeyRows, key: bytes) -> Entries:
+        return keys[identity(key)].states.setdefault(self.name, (self._kind, {}))[1]
 
 
 def decode_schema(data: bytes) -> RowSchema:

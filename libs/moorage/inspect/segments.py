@@ -10,7 +10,7 @@ import msgspec
 import xxhash
 
 from moorage.errors import CorruptDataError
-from moorage.inspect.decoding import MALFORMED, KeyRows, RowDecoder, decode_schema
+from moorage.inspect.decoding import MALFORMED, KeyRows, RowDecoder, decode_schema, identity
 from moorage.inspect.files import StateFiles, stream_name
 from moorage.serde.row_schema import RowSchema
 from moorage.serde.segment_blocks import (
@@ -78,7 +78,7 @@ def _apply(block: Block, rows: RowDecoder, keys: KeyRows) -> None:
                 rows.put(keys, bytes(key), row)
         case 0, _:
             for key in _decode_raws(block.content):
-                keys.pop(bytes(key), None)
+                keys.pop(identity(bytes(key)), None)
         case table, Op.PUT:
             put, entries, stored = _decode_entries(block.content)
             for key, entry, value in zip(put, entries, stored, strict=True):

@@ -160,6 +160,25 @@ def test_keys_of_any_type(tmp_path: Path) -> None:
     assert {key: row["count"] for key, row in found.items()} == {key: row.count for key, row in rows.items()}
 
 
+def test_entries_whose_type_was_widened_are_found_again(tmp_path: Path) -> None:
+    class Old(mo.KeyedState):
+        items: MapState[int, str] = MapState()
+
+    class Wide(mo.KeyedState):
+        items: MapState[float, str] = MapState()
+
+    row = Old()
+    row.items.update({1: "one", 2: "two"})
+    newer: KeyedSegmentCodec[Any, Any] = KeyedSegmentCodec("totals", str, Wide)
+    change = newer.writer(DELTA)
+    change.rows({"a": Wide()}, ["a"])
+    change.removed_entries(1, ["a"], [1.0])
+    change.entries(1, ["a"], [2.0], ["new"])
+    older: KeyedSegmentCodec[Any, Any] = KeyedSegmentCodec("totals", str, Old)
+    checkpoint = checkpoint_of(tmp_path, base(older, {"a": row}), {key_group("a", MAX_PARALLELISM): change.finish()})
+    assert read(checkpoint) == {"a": {"items": {2.0: "new"}}}
+
+
 def test_rows_of_several_versions_of_a_class(tmp_path: Path) -> None:
     class Total(mo.KeyedState):
         count: float = 0.0
