@@ -79,7 +79,8 @@ class CheckpointMetrics(msgspec.Struct, frozen=True, kw_only=True):
     processed_bytes: int = 0
     """Bytes of frames that were processed between the first barrier and the snapshot (Flink: processed in flight)."""
     persisted_bytes: int = 0
-    """Bytes of frames in flight that the checkpoint holds as positions in the log (Flink: persisted in flight)."""
+    """Bytes of frames in flight that the checkpoint holds as positions in the log (Flink: persisted in flight), as far
+    as they had been fetched: nobody looks at the others for this."""
     unaligned: bool = False
     """The snapshot did not wait for all barriers."""
 

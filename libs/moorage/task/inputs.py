@@ -90,6 +90,11 @@ class ExchangeInput:
             self._offer(self._queue.popleft())
         return worked
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Of frames that were polled and not processed."""
+        return sum(len(message.value) for message in self._queue)
+
     def _poll(self) -> Sequence[LogMessage]:
         """Exchanges have neither transactions nor compaction, so their offsets have no gaps: a gap is lost frames, and
         the attempt must end before anything builds on it."""

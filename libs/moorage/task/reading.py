@@ -175,6 +175,7 @@ class ReadingSubtask(ChainedSubtask):
                 unaligned=any(channel.until for channel in channels),
             ),
             held_bytes=source.gate.held_bytes,
+            persisted_bytes=source.waiting_bytes if any(channel.until for channel in channels) else 0,
         )
         is_final = is_last(barrier.options, data_ended=self.data_ended)
         epochs = self._outputs.barrier(barrier)

@@ -61,7 +61,7 @@ from moorage.task.reading import ReadingSubtask
 from moorage.task.snapshots import decline
 from moorage.task.source import SourceReader, SourceSubtask
 from moorage.task.state_writer import StateWriter
-from moorage.task.subtask import TERMINAL, Subtask, describe
+from moorage.task.subtask import TERMINAL, Subtask, describe, is_permanent
 from moorage.topics import control_topics
 
 _CONTROL_MESSAGES_PER_STEP = 500
@@ -485,6 +485,7 @@ class WorkerProcess:
                     state=SubtaskState.FAILED,
                     failure=failure,
                     trace=trace,
+                    permanent=is_permanent(error),
                 )
             )
 

@@ -6,7 +6,7 @@ import pytest
 
 from moorage.errors import StateError
 from moorage.ids import CheckpointId, OperatorId
-from moorage.state.assignment import SubtaskShare, assign
+from moorage.state.assignment import SubtaskShare, assign, is_finished
 from moorage.state.handles import (
     NO_OFFSET,
     ByteStreamHandle,
@@ -94,3 +94,32 @@ def test_state_that_somebody_else_wrote_is_refused() -> None:
     )
     with pytest.raises(StateError, match="operator 'totals': its state is a FileHandle, which Moorage writes nowhere"):
         assign(foreign, UID, "totals", MAX, 1, 0)
+
+
+def finished(parallelism: int, *subtasks: int, fully: bool = False) -> CheckpointMetadata:
+    states = {index: OperatorSubtaskState(finished=index in subtasks) for index in range(parallelism)}
+    state = OperatorState(
+        operator=UID,
+        uid="totals",
+        name="totals",
+        parallelism=parallelism,
+        max_parallelism=MAX,
+        subtasks={} if fully else states,
+        fully_finished=fully,
+    )
+    return CheckpointMetadata(checkpoint=CheckpointId(3), operators=(state,))
+
+
+def test_who_had_finished_starts_as_finished() -> None:
+    assert [is_finished(finished(3, 1), UID, 3, subtask) for subtask in range(3)] == [False, True, False]
+    assert not is_finished(finished(3), OperatorId("b" * 32), 3, 1), "the checkpoint does not know it"
+
+
+@pytest.mark.parametrize("now", [1, 2, 4])
+def test_where_only_some_had_finished_another_parallelism_begins_with_none(now: int) -> None:
+    assert not any(is_finished(finished(3, 0, 1), UID, now, subtask) for subtask in range(now))
+
+
+@pytest.mark.parametrize("now", [1, 3, 4])
+def test_an_operator_that_had_finished_has_with_any_parallelism(now: int) -> None:
+    assert all(is_finished(finished(3, fully=True), UID, now, subtask) for subtask in range(now))
