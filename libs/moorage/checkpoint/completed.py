@@ -19,16 +19,30 @@ class CompletedCheckpoints:
         self._records = {record.checkpoint: record for record in sorted(records, key=lambda r: r.checkpoint)}
         self._base = base
 
-    def add(self, record: CheckpointRecord, subsumed: Iterable[CheckpointRecord]) -> Sequence[CheckpointRecord]:
+    def add(
+        self,
+        record: CheckpointRecord,
+        subsumed: Iterable[CheckpointRecord],
+        *,
+        retain: int | None = None,
+        keep_from: CheckpointId | None = None,
+    ) -> Sequence[CheckpointRecord]:
         """Follow an ``add_checkpoint``; returns what is not retained any more.
 
-        A repeated call may have returned less than it subsumed. But the oldest go first, so whatever is older than
-        something subsumed is gone too.
+        A repeated call may return less than was subsumed. But the registry keeps ``retain``, and none from
+        ``keep_from`` on is subsumed; and the oldest go first, so whatever is older than something subsumed is gone too.
         """
         self._records[record.checkpoint] = record
         self._records = dict(sorted(self._records.items()))
+        counted = [r for r in self._records.values() if r.kind == "checkpoint"]
+        surplus = 0 if retain is None else max(0, len(counted) - retain)
         newest_subsumed = max((s.checkpoint for s in subsumed), default=CheckpointId(0))
-        gone = [r for r in self._records.values() if r.kind == "checkpoint" and r.checkpoint <= newest_subsumed]
+        gone = [
+            old
+            for index, old in enumerate(counted)
+            if old.checkpoint <= newest_subsumed
+            or (index < surplus and (keep_from is None or old.checkpoint < keep_from))
+        ]
         for old in gone:
             del self._records[old.checkpoint]
         return gone

@@ -20,13 +20,15 @@ from moorage.messages.registry import CheckpointRecord
 from moorage.naming import metadata_of, metadata_path
 from moorage.state.operator_state import CheckpointOrigin
 
-Completed = Callable[[PendingCheckpoint, CheckpointRecord, Sequence[CheckpointRecord]], None]
+Completed = Callable[[PendingCheckpoint, AddCheckpoint, Sequence[CheckpointRecord]], None]
 Failed = Callable[[PendingCheckpoint, Reason, str], None]
 
 
 class Completion:
-    """``pending``: every checkpoint that is not decided. ``completed`` is called with what was subsumed, ``failed``
-    with the reason, ``late`` when the file came after the checkpoint was aborted."""
+    """``pending``: every checkpoint that is not decided. ``waits``: one is just being triggered, and what it will build
+    on must not be subsumed behind its back; ``register_next`` follows. ``completed`` is called with what the registry
+    was asked for and with what it says was subsumed, ``failed`` with the reason, ``late`` when the file came after the
+    checkpoint was aborted."""
 
     def __init__(
         self,
@@ -35,6 +37,7 @@ class Completion:
         retained: int,
         pending: Mapping[CheckpointId, PendingCheckpoint],
         *,
+        waits: Callable[[], bool],
         completed: Completed,
         failed: Failed,
         late: Callable[[PendingCheckpoint], None],
@@ -43,6 +46,7 @@ class Completion:
         self._job = job
         self._retained = retained
         self._pending = pending
+        self._waits = waits
         self._completed = completed
         self._failed = failed
         self._late = late
@@ -86,37 +90,39 @@ class Completion:
             state_bytes=pending.state_bytes,
             ends_as=pending.request.ends_as,
         )
-        self._register_next()
+        self.register_next()
 
-    def _register_next(self) -> None:
+    def register_next(self) -> None:
+        """Ask the registry for the next that is written, unless it has to wait."""
         written = [p for p in self._pending.values() if p.record is not None]
-        if not written or self.has_unknown_outcome:
+        if not written or self.has_unknown_outcome or self._waits():
             return
         pending = min(written, key=lambda p: p.checkpoint)
         assert pending.record is not None
         pending.go(PendingState.REGISTERING)
         others = [p.base for p in self._pending.values() if p is not pending and p.base > 0]
+        operation = AddCheckpoint(
+            epoch=self._effects.epoch,
+            job=self._job,
+            attempt=pending.attempt,
+            record=pending.record,
+            retain=self._retained,
+            keep_from=min(others, default=None),
+        )
         self._effects.call(
-            AddCheckpoint(
-                epoch=self._effects.epoch,
-                job=self._job,
-                attempt=pending.attempt,
-                record=pending.record,
-                retain=self._retained,
-                keep_from=min(others, default=None),
-            ),
-            partial(self._registered, pending, pending.record),
+            operation,
+            partial(self._registered, pending, operation),
             partial(self._not_registered, pending),
             repeats=True,
         )
 
     def _registered(
-        self, pending: PendingCheckpoint, record: CheckpointRecord, subsumed: Sequence[CheckpointRecord]
+        self, pending: PendingCheckpoint, added: AddCheckpoint, subsumed: Sequence[CheckpointRecord]
     ) -> None:
         pending.go(PendingState.COMPLETED)
-        self._completed(pending, record, subsumed)
-        self._register_next()
+        self._completed(pending, added, subsumed)
+        self.register_next()
 
     def _not_registered(self, pending: PendingCheckpoint, error: CallError) -> None:
         self._failed(pending, reason_of_registration(error.failure), error.detail)
-        self._register_next()
+        self.register_next()

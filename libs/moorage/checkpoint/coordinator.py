@@ -39,7 +39,7 @@ from moorage.checkpoint.rebuild import encode_record
 from moorage.checkpoint.sink_commits import SinkCommits
 from moorage.checkpoint.stats import CheckpointStats
 from moorage.checkpoint.stats_tracker import HISTORY_SIZE, CheckpointStatsTracker
-from moorage.effects import CallError, Effects, JobHistory, NextCheckpointId, TriggerHooks
+from moorage.effects import AddCheckpoint, CallError, Effects, JobHistory, NextCheckpointId, TriggerHooks
 from moorage.graph.checkpoint_plan import CheckpointPlan, checkpoint_plan, find_not_running
 from moorage.graph.execution import Execution
 from moorage.graph.job_graph import JobGraph
@@ -127,6 +127,7 @@ class CheckpointCoordinator:
             graph.job,
             graph.checkpoint.retained,
             self._pending,
+            waits=lambda: self._triggering is not None,
             completed=self._completed,
             failed=self._abort,
             late=self._discards.aborted,
@@ -232,6 +233,8 @@ class CheckpointCoordinator:
             return
         if self._hooks_are_busy or not self._operators.is_ready:
             return  # Hooks that hang would only pile up.
+        if self.has_unknown_outcome:
+            return  # What is newest then is the base, and what was is perhaps subsumed.
         request = self._decider.choose(
             self._effects.now_ms, in_progress=len(self._pending), is_triggering=self._triggering is not None
         )
@@ -248,9 +251,14 @@ class CheckpointCoordinator:
     def _no_id(self, request: CheckpointRequest, error: CallError) -> None:
         self._triggering = None
         self._refuse(request, Reason.ID_NOT_AVAILABLE, error.detail)
+        self._completion.register_next()
 
     def _triggered(self, request: CheckpointRequest, attempt: Attempt, checkpoint: CheckpointId) -> None:
         self._triggering = None
+        self._begin(request, attempt, checkpoint)
+        self._completion.register_next()
+
+    def _begin(self, request: CheckpointRequest, attempt: Attempt, checkpoint: CheckpointId) -> None:
         effects = self._effects
         if self._execution is None or self._execution.attempt != attempt:
             self._refuse(request, Reason.JOB_FAILOVER, "")
@@ -359,7 +367,9 @@ class CheckpointCoordinator:
         if foreign:
             whole = "it" if pending.base == 0 else f"it nor is part of checkpoint {pending.base}"
             self._abort_if_open(
-                pending, Reason.FOREIGN_STATE, f"{subtask} on {message.worker}: {foreign[0]} was not written for {whole}"
+                pending,
+                Reason.FOREIGN_STATE,
+                f"{subtask} on {message.worker}: {foreign[0]} was not written for {whole}",
             )
 
     def _coordinator_acknowledged(self, pending: PendingCheckpoint, operator: OperatorUid, state: bytes) -> None:
@@ -389,7 +399,11 @@ class CheckpointCoordinator:
         self._decider.backlog(self._effects.now_ms, has_backlog)
 
     def _complete_if_acknowledged(self, pending: PendingCheckpoint) -> None:
-        if pending.state is PendingState.ACKNOWLEDGING and pending.is_fully_acknowledged:
+        if pending.state is not PendingState.ACKNOWLEDGING or not pending.is_fully_acknowledged:
+            return
+        if operator := pending.partly_finished_union():
+            self._abort(pending, Reason.PARTLY_FINISHED_UNION, f"operator {operator}")
+        else:
             origin = CheckpointOrigin(
                 job=self._job,
                 attempt=pending.attempt,
@@ -421,12 +435,13 @@ class CheckpointCoordinator:
     # --- completion --------------------------------------------------------------------------------------------------
 
     def _completed(
-        self, pending: PendingCheckpoint, record: CheckpointRecord, subsumed: Sequence[CheckpointRecord]
+        self, pending: PendingCheckpoint, added: AddCheckpoint, subsumed: Sequence[CheckpointRecord]
     ) -> None:
         effects = self._effects
+        record = added.record
         checkpoint = pending.checkpoint
         del self._pending[checkpoint]
-        gone = self.completed.add(record, subsumed)
+        gone = self.completed.add(record, subsumed, retain=added.retain, keep_from=added.keep_from)
         if not pending.is_savepoint:
             self._shared.completed(checkpoint, pending.paths())
             self._shared.subsumed(self.completed.oldest_id)

@@ -25,13 +25,13 @@ import msgspec
 
 from moorage.checkpoint.decider import CheckpointRequest
 from moorage.graph.checkpoint_plan import CheckpointPlan
-from moorage.graph.job_graph import JobVertex
+from moorage.graph.job_graph import JobVertex, OperatorKind
 from moorage.ids import Attempt, CheckpointId, OperatorId, OperatorUid, SubtaskId, VertexId
 from moorage.messages.barriers import SnapshotKind, SnapshotOptions
 from moorage.messages.events import AcknowledgeCheckpoint
 from moorage.messages.registry import CheckpointRecord
 from moorage.naming import parse_storage_path
-from moorage.state.handles import ByteStreamHandle
+from moorage.state.handles import ByteStreamHandle, DistributionMode
 from moorage.state.operator_state import (
     CANONICAL_SAVEPOINT,
     RETAINED_CHECKPOINT,
@@ -162,6 +162,21 @@ class PendingCheckpoint:
         self._finished[subtask.vertex].add(subtask.subtask)
         return True
 
+    def partly_finished_union(self) -> OperatorUid | None:
+        """An operator with union state some of whose subtasks have finished: their part of the state is gone, so what
+        a restart would hand to all is not whole (Flink: PartialFinishingNotSupportedByStateException). None: no such.
+
+        A source's positions are no such state: it reads nothing of a partition that no checkpoint knows and that it has
+        read to the end.
+        """
+        for vertex in self._plan.vertices:
+            if 0 < len(self._finished[vertex.vertex]) < vertex.parallelism:
+                for operator in vertex.operators:
+                    states = self._operators[vertex.vertex][operator.operator_id].values()
+                    if operator.kind is not OperatorKind.SOURCE and any(map(_has_union, states)):
+                        return operator.uid
+        return None
+
     @property
     def is_savepoint(self) -> bool:
         return self.options.kind.is_savepoint
@@ -248,6 +263,12 @@ class PendingCheckpoint:
         if self.state is PendingState.REGISTERING:
             assert self.record is not None
         assert self.base < self.checkpoint
+
+
+def _has_union(state: OperatorSubtaskState) -> bool:
+    return any(
+        info.mode is DistributionMode.UNION for handle in state.managed_operator for info in handle.states.values()
+    )
 
 
 def _properties(options: SnapshotOptions) -> CheckpointProperties:

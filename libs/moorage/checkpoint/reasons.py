@@ -31,6 +31,7 @@ class CheckpointFailureReason(Enum):
     DECLINED_LOG = auto()
     DECLINED_INTERNAL = auto()
     FOREIGN_STATE = auto()
+    PARTLY_FINISHED_UNION = auto()
     METADATA_NOT_WRITTEN = auto()
     SUBSUMED = auto()
     BASE_SUBSUMED = auto()
@@ -105,6 +106,8 @@ def describe(reason: CheckpointFailureReason) -> str:
             return "a subtask declined: its snapshot failed"
         case _R.FOREIGN_STATE:
             return "a subtask referred to a file that is not the checkpoint's"
+        case _R.PARTLY_FINISHED_UNION:
+            return "some subtasks of an operator with union state have finished, and their part of it is gone"
         case _R.METADATA_NOT_WRITTEN:
             return "the checkpoint's metadata could not be written"
         case _R.SUBSUMED:

@@ -74,3 +74,11 @@ def test_unreadable_ones_are_passed_over() -> None:
 def test_empty() -> None:
     completed = CompletedCheckpoints([], NONE)
     assert (completed.latest, completed.newest_id) == (None, 0)
+
+
+def test_what_a_repeated_answer_left_out_is_known_by_how_many_are_retained() -> None:
+    completed = CompletedCheckpoints([record(1), record(2, "savepoint"), record(3)], NONE)
+    assert ids(completed.add(record(4), [], retain=2)) == [1]
+    assert ids(completed.add(record(5), [], retain=2, keep_from=CheckpointId(3))) == []
+    assert ids(completed.add(record(6), [], retain=2, keep_from=CheckpointId(4))) == [3]
+    assert ids(completed.retained()) == [2, 4, 5, 6]

@@ -19,7 +19,14 @@ from moorage.ids import Attempt, CheckpointId, SubtaskId, WorkerId
 from moorage.messages.barriers import CHECKPOINT
 from moorage.messages.events import AcknowledgeCheckpoint, OperatorSnapshot
 from moorage.naming import exclusive_state_path, shared_state_path
-from moorage.state.handles import FileHandle, KeyGroupsHandle
+from moorage.state.handles import (
+    ByteStreamHandle,
+    DistributionMode,
+    FileHandle,
+    KeyGroupsHandle,
+    OperatorStreamHandle,
+    StateMetaInfo,
+)
 from moorage.state.key_groups import KeyGroupRange
 from moorage.state.operator_state import OperatorSubtaskState
 
@@ -30,6 +37,10 @@ SEVEN = CheckpointId(7)
 
 @pytest.fixture
 def pending() -> PendingCheckpoint:
+    return new_pending()
+
+
+def new_pending() -> PendingCheckpoint:
     plan = checkpoint_plan(Execution(GRAPH, Attempt(2), (WORKER, WORKER)))
     return PendingCheckpoint(
         SEVEN,
@@ -130,3 +141,25 @@ def test_only_what_the_checkpoint_itself_wrote_may_be_discarded() -> None:
         ),
     )
     assert paths_written_for(message) == tuple(sorted({own, own_shared}))
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(DistributionMode.UNION, "totals"), (DistributionMode.SPLIT, None)])
+def test_union_state_of_an_operator_that_has_partly_finished_is_found(
+    pending: PendingCheckpoint, mode: DistributionMode, expected: str | None
+) -> None:
+    handle = OperatorStreamHandle({"rules": StateMetaInfo((0,), mode)}, ByteStreamHandle("s", b"x"))
+    state = OperatorSubtaskState(managed_operator=(handle,))
+    for subtask in subtasks(GRAPH, SOURCE, TOTALS):
+        message = ack(subtask)
+        (snapshot,) = message.operators
+        pending.acknowledge(
+            msgspec.structs.replace(message, operators=(msgspec.structs.replace(snapshot, state=state),))
+        )
+    assert pending.partly_finished_union() is None
+    other = new_pending()
+    message = ack(SubtaskId(TOTALS, 0))
+    (snapshot,) = message.operators
+    other.acknowledge(msgspec.structs.replace(message, operators=(msgspec.structs.replace(snapshot, state=state),)))
+    other.finished(SubtaskId(TOTALS, 1))
+    other.finished(SubtaskId(SOURCE, 1))
+    assert other.partly_finished_union() == expected
