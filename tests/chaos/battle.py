@@ -19,7 +19,7 @@ from moorage.ids import JobId, TopicPartition
 from moorage.messages.registry import JobRecord, JobStatus
 from moorage.testing.oracle import Oracle, OracleReport
 from moorage_cli.client import CoordinatorClient, CoordinatorUnreachableError
-from moorage_cli.demo import Kill, OrderStream, Output, pipeline_file
+from moorage_cli.demo import USERS, Kill, OrderStream, Output, pipeline_file
 from moorage_cli.embedded.stack import Stack
 from moorage_cli.kafka import connect, create_missing
 from moorage_cli.overrides import overridden
@@ -34,12 +34,15 @@ SETTLE_S = 3.0
 class Battle:
     """``rate``: orders per second while anything goes on. Use as a context manager on a started stack."""
 
-    def __init__(self, stack: Stack, *, rate: int = 2_000, seed: int = 1, settings: Sequence[str] = ()) -> None:
+    def __init__(
+        self, stack: Stack, *, rate: int = 2_000, seed: int = 1, users: int = USERS, settings: Sequence[str] = ()
+    ) -> None:
         """``settings``: of the job, as `moorage submit --set` takes them."""
+        self._users = users
         self.stack = stack
         self._settings = settings
         self.oracle = Oracle()
-        self._orders = OrderStream(self.oracle, seed=seed)
+        self._orders = OrderStream(self.oracle, users=users, seed=seed)
         self._rate = rate
         self._decode = msgspec.json.Decoder(Output).decode
         self._outputs = [TopicPartition("totals", number) for number in range(PARTITIONS)]
@@ -83,6 +86,11 @@ class Battle:
         while time.monotonic() < end_s:
             self._turn(producing=True)
 
+    def fill(self) -> None:
+        """Send as many orders at once as there are users, and wait for the results: most users have a row then."""
+        self._send(self._users)
+        self.wait(lambda: self._seen >= self.oracle.inputs, "the first results of all users", producing=False)
+
     def wait(self, what: Callable[[], bool], name: str, *, producing: bool = True) -> float:
         """Seconds until ``what`` holds; AssertionError when it takes too long."""
         started_s = time.monotonic()
@@ -98,9 +106,7 @@ class Battle:
         count = int(self._debt)
         if count:
             self._debt -= count
-            orders = [self._orders.next() for _ in range(count)]
-            stamps = [time.time_ns() // 1_000_000] * count
-            self._writer.append_records("orders", [k for k, _ in orders], [v for _, v in orders], stamps, None)
+            self._send(count)
         self._writer.poll()
         for batch in self._reader.poll(20_000):
             self._seen += len(batch.values)
@@ -108,6 +114,11 @@ class Battle:
                 for kill in self._kills:
                     kill.saw(output, time.monotonic())
         time.sleep(0.01)
+
+    def _send(self, count: int) -> None:
+        orders = [self._orders.next() for _ in range(count)]
+        stamps = [time.time_ns() // 1_000_000] * count
+        self._writer.append_records("orders", [k for k, _ in orders], [v for _, v in orders], stamps, None)
 
     # --- what is done to processes -----------------------------------------------------------------------------------
 
