@@ -98,7 +98,7 @@ class CheckpointsResource:
         return TriggerResponse(request_id=request_id)
 
     async def status(self, call: Call) -> OperationResult[CheckpointInfo]:
-        return self._operations.result(_operations_of(call.path["job_id"]), call.path["trigger_id"], _info)
+        return await self._operations.result(_operations_of(call.path["job_id"]), call.path["trigger_id"], _info)
 
     async def _find(self, call: Call) -> CheckpointStats:
         number = call.number("checkpoint_id")

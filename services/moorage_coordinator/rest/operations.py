@@ -35,11 +35,15 @@ class Operations:
                 self._forget_one()
         return trigger_id
 
-    def result(self, of: str, trigger_id: str, describe: Callable[[object], T]) -> OperationResult[T]:
+    def is_known(self, of: str, trigger_id: str) -> bool:
+        return (of, trigger_id) in self._started
+
+    async def result(self, of: str, trigger_id: str, describe: Callable[[object], T]) -> OperationResult[T]:
         """``describe``: makes what is told of the loop's answer."""
-        answer = self._started.get((of, trigger_id))
-        if answer is None:
-            raise RestError(404, f"there is no request {trigger_id} of {of}")
+        if not self.is_known(of, trigger_id):
+            await self._questions.view()  # A standby says who leads: that one may know it.
+            raise RestError(404, f"there is no request {trigger_id} of {of}; ids die with the leader that gave them")
+        answer = self._started[of, trigger_id]
         if not answer.done():
             return OperationResult(status=IN_PROGRESS, operation=None)
         return OperationResult(status=COMPLETED, operation=describe(answer.result()))

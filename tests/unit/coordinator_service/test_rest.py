@@ -202,7 +202,10 @@ def test_a_standby_says_who_leads() -> None:
     standby = world.add_coordinator("coordinator-2")
     world.run(200)
     with Live(world, standby) as live:
-        for path in ("/overview", "/jobs", "/jobs/orders", "/taskmanagers"):
+        statuses = [
+            f"/{of}/{'0' * 32}" for of in ("jobs/orders/checkpoints", "jobs/orders/savepoints", "savepoint-disposal")
+        ]
+        for path in ("/overview", "/jobs", "/jobs/orders", "/taskmanagers", *statuses):
             assert "the leader is coordinator-1" in live.get(path, 503)["errors"][0]
         answer = live.client.post("/jobs", content=submission(GRAPH))
         assert answer.status_code == 503
