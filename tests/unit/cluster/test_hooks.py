@@ -1,0 +1,155 @@
+"""Master hooks and operator coordinators through the whole coordinator: stored with checkpoints, restored before the
+job starts, kept over leaders."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from tests.unit.checkpoint.test_master_hooks import Hook
+from tests.unit.cluster.graphs import JOB, TOTALS, orders_graph
+from tests.unit.cluster.world import CONFIG, TestCoordinator, World, runs
+
+import moorage as mo
+from moorage.checkpoint.notices import CheckpointAborted
+from moorage.checkpoint.reasons import CheckpointFailureReason
+from moorage.cluster.coordinator import CoordinatorCore
+from moorage.cluster.protocol import Refusal, Refused, SubmitJob
+from moorage.connectors.kafka_source_coordinator import OPERATOR_COORDINATORS, decode_partitions
+from moorage.coordinator_process.hooks import HookRunner
+from moorage.coordinator_process.process import CoordinatorProcess
+from moorage.graph.job_graph import CheckpointConfig, JobGraph, RestartConfig
+from moorage.ids import Attempt, SubtaskId
+from moorage.messages.commands import OperatorCommand
+from moorage.messages.events import SubtaskState
+from moorage.messages.registry import JobStatus
+from moorage.ports import TopicSpec
+from moorage.serde.metadata import decode_metadata
+
+
+def graph() -> JobGraph:
+    plain = orders_graph(
+        checkpoint=CheckpointConfig(interval_ms=200),
+        restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=100),
+    )
+    source = plain.vertices[0]
+    spec = mo.KafkaSource("input", discovery_interval_ms=1_000).coordinator()
+    node = msgspec.structs.replace(source.operators[0], coordinator=spec)
+    vertices = (msgspec.structs.replace(source, operators=(node,)), *plain.vertices[1:])
+    return msgspec.structs.replace(plain, vertices=vertices)
+
+
+GRAPH = graph()
+
+
+class Stage(World):
+    """A world whose coordinators have a hook and the coordinators of Kafka sources."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hook = Hook("table")
+        self.worker_log.create_topics([TopicSpec("input", 3, {})])
+        self.lead()
+        for number in (1, 2):
+            self.add_worker(f"w{number}")
+
+    def lead(self) -> TestCoordinator:
+        coordinator = self.add_coordinator()
+        config = msgspec.structs.replace(CONFIG, master_hook_timeout_ms=1_000)
+        name = f"coordinator-{len(self.coordinators)}"
+        coordinator.core = CoordinatorCore(name, config, lambda: 0.0, OPERATOR_COORDINATORS)
+        coordinator.process = CoordinatorProcess(
+            coordinator.core,
+            registry=self.registry,
+            storage=self.storage,
+            log=coordinator.log,
+            executor=coordinator.executor,
+            clock=self.clock,
+            hooks=HookRunner([lambda _: self.hook]),
+            on_notice=coordinator.notices.append,
+            on_reply=lambda number, result: coordinator.on_reply(number, result),
+        )
+        self.run_until(lambda: coordinator.leads)
+        return coordinator
+
+    def told(self) -> list[dict[str, int]]:
+        return [decode_partitions(command.payload) for command in self.commands(OperatorCommand)]
+
+
+@pytest.fixture
+def stage() -> Stage:
+    stage = Stage()
+    stage.run(200)
+    stage.coordinators[0].submit(GRAPH)
+    stage.run_until(lambda: runs(stage.coordinators[0], GRAPH))
+    return stage
+
+
+def fail_once(stage: Stage) -> None:
+    leader = stage.coordinators[-1]
+    attempt = leader.job(JOB).attempt
+    stage.workers[0].report(JOB, Attempt(attempt), SubtaskId(TOTALS, 0), SubtaskState.FAILED, "boom")
+    stage.run_until(lambda: leader.job(JOB).attempt == attempt + 1)
+
+
+def test_a_job_that_goes_back_takes_its_hooks_along(stage: Stage) -> None:
+    leader = stage.coordinators[0]
+    assert stage.hook.calls[0] == "reset"
+    stage.run_until(lambda: leader.completed(JOB) >= 2)
+    latest = stage.registry.checkpoints(JOB)[-1]
+    (state,) = decode_metadata(stage.storage.read(latest.metadata_path)).hook_states
+    assert (state.name, state.version, state.data) == ("table", 2, b"4")
+    stage.hook.calls.clear()
+    fail_once(stage)
+    (record,) = stage.registry.jobs()
+    assert (record.restored_checkpoint, 8) in stage.hook.calls
+
+
+def test_a_job_waits_for_a_hook_that_can_not_be_restored_yet(stage: Stage) -> None:
+    leader = stage.coordinators[0]
+    stage.run_until(lambda: leader.completed(JOB) >= 1)
+    stage.hook.answer = OSError("database is locked")
+    stage.workers[0].report(JOB, Attempt(1), SubtaskId(TOTALS, 0), SubtaskState.FAILED, "boom")
+    stage.run(2_000)
+    view = leader.job(JOB)
+    assert view.status is JobStatus.RESTARTING
+    assert "master hooks" in (view.waiting_for or "")
+    stage.hook.answer = 4
+    stage.run_until(lambda: runs(leader, GRAPH))
+
+
+def test_a_hook_that_fails_costs_checkpoints_and_not_the_job(stage: Stage) -> None:
+    leader = stage.coordinators[0]
+    stage.hook.answer = OSError("database is locked")
+    stage.run(5_000)
+    aborted = {notice.reason for notice in leader.noticed(CheckpointAborted)}
+    assert aborted == {CheckpointFailureReason.HOOK_FAILED}
+    assert leader.job(JOB).attempt == 1
+
+
+def test_partitions_are_told_kept_over_leaders_and_told_again(stage: Stage) -> None:
+    stage.run_until(lambda: bool(stage.told()))
+    assert stage.told() == [{"input": 3}]
+    stage.run_until(lambda: stage.coordinators[0].completed(JOB) >= 1)
+    stage.coordinators[0].is_paused = True
+    before = len(stage.told())
+    stage.hook.calls.clear()
+    second = stage.lead()
+    stage.run_until(lambda: len(stage.told()) > before)
+    assert stage.told()[-1] == {"input": 3}
+    assert second.job(JOB).attempt == 1
+    assert "reset" not in stage.hook.calls  # the job goes on
+    latest = stage.registry.checkpoints(JOB)[-1]
+    source = decode_metadata(stage.storage.read(latest.metadata_path)).operators[0]
+    assert source.coordinator is not None
+    assert decode_partitions(source.coordinator.data) == {"input": 3}
+
+
+def test_a_job_whose_kind_of_coordinator_is_not_there_is_refused() -> None:
+    world = World()
+    leader = world.add_coordinator()
+    world.run_until(lambda: leader.leads)
+    request = leader.ask(lambda number: SubmitJob(number, GRAPH))
+    refused = leader.replies[request]
+    assert isinstance(refused, Refused)
+    assert refused.refusal is Refusal.INVALID
+    assert "kafka_source" in refused.message
