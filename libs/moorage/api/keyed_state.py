@@ -34,16 +34,23 @@ class KeyedStateMeta(msgspec.StructMeta):
     """Gives every row of a KeyedState class states of its own, and notes down which fields were renamed."""
 
     def __new__(
-        mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], renamed: Any = None, **config: Any
+        mcls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        renamed: Mapping[str, str] | None = None,
+        **config: Any,
     ) -> KeyedStateMeta:
         declared = {field: value for field, value in namespace.items() if isinstance(value, State)}
         for field, declaration in declared.items():
             namespace[field] = msgspec.field(default_factory=declaration.fresh)
-        inherited: dict[str, State] = {}
+        states: dict[str, State] = {}
+        names: dict[str, str] = {}
         for base in reversed(bases):
-            inherited |= getattr(base, "__states__", {})
-        namespace["__states__"] = inherited | declared
-        namespace["__renamed__"] = dict(renamed or {})
+            states |= getattr(base, "__states__", {})
+            names |= getattr(base, "__renamed__", {})
+        namespace["__states__"] = states | declared
+        namespace["__renamed__"] = names | (renamed or {})
         cls = super().__new__(mcls, name, bases, namespace, **config)
         unknown = [new for new in namespace["__renamed__"].values() if new not in cls.__struct_fields__]
         if unknown:

@@ -45,8 +45,11 @@ def test_fields_and_states_may_be_renamed() -> None:
         count: float = 0.0
         new: mo.ListState[str] = mo.ListState()
 
-    row = read(New)
-    assert (row.count, dict(row.seen), list(row.new)) == (3.0, {"a": 1}, [])
+    class Newer(New, renamed={"tag": "label"}):
+        label: str = ""
+
+    row = read(Newer)
+    assert (row.count, dict(row.seen), list(row.new), row.label) == (3.0, {"a": 1}, [], "t")
 
 
 def test_a_time_to_live_may_come_and_go() -> None:
