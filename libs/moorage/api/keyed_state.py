@@ -50,7 +50,7 @@ class KeyedStateMeta(msgspec.StructMeta):
             states |= getattr(base, "__states__", {})
             names |= getattr(base, "__renamed__", {})
         namespace["__states__"] = states | declared
-        namespace["__renamed__"] = names | (renamed or {})
+        namespace["__renamed__"] = {**names, **(renamed or {})}
         cls = super().__new__(mcls, name, bases, namespace, **config)
         unknown = [new for new in namespace["__renamed__"].values() if new not in cls.__struct_fields__]
         if unknown:
