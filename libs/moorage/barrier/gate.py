@@ -29,9 +29,8 @@ snapshot is due
 - AT_LEAST_ONCE: when every live channel has delivered its barrier; nothing is blocked but the end of data, because a
   subtask whose input ended behind a barrier had not finished before it,
 
-and not before every older pending one is settled, so that barriers are sent on in ascending order. Hence a channel that
-delivers barrier n has passed over whatever older one it did not deliver: that is given up. A barrier of a checkpoint
-that is settled already only moves the position of its channel: what lay before it was in flight.
+and not before every older pending one is settled or given up (``barrier.pending``). A barrier of a checkpoint that is
+settled already only moves the position of its channel: what lay before it was in flight.
 
 *In flight* are the channels of former attempts that a checkpoint without alignment left open. Each ends at the barrier
 that ended its segment. In every partition all that counts of them lies before the running attempt's first frame
@@ -50,10 +49,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import NamedTuple
 
 from moorage.barrier.channels import (
-    NONE,
     Channel,
     ChannelPosition,
     ChannelState,
@@ -64,6 +61,7 @@ from moorage.barrier.channels import (
     Release,
 )
 from moorage.barrier.lineage import producers_of
+from moorage.barrier.pending import Declined, PendingCheckpoints
 from moorage.graph.job_graph import Exchange
 from moorage.ids import Attempt, CheckpointId, TopicPartition
 from moorage.messages.barriers import Alignment, Barrier, SnapshotOptions
@@ -84,22 +82,6 @@ class Verdict(Enum):
     """The snapshot of ``gate.due`` is due: take it, then release."""
     RELEASE = "release"
     """A checkpoint was given up: release what was held for it."""
-
-
-class Declined(NamedTuple):
-    checkpoint: CheckpointId
-    reason: DeclineReason
-    detail: str
-
-
-class _Pending:
-    __slots__ = ("alignment", "arrived", "barrier")
-
-    def __init__(self, barrier: Barrier, alignment: Alignment) -> None:
-        self.barrier = barrier
-        self.alignment = alignment
-        self.arrived = 0
-        """Live channels that have delivered the barrier."""
 
 
 def as_asked(options: SnapshotOptions) -> Alignment | None:
@@ -131,20 +113,11 @@ class InputGate:
         the module; it must be the end of a segment. ``alignment_limit_bytes``: held frames beyond which a checkpoint is
         declined. ``alignment_of``: None for a barrier that is passed over.
         """
-        self.due: CheckpointId | None = None
         self.due_barrier: Barrier | None = None
-        self.declined: list[Declined] = []
-        """To be told, and cleared, by the caller."""
         self.replay_until = replay_until
         self._alignment_of = alignment_of
         self._alignment_limit_bytes = alignment_limit_bytes
-        self._pending: dict[CheckpointId, _Pending] = {}
-        self._floor = NONE
-        """Every checkpoint up to this one is settled, given up or of no interest."""
-        self._given_up: set[CheckpointId] = set()
-        """Above the floor."""
-        self._newest = NONE
-        """The newest barrier that any channel delivered."""
+        self._pending = PendingCheckpoints(self._unblock)
         self.must_release = False
         """What was held for a checkpoint that was given up is to be released."""
         self._partitions: dict[TopicPartition, Partition] = {}
@@ -154,7 +127,7 @@ class InputGate:
         """The attempt whose barriers count now."""
         if replay_until is not None:
             self._attempt = next(s.attempt for s in lineage if s.end == replay_until)
-            self._pending[replay_until] = _Pending(Barrier(checkpoint=replay_until, triggered_ms=0), Alignment.ALIGNED)
+            self._pending.announce(Barrier(checkpoint=replay_until, triggered_ms=0), Alignment.ALIGNED)
         for topic, (exchange, partitions) in inputs.items():
             for number in partitions:
                 tp = TopicPartition(topic, number)
@@ -229,9 +202,8 @@ class InputGate:
         limit = self._alignment_limit_bytes
         if limit is None or self._held.total_bytes <= limit or channel.state is not ChannelState.BLOCKED:
             return Verdict.HELD
-        self._give_up(channel.barrier)
         detail = f"more than {limit} bytes would have to be held back"
-        self.declined.append(Declined(channel.barrier, DeclineReason.ALIGNMENT_LIMIT, detail))
+        self._pending.give_up(channel.barrier, DeclineReason.ALIGNMENT_LIMIT, detail)
         self._find_due()
         return Verdict.HELD
 
@@ -239,16 +211,10 @@ class InputGate:
 
     def announce(self, barrier: Barrier) -> Verdict:
         """The coordinator has triggered a checkpoint."""
-        checkpoint = barrier.checkpoint
         alignment = self._alignment_of(barrier.options)
-        known = checkpoint in self._pending or checkpoint <= self._floor or checkpoint in self._given_up
-        if alignment is None or known or self.replay_until is not None:
-            return Verdict.NOTED
-        if checkpoint < self._newest:
-            self._passed_over(checkpoint, self._newest)
-            return Verdict.NOTED
-        self._pending[checkpoint] = _Pending(barrier, alignment)
-        self._find_due()
+        if alignment is not None and self.replay_until is None:
+            self._pending.announce(barrier, alignment)
+            self._find_due()
         return self._verdict()
 
     def _barrier(self, channel: Channel, barrier: Barrier) -> Verdict:
@@ -261,49 +227,22 @@ class InputGate:
         if self.replay_until is not None and checkpoint != self.replay_until:
             return Verdict.NOTED  # history: only the barrier that ends the replay matters
         former, channel.barrier = channel.barrier, checkpoint
-        self._newest = max(self._newest, checkpoint)
-        for passed in [n for n in self._pending if former < n < checkpoint]:
-            self._give_up(passed)
-            self._passed_over(passed, checkpoint)
-        if checkpoint > self._floor and checkpoint not in self._given_up:
-            self._arrived(channel, barrier, alignment)
+        if self._pending.delivered(former, barrier, alignment) and channel.state is ChannelState.OPEN:
+            channel.state = ChannelState.BLOCKED
         self._find_due()
         return self._verdict()
 
-    def _arrived(self, channel: Channel, barrier: Barrier, alignment: Alignment) -> None:
-        pending = self._pending.get(barrier.checkpoint)
-        if pending is None:
-            if barrier.checkpoint < self._newest:
-                self._passed_over(barrier.checkpoint, self._newest)
-                return
-            pending = self._pending[barrier.checkpoint] = _Pending(barrier, alignment)
-        pending.arrived += 1
-        if pending.alignment in (Alignment.ALIGNED, Alignment.TIMEOUT) and channel.state is ChannelState.OPEN:
-            channel.state = ChannelState.BLOCKED
-
-    def _passed_over(self, checkpoint: CheckpointId, newer: CheckpointId) -> None:
-        self._given_up.add(checkpoint)
-        self.declined.append(Declined(checkpoint, DeclineReason.ALIGNMENT_ABANDONED, f"barrier {newer} came first"))
-
     def overtake(self, checkpoint: CheckpointId) -> Verdict:
         """The time to align is over: the snapshot waits for no more barriers."""
-        pending = self._pending.get(checkpoint)
-        if pending is not None and pending.alignment is Alignment.TIMEOUT:
-            pending.alignment = Alignment.UNALIGNED
-            self._find_due()
+        self._pending.overtake(checkpoint)
+        self._find_due()
         return self._verdict()
 
     def abort(self, checkpoint: CheckpointId) -> Verdict:
         """The checkpoint was aborted: it is neither started nor continued."""
-        if checkpoint > self._floor and checkpoint != self.due:
-            self._give_up(checkpoint)
-            self._find_due()
+        self._pending.give_up(checkpoint)
+        self._find_due()
         return self._verdict()
-
-    def _give_up(self, checkpoint: CheckpointId) -> None:
-        self._given_up.add(checkpoint)
-        if self._pending.pop(checkpoint, None) is not None:
-            self._unblock(checkpoint)
 
     def _unblock(self, checkpoint: CheckpointId) -> None:
         for channel in self._channels(self._attempt):
@@ -312,15 +251,8 @@ class InputGate:
                 self.must_release = True
 
     def _find_due(self) -> None:
-        if self.due is not None or not self._pending:
-            return
-        checkpoint = min(self._pending)
-        pending = self._pending[checkpoint]
-        if pending.alignment is Alignment.UNALIGNED or pending.arrived == self._live:
-            del self._pending[checkpoint]
-            self.due, self.due_barrier = checkpoint, pending.barrier
-            self._floor = checkpoint
-            self._given_up = {n for n in self._given_up if n > checkpoint}
+        if self.due_barrier is None:
+            self.due_barrier = self._pending.settle_due(self._live)
 
     def _verdict(self) -> Verdict:
         if self.due is not None:
@@ -330,7 +262,7 @@ class InputGate:
     def release(self) -> Release:
         """The snapshot that was due is taken: open what was blocked for it; see the module for what the caller owes."""
         if self.due is not None:
-            settled, self.due, self.due_barrier = self.due, None, None
+            settled, self.due_barrier = self.due, None
             if settled == self.replay_until:
                 self._end_replay()
             self._unblock(settled)
@@ -356,8 +288,7 @@ class InputGate:
         channel.has_finished = True
         if channel.attempt == self._attempt:
             self._live -= 1
-            for checkpoint, pending in self._pending.items():
-                pending.arrived -= checkpoint <= channel.barrier
+            self._pending.left(channel.barrier)
             self._find_due()
 
     def _end(self, channel: Channel) -> None:
@@ -391,13 +322,23 @@ class InputGate:
         return self._attempt
 
     @property
+    def due(self) -> CheckpointId | None:
+        """The checkpoint whose snapshot is to be taken now."""
+        return None if self.due_barrier is None else self.due_barrier.checkpoint
+
+    @property
     def aligning(self) -> CheckpointId | None:
         """The oldest checkpoint that is pending and has barriers."""
-        return min((n for n, pending in self._pending.items() if pending.arrived), default=None)
+        return self._pending.aligning
 
     @property
     def pending(self) -> Sequence[Barrier]:
-        return [pending.barrier for pending in self._pending.values()]
+        return self._pending.barriers
+
+    @property
+    def declined(self) -> list[Declined]:
+        """What was given up here: to be told to the coordinator, and cleared, by the caller."""
+        return self._pending.declined
 
     @property
     def held_bytes(self) -> int:
@@ -432,13 +373,12 @@ class InputGate:
     def validate(self) -> None:
         """Raise AssertionError when the state contradicts itself; for tests."""
         self._held.validate()
-        assert all(checkpoint > self._floor for checkpoint in self._pending), "pending although settled"
-        assert not self._given_up & self._pending.keys(), "pending although given up"
+        self._pending.validate()
         assert self._open_channels == sum(c.state is not ChannelState.ENDED for c in self._all()), "open channels"
         assert self._data_channels == sum(c.has_data for c in self._all()), "channels with data"
         for channel in self._all():
             if channel.state is ChannelState.BLOCKED:
                 assert channel.barrier == self.due or channel.barrier in self._pending or self.must_release
-        for checkpoint, pending in self._pending.items():
+        for checkpoint in (barrier.checkpoint for barrier in self._pending.barriers):
             delivered = [c for c in self._channels(self._attempt) if c.barrier >= checkpoint and not c.has_finished]
-            assert pending.arrived == len(delivered), f"arrived of {checkpoint}"
+            assert self._pending.arrived(checkpoint) == len(delivered), f"arrived of {checkpoint}"

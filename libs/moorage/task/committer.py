@@ -38,7 +38,8 @@ from collections.abc import Sequence
 from enum import Enum
 
 from moorage.api.operators import SinkOperator
-from moorage.barrier.gate import Declined, InputGate
+from moorage.barrier.gate import InputGate
+from moorage.barrier.pending import Declined
 from moorage.errors import (
     FencedError,
     LogError,

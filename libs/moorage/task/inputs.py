@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from moorage.barrier.gate import Declined, InputGate, Verdict
+from moorage.barrier.gate import InputGate, Verdict
+from moorage.barrier.pending import Declined
 from moorage.errors import CorruptDataError, LogError, MoorageError, RecordError
 from moorage.graph.job_graph import Exchange
 from moorage.ids import Attempt, CheckpointId, TopicPartition
@@ -164,9 +165,9 @@ class ExchangeInput:
         """Do what the gate asks for."""
         gate = self.gate
         if gate.declined:
-            declined, gate.declined = gate.declined, []
-            for each in declined:
-                self._user.on_declined(each)
+            for declined in gate.declined:
+                self._user.on_declined(declined)
+            gate.declined.clear()
         if gate.due_barrier is not None:
             self._is_paused = True
             self._user.on_snapshot(gate.due_barrier)

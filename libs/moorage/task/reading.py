@@ -10,7 +10,8 @@ import msgspec
 from moorage.api.operators import KeyByOperator, RebalanceOperator
 from moorage.backends.keyed import KeyedSnapshot, SnapshotForm
 from moorage.barrier.channels import InFlight
-from moorage.barrier.gate import Declined, InputGate
+from moorage.barrier.gate import InputGate
+from moorage.barrier.pending import Declined
 from moorage.barrier.restore import RestoredInputs, exchange_positions, restored_inputs
 from moorage.graph.job_graph import Exchange, ExchangeKind
 from moorage.ids import CheckpointId, OperatorUid, TopicPartition

@@ -15,7 +15,8 @@ from tests.unit.barrier.worlds import TOPIC, World, exchange, segment, tp
 from tests.unit.task.contexts import TaskWorld
 from tests.unit.task.harness import SETTINGS
 
-from moorage.barrier.gate import Declined, InputGate
+from moorage.barrier.gate import InputGate
+from moorage.barrier.pending import Declined
 from moorage.errors import CorruptDataError, UnknownSchemaError
 from moorage.graph.job_graph import ExchangeKind
 from moorage.ids import Attempt, CheckpointId, TopicPartition
