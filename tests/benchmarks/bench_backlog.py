@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_backlog.py [--slow-us 50] [--backlogs 1,4,16] [--checkpoints 5] [--json]
 
 The bound of the exchange (`exchange_max_lag_bytes`) is the backlog, since sources run as far ahead as they may. For
-each bound the job runs aligned, unaligned, and aligned with a timeout of 300 ms. Prints the durations of the checkpoints
+each bound the job runs aligned, unaligned, and aligned with a timeout of 300 ms. Prints the durations of checkpoints
 that were completed while the backlog was there.
 """
 
