@@ -33,10 +33,10 @@ MIN_MEMORY_BYTES = 16 << 20
 _MEMTABLE_SHARE = 1 / 3
 _BLOCK_BYTES = 4 << 10
 _FILTER_BITS = 10
-_FILE_BYTES = 16 << 20
-"""Files are the unit in which checkpoints upload and share: small ones spread what a compaction
-rewrites. Each level has files of twice the size, so that a handle to a large state is not a list of thousands."""
-_LEVEL_BYTES = 4 * _FILE_BYTES
+_FILE_BYTES = 32 << 20
+"""Files are the unit in which checkpoints upload, share and restore: what is small is quickly in memory and seldom
+rewritten for nothing, but a handle lists every one."""
+_LEVEL_BYTES = 2 * _FILE_BYTES
 _MANIFEST_BYTES = 1 << 20
 _LOG_BYTES = 1 << 20
 _BACKGROUND_JOBS = 2
@@ -141,7 +141,6 @@ class RocksDbEnvironment:
         options.set_compression_type(DBCompressionType.lz4())
         options.set_level_compaction_dynamic_level_bytes(True)
         options.set_target_file_size_base(_FILE_BYTES)
-        options.set_target_file_size_multiplier(2)
         options.set_max_bytes_for_level_base(_LEVEL_BYTES)
         options.set_max_background_jobs(_BACKGROUND_JOBS)
         options.set_level_zero_file_num_compaction_trigger(_FLUSHED_TABLES)

@@ -38,8 +38,8 @@ from moorage.state.key_groups import KeyGroupRange
 K = TypeVar("K")
 R = TypeVar("R", bound=msgspec.Struct)
 
-_DOWNLOADS = 4
-"""Files of one subtask that are read at the same time."""
+_DOWNLOADS = 3
+"""Files of one subtask that are read, each as a whole, at the same time."""
 _BATCH_ROWS = 5_000
 _FILE_NAME = re.compile(rf"[0-9]+{re.escape(TABLE_SUFFIX)}|{MANIFEST_PREFIX}[0-9]+|{CURRENT}")
 
