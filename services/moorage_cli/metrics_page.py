@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import moorage_cleaner.metrics
-import moorage_coordinator.metrics
+import moorage_coordinator.metric_list
 import moorage_worker.metrics
 from moorage_worker import rocksdb_metrics
 
@@ -66,7 +66,7 @@ def _worker() -> Iterator[MetricEntry]:
 
 
 METRICS: dict[str, Sequence[MetricEntry]] = {
-    "Coordinator": [MetricEntry(m.name, m.kind, m.labels, m.doc) for m in moorage_coordinator.metrics.METRICS],
+    "Coordinator": [MetricEntry(m.name, m.kind, m.labels, m.doc) for m in moorage_coordinator.metric_list.METRICS],
     "Worker": list(_worker()),
     "Cleaner": [MetricEntry(m.name, m.kind, m.labels, m.doc) for m in moorage_cleaner.metrics.METRICS],
 }

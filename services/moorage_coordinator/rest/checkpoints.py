@@ -10,6 +10,7 @@ from moorage.checkpoint.notices import CheckpointDone, CheckpointFailed
 from moorage.checkpoint.stats import CheckpointStats
 from moorage.cluster.protocol import CheckpointRequested
 from moorage.ids import JobId
+from moorage_coordinator.flink import checkpoint_shapes as shapes
 from moorage_coordinator.flink import checkpoints as flink
 from moorage_coordinator.flink.operations import CheckpointInfo, OperationResult, TriggerResponse
 from moorage_coordinator.rest.endpoints import Call, Endpoint, RestError, TriggerId
@@ -34,7 +35,11 @@ class CheckpointsResource:
         base = "/jobs/{job_id}/checkpoints"
         return [
             Endpoint(
-                "GET", base, self.statistics, flink.CheckpointingStatistics, "Counts, summary, latest ones and history."
+                "GET",
+                base,
+                self.statistics,
+                shapes.CheckpointingStatistics,
+                "Counts, summary, latest ones and history.",
             ),
             Endpoint(
                 "POST",
@@ -46,19 +51,19 @@ class CheckpointsResource:
                 body=CheckpointTrigger,
                 errors=(409,),
             ),
-            Endpoint("GET", f"{base}/config", self.config, flink.CheckpointingConfig, "How checkpoints are taken."),
+            Endpoint("GET", f"{base}/config", self.config, shapes.CheckpointingConfig, "How checkpoints are taken."),
             Endpoint(
                 "GET",
                 f"{base}/details/{{checkpoint_id}}",
                 self.details,
-                flink.AnyCheckpoint,
+                shapes.AnyCheckpoint,
                 "A checkpoint of the history with its vertices.",
             ),
             Endpoint(
                 "GET",
                 f"{base}/details/{{checkpoint_id}}/subtasks/{{vertex_id}}",
                 self.subtasks,
-                flink.TaskCheckpointDetails,
+                shapes.TaskCheckpointDetails,
                 "A vertex in a checkpoint with its subtasks.",
             ),
             Endpoint(
@@ -70,18 +75,18 @@ class CheckpointsResource:
             ),
         ]
 
-    async def statistics(self, call: Call) -> flink.CheckpointingStatistics:
+    async def statistics(self, call: Call) -> shapes.CheckpointingStatistics:
         _, job = await self._questions.job(call.path["job_id"])
         return flink.checkpointing_statistics(job.checkpoints, self._questions.storage_url)
 
-    async def config(self, call: Call) -> flink.CheckpointingConfig:
+    async def config(self, call: Call) -> shapes.CheckpointingConfig:
         _, job = await self._questions.job(call.path["job_id"])
         return flink.checkpointing_config(job.graph.checkpoint, job.graph.state.backend, self._questions.storage_url)
 
-    async def details(self, call: Call) -> flink.AnyCheckpoint:
+    async def details(self, call: Call) -> shapes.AnyCheckpoint:
         return flink.checkpoint(await self._find(call), self._questions.storage_url, with_tasks=True)
 
-    async def subtasks(self, call: Call) -> flink.TaskCheckpointDetails:
+    async def subtasks(self, call: Call) -> shapes.TaskCheckpointDetails:
         stats, vertex = await self._find(call), call.path["vertex_id"]
         task = next((task for task in stats.tasks if task.vertex == vertex), None)
         if task is None or task.details is None:

@@ -33,7 +33,8 @@ from moorage.ids import Attempt, CheckpointId, Epoch, SubtaskId, WorkerId
 from moorage.messages.events import CheckpointMetrics, SubtaskState
 from moorage_coordinator.desk import RequestDesk
 from moorage_coordinator.journal import Journal, line
-from moorage_coordinator.metrics import _OF_LIVE_JOBS, METRICS, CoordinatorMetrics
+from moorage_coordinator.metric_list import METRICS
+from moorage_coordinator.metrics import _OF_LIVE_JOBS, CoordinatorMetrics
 from moorage_service.logs import configure_logging
 from moorage_service.runtime import LoopTime
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from moorage_coordinator.flink import checkpoints, cluster, exceptions, jobs, operations
+from moorage_coordinator.flink import checkpoint_shapes, cluster, exceptions, jobs, operations
 
 PAGE = (Path(__file__).parents[3] / "docs" / "parity.md").read_text()
 IN_GROUPS: tuple[type[msgspec.Struct], ...] = (
@@ -20,7 +20,7 @@ IN_GROUPS: tuple[type[msgspec.Struct], ...] = (
     jobs.VertexMetrics,
 )
 """Of these the page names the field that they stand in."""
-FILLED = (checkpoints.StatsSummary,)
+FILLED = (checkpoint_shapes.StatsSummary,)
 """Its defaults are what Flink says where there is no value."""
 
 
@@ -28,7 +28,7 @@ def unfilled() -> set[str]:
     """Fields whose default nobody changes."""
     shapes = [
         shape
-        for module in (checkpoints, cluster, exceptions, jobs, operations)
+        for module in (checkpoint_shapes, cluster, exceptions, jobs, operations)
         for shape in vars(module).values()
         if isinstance(shape, type) and issubclass(shape, msgspec.Struct) and shape.__module__ == module.__name__
     ]
