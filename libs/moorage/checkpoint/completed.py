@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from moorage.ids import CheckpointId
+from moorage.ids import Attempt, CheckpointId
 from moorage.messages.registry import CheckpointRecord
 
 
@@ -66,6 +66,10 @@ class CompletedCheckpoints:
         """The newest of this job but for those."""
         excluded = frozenset(unreadable)
         return next((record for record in self._newest_first() if record.checkpoint not in excluded), None)
+
+    def newest_of(self, attempt: Attempt, restored: CheckpointId | None) -> CheckpointRecord | None:
+        """The newest in the history of an attempt that started from ``restored``."""
+        return next((r for r in self._newest_first() if r.attempt == attempt or r.checkpoint == restored), None)
 
     @property
     def stop(self) -> CheckpointRecord | None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from moorage.checkpoint.asking import Asking
 from moorage.checkpoint.completed import CompletedCheckpoints
 from moorage.checkpoint.completion import Completion
 from moorage.checkpoint.decider import CheckpointRequest, CheckpointRequestDecider
@@ -39,7 +40,7 @@ from moorage.checkpoint.rebuild import encode_record
 from moorage.checkpoint.sink_commits import SinkCommits
 from moorage.checkpoint.stats import CheckpointStats
 from moorage.checkpoint.stats_tracker import HISTORY_SIZE, CheckpointStatsTracker
-from moorage.effects import AddCheckpoint, CallError, Effects, JobHistory, NextCheckpointId, TriggerHooks
+from moorage.effects import AddCheckpoint, CallError, Effects, JobHistory, NextCheckpointId
 from moorage.graph.checkpoint_plan import CheckpointPlan, checkpoint_plan, find_not_running
 from moorage.graph.execution import Execution
 from moorage.graph.job_graph import JobGraph
@@ -49,7 +50,6 @@ from moorage.messages.commands import (
     JobFates,
     NotifyCheckpointAborted,
     NotifyCheckpointComplete,
-    TriggerCheckpoint,
 )
 from moorage.messages.events import (
     AcknowledgeCheckpoint,
@@ -60,7 +60,7 @@ from moorage.messages.events import (
 )
 from moorage.messages.registry import CheckpointRecord, JobRecord, RestoreMode
 from moorage.naming import savepoint_folder
-from moorage.state.operator_state import CheckpointOrigin, MasterState
+from moorage.state.operator_state import CheckpointOrigin
 from moorage.state.shared_registry import SharedStateRegistry
 
 _ABORTABLE = (PendingState.HOOKS, PendingState.ACKNOWLEDGING, PendingState.WRITING)
@@ -118,8 +118,6 @@ class CheckpointCoordinator:
         self._triggering: CheckpointRequest | None = None
         """Waits for its id."""
         self._pending: dict[CheckpointId, PendingCheckpoint] = {}
-        self._hook_timeout_ms = hook_timeout_ms
-        self._hooks_are_busy = False
         self._shared = SharedStateRegistry(graph.job)
         self._discards = Discards(effects, graph.job, self._shared)
         self._completion = Completion(
@@ -133,6 +131,14 @@ class CheckpointCoordinator:
             late=self._discards.aborted,
         )
         self._operators = OperatorCoordinators(effects, graph, kinds, self._set_backlog, fail_job)
+        self._asking = Asking(
+            effects,
+            graph.job,
+            self._operators,
+            hook_timeout_ms,
+            acknowledged=self._coordinator_acknowledged,
+            failed=self._abort_if_open,
+        )
 
     # --- life of an attempt ------------------------------------------------------------------------------------------
 
@@ -143,7 +149,7 @@ class CheckpointCoordinator:
         self._plan = None
         self._input_has_ended = False
         self._record = encode_record(record)
-        newest = self._newest_of(execution.attempt, record.restored_checkpoint)
+        newest = self.completed.newest_of(execution.attempt, record.restored_checkpoint)
         # A savepoint's files are not the job's: increments build on none.
         self._base = newest.checkpoint if newest is not None and newest.kind == "checkpoint" else CheckpointId(0)
         restore = record.restore if newest is None else None
@@ -171,15 +177,6 @@ class CheckpointCoordinator:
         for pending in list(self._pending.values()):
             if pending.state in _ABORTABLE:
                 self._abort(pending, reason)
-
-    def _newest_of(self, attempt: Attempt, restored: CheckpointId | None) -> CheckpointRecord | None:
-        """The newest checkpoint in the running attempt's own history."""
-        history = [
-            record
-            for record in self.completed.retained()
-            if record.is_part_of_history and (record.attempt == attempt or record.checkpoint == restored)
-        ]
-        return max(history, key=lambda record: record.checkpoint, default=None)
 
     @property
     def is_stopping(self) -> bool:
@@ -231,10 +228,9 @@ class CheckpointCoordinator:
     def _trigger_next(self) -> None:
         if self._execution is None or not self._execution.can_checkpoint:
             return
-        if self._hooks_are_busy or not self._operators.is_ready:
-            return  # Hooks that hang would only pile up.
-        if self.has_unknown_outcome:
-            return  # What is newest then is the base, and what was is perhaps subsumed.
+        # While the registry adds one it is not known what the next can build on.
+        if not self._asking.is_possible or self.has_unknown_outcome:
+            return
         request = self._decider.choose(
             self._effects.now_ms, in_progress=len(self._pending), is_triggering=self._triggering is not None
         )
@@ -281,7 +277,6 @@ class CheckpointCoordinator:
             base=CheckpointId(0) if options.is_full else self._base,
             triggered_ms=effects.wall_ms,
             deadline_ms=effects.now_ms + self._config.timeout_ms,
-            hooks_deadline_ms=effects.now_ms + (self._hook_timeout_ms or 0),
             request=request,
             options=options,
             operators=self._operators.uids(),
@@ -290,48 +285,7 @@ class CheckpointCoordinator:
         self._fates.triggered(checkpoint)
         self.stats.triggered(checkpoint, pending.triggered_ms, plan, options)
         effects.report(CheckpointTriggered(job=self._job, attempt=attempt, checkpoint=checkpoint))
-        if self._hook_timeout_ms is None:
-            self._ask_subtasks(pending)
-        else:
-            self._hooks_are_busy = True
-            effects.call(
-                TriggerHooks(job=self._job, checkpoint=checkpoint, triggered_ms=pending.triggered_ms),
-                partial(self._hooks_answered, pending),
-                partial(self._hooks_failed, pending),
-            )
-
-    def _hooks_answered(self, pending: PendingCheckpoint, states: tuple[MasterState, ...]) -> None:
-        self._hooks_are_busy = False
-        if pending.state is PendingState.HOOKS:
-            pending.master_states = states
-            self._ask_subtasks(pending)
-
-    def _hooks_failed(self, pending: PendingCheckpoint, error: CallError) -> None:
-        self._hooks_are_busy = False
-        if pending.state is PendingState.HOOKS:
-            self._abort(pending, Reason.HOOK_FAILED, error.detail)
-
-    def _ask_subtasks(self, pending: PendingCheckpoint) -> None:
-        """What operator coordinators send from here on comes behind the trigger, as it comes behind their snapshots."""
-        pending.go(PendingState.ACKNOWLEDGING)
-        self._operators.checkpoint(
-            pending.checkpoint,
-            partial(self._coordinator_acknowledged, pending),
-            lambda detail: self._abort_if_open(pending, Reason.OPERATOR_COORDINATOR_FAILED, detail),
-        )
-        if pending.state is not PendingState.ACKNOWLEDGING:
-            return
-        self._effects.broadcast(
-            TriggerCheckpoint(
-                epoch=self._effects.epoch,
-                job=self._job,
-                attempt=pending.attempt,
-                checkpoint=pending.checkpoint,
-                triggered_ms=pending.triggered_ms,
-                base=pending.base,
-                options=pending.options,
-            )
-        )
+        self._asking.begin(pending)
 
     def _present_plan(self, execution: Execution) -> CheckpointPlan:
         if self._plan is None or self._planned_version != execution.version:

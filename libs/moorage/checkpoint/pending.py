@@ -88,7 +88,6 @@ class PendingCheckpoint:
         base: CheckpointId,
         triggered_ms: int,
         deadline_ms: int,
-        hooks_deadline_ms: int = 0,
         request: CheckpointRequest,
         options: SnapshotOptions,
         operators: frozenset[OperatorUid] = frozenset(),
@@ -98,7 +97,8 @@ class PendingCheckpoint:
         self.base = base
         self.triggered_ms = triggered_ms
         self.deadline_ms = deadline_ms
-        self.hooks_deadline_ms = hooks_deadline_ms
+        self.hooks_deadline_ms = deadline_ms
+        """When the hooks must have answered."""
         self.request = request
         self.options = options
         self.state = PendingState.HOOKS

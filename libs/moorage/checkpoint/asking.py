@@ -1,0 +1,90 @@
+"""Whoever takes part in a checkpoint is asked, in this order: master hooks, operator coordinators, subtasks.
+
+Hooks run in a thread and take their time, so they come first; one that hangs holds up the checkpoints behind it and
+piles nothing up. Coordinators take their snapshots and TriggerCheckpoint is broadcast in one step: what a coordinator
+sends from then on comes behind the trigger, as it comes behind its snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from moorage.checkpoint.operator_coordinators import OperatorCoordinators
+from moorage.checkpoint.pending import PendingCheckpoint, PendingState
+from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
+from moorage.effects import CallError, Effects, TriggerHooks
+from moorage.ids import JobId, OperatorUid
+from moorage.messages.commands import TriggerCheckpoint
+from moorage.state.operator_state import MasterState
+
+
+class Asking:
+    """``hook_timeout_ms`` None: there are no hooks. ``acknowledged`` is called for each coordinator, ``failed`` with
+    the reason to abort the checkpoint."""
+
+    def __init__(
+        self,
+        effects: Effects,
+        job: JobId,
+        operators: OperatorCoordinators,
+        hook_timeout_ms: int | None,
+        *,
+        acknowledged: Callable[[PendingCheckpoint, OperatorUid, bytes], None],
+        failed: Callable[[PendingCheckpoint, Reason, str], None],
+    ) -> None:
+        self._effects = effects
+        self._job = job
+        self._operators = operators
+        self._hook_timeout_ms = hook_timeout_ms
+        self._acknowledged = acknowledged
+        self._failed = failed
+        self._hooks_are_busy = False
+
+    @property
+    def is_possible(self) -> bool:
+        """Hooks that were asked before have answered, and the coordinators have begun."""
+        return self._operators.is_ready and not self._hooks_are_busy
+
+    def begin(self, pending: PendingCheckpoint) -> None:
+        if self._hook_timeout_ms is None:
+            self._ask_subtasks(pending)
+            return
+        self._hooks_are_busy = True
+        pending.hooks_deadline_ms = self._effects.now_ms + self._hook_timeout_ms
+        self._effects.call(
+            TriggerHooks(job=self._job, checkpoint=pending.checkpoint, triggered_ms=pending.triggered_ms),
+            partial(self._hooks_answered, pending),
+            partial(self._hooks_failed, pending),
+        )
+
+    def _hooks_answered(self, pending: PendingCheckpoint, states: tuple[MasterState, ...]) -> None:
+        self._hooks_are_busy = False
+        if pending.state is PendingState.HOOKS:
+            pending.master_states = states
+            self._ask_subtasks(pending)
+
+    def _hooks_failed(self, pending: PendingCheckpoint, error: CallError) -> None:
+        self._hooks_are_busy = False
+        if pending.state is PendingState.HOOKS:
+            self._failed(pending, Reason.HOOK_FAILED, error.detail)
+
+    def _ask_subtasks(self, pending: PendingCheckpoint) -> None:
+        pending.go(PendingState.ACKNOWLEDGING)
+        self._operators.checkpoint(
+            pending.checkpoint,
+            partial(self._acknowledged, pending),
+            partial(self._failed, pending, Reason.OPERATOR_COORDINATOR_FAILED),
+        )
+        if pending.state is PendingState.ACKNOWLEDGING:
+            self._effects.broadcast(
+                TriggerCheckpoint(
+                    epoch=self._effects.epoch,
+                    job=self._job,
+                    attempt=pending.attempt,
+                    checkpoint=pending.checkpoint,
+                    triggered_ms=pending.triggered_ms,
+                    base=pending.base,
+                    options=pending.options,
+                )
+            )
