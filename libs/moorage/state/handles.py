@@ -343,6 +343,18 @@ def _size(size_bytes: int) -> str:
     return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
 
 
+def checkpointed_bytes(handle: StateHandle) -> int:
+    """What of a handle its own checkpoint has written (Flink: getCheckpointedSize). Handles of the memory backend don't
+    tell new files from older ones: there, as in Flink's heap backend, it is the whole."""
+    match handle:
+        case IncrementalKeyedHandle() if handle.written_bytes == UNKNOWN_SIZE_BYTES:
+            return handle.size_bytes
+        case IncrementalKeyedHandle() | ChangelogHandle() | ChangelogFilesHandle():
+            return handle.written_bytes
+        case _:
+            return handle.size_bytes
+
+
 def streams_of(handle: StateHandle) -> Iterator[StreamHandle]:
     """Every stream that a handle refers to."""
     match handle:

@@ -15,6 +15,7 @@ from moorage.state.handles import (
     OperatorHandle,
     OutputHandle,
     StateHandle,
+    checkpointed_bytes,
     paths_of,
 )
 
@@ -47,6 +48,11 @@ class OperatorSubtaskState(msgspec.Struct, frozen=True, kw_only=True):
     def size_bytes(self) -> int:
         return sum(handle.size_bytes for handle in self.handles())
 
+    @property
+    def checkpointed_bytes(self) -> int:
+        """What of it this checkpoint has written."""
+        return sum(map(checkpointed_bytes, self.handles()))
+
     def paths(self) -> Iterator[str]:
         for handle in self.handles():
             yield from paths_of(handle)
@@ -69,6 +75,11 @@ class OperatorState(msgspec.Struct, frozen=True, kw_only=True):
     def size_bytes(self) -> int:
         coordinator = 0 if self.coordinator is None else self.coordinator.size_bytes
         return coordinator + sum(state.size_bytes for state in self.subtasks.values())
+
+    @property
+    def checkpointed_bytes(self) -> int:
+        coordinator = 0 if self.coordinator is None else self.coordinator.size_bytes
+        return coordinator + sum(state.checkpointed_bytes for state in self.subtasks.values())
 
     def paths(self) -> Iterator[str]:
         for state in self.subtasks.values():

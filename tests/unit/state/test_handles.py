@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from moorage.ids import CheckpointId
+from moorage.ids import CheckpointId, OperatorUid
 from moorage.state.handles import (
     ByteStreamHandle,
     ChangelogBytesHandle,
@@ -28,9 +28,12 @@ from moorage.state.handles import (
     StateHandle,
     StateMetaInfo,
     StreamAndOffset,
+    checkpointed_bytes,
     paths_of,
 )
 from moorage.state.key_groups import EMPTY_KEY_GROUP_RANGE, KeyGroupRange
+from moorage.state.operator_ids import operator_id
+from moorage.state.operator_state import OperatorState, OperatorSubtaskState
 
 GROUPS = KeyGroupRange(0, 15)
 INLINE = ByteStreamHandle("inline", b"secret" * 20)
@@ -47,6 +50,7 @@ INCREMENTAL = IncrementalKeyedHandle(
     metadata=INLINE,
     written_bytes=2_000,
 )
+SHOWN_CHANNEL = InputChannelHandle(1, 0, 3, (0,), 120, INLINE)
 CHANGES = ChangelogBytesHandle(GROUPS, 3, 5, (StateChange(0, b"secret"),), "id")
 CHANGE_FILES = ChangelogFilesHandle(GROUPS, (StreamAndOffset(FILE, 0),), 1_234_567, 10, "id", None)
 
@@ -64,9 +68,7 @@ SHOWN: dict[str, StateHandle] = {
     ),
     "OperatorStreamHandle(offsets: 2 union, FileHandle(job/file, 1.2 MB))": OperatorStreamHandle(STATES, FILE),
     "FileMergingOperatorHandle(offsets: 2 union, None)": FileMergingOperatorHandle(STATES, None, "owned", "shared"),
-    "InputChannelHandle(subtask 1, channel 0.3, ByteStreamHandle(inline, 120 bytes))": InputChannelHandle(
-        1, 0, 3, (0,), 120, INLINE
-    ),
+    "InputChannelHandle(subtask 1, channel 0.3, ByteStreamHandle(inline, 120 bytes))": SHOWN_CHANNEL,
     "ResultSubpartitionHandle(subtask 1, channel 0.3, FileHandle(job/file, 1.2 MB))": ResultSubpartitionHandle(
         1, 0, 3, (0,), 120, FILE
     ),
@@ -91,3 +93,24 @@ def test_equal_handles_are_equal_and_tell_what_to_discard(handle: StateHandle) -
     assert repr(copy) == repr(handle)
     assert set(paths_of(handle)) <= {"job/file", "job/merged"}
     assert handle.size_bytes >= 0
+
+
+def test_what_a_checkpoint_has_written_may_be_less_than_what_it_refers_to() -> None:
+    assert checkpointed_bytes(INCREMENTAL) == 2_000 < INCREMENTAL.size_bytes
+    assert checkpointed_bytes(msgspec.structs.replace(INCREMENTAL, written_bytes=-1)) == INCREMENTAL.size_bytes
+    assert checkpointed_bytes(CHANGE_FILES) == 10
+    assert checkpointed_bytes(KEYED) == FILE.size_bytes
+    subtask = OperatorSubtaskState(managed_keyed=(INCREMENTAL,), input_channel=(SHOWN_CHANNEL,))
+    uid = OperatorUid("totals")
+    operator = OperatorState(
+        operator=operator_id(uid),
+        uid=uid,
+        name=None,
+        parallelism=2,
+        max_parallelism=32,
+        subtasks={0: subtask, 1: OperatorSubtaskState()},
+        coordinator=INLINE,
+    )
+    assert (subtask.checkpointed_bytes, subtask.size_bytes) == (2_120, INCREMENTAL.size_bytes + 120)
+    assert (operator.checkpointed_bytes, operator.size_bytes) == (2_240, INCREMENTAL.size_bytes + 240)
+    assert sorted(set(operator.paths())) == ["job/file", "job/merged"]
