@@ -9,7 +9,7 @@ from moorage.api.connectors import KafkaSink, KafkaSource
 from moorage.api.formats import Format, Json, Raw, Text
 from moorage.api.functions import CheckpointedFunction, OperatorListState
 from moorage.api.keyed_state import KeyedContext, KeyedState
-from moorage.api.pipeline import KeyedStream, Pipeline, Stream
+from moorage.api.pipeline import Broadcast, KeyedStream, Pipeline, Stream
 from moorage.api.state import ListState, MapState, ReducingState, Ttl, ValueState
 from moorage.errors import MoorageError, PipelineError
 from moorage.graph.job_graph import CheckpointConfig, RestartConfig, StateConfig
@@ -18,6 +18,7 @@ from moorage.inspect import read_state
 __version__ = "0.1.0"
 
 __all__ = [
+    "Broadcast",
     "CheckpointConfig",
     "CheckpointedFunction",
     "Format",

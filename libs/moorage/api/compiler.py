@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import msgspec
 
 from moorage.api.operators import (
+    BroadcastOperator,
+    BroadcastStateOperator,
     FilterOperator,
     FlatMapOperator,
     KeyByOperator,
@@ -38,9 +40,20 @@ _KINDS: Mapping[type, OperatorKind] = {
     FlatMapOperator: OperatorKind.FLAT_MAP,
     KeyByOperator: OperatorKind.KEY_BY,
     RebalanceOperator: OperatorKind.REBALANCE,
+    BroadcastOperator: OperatorKind.BROADCAST,
+    BroadcastStateOperator: OperatorKind.BROADCAST_STATE,
     MergeOperator: OperatorKind.MERGE,
     ProcessOperator: OperatorKind.PROCESS,
 }
+
+
+_EXCHANGES: Mapping[type, ExchangeKind] = {
+    KeyByOperator: ExchangeKind.KEYED,
+    RebalanceOperator: ExchangeKind.REBALANCE,
+    BroadcastOperator: ExchangeKind.BROADCAST,
+}
+"""What lies behind an operator that ends its vertex."""
+_LAST_OF_VERTEX = (KeyByOperator, RebalanceOperator, BroadcastOperator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +122,18 @@ class _Compiler:
                 exchange = self._exchange(exchange_kind, vertex, uid, VertexId(operator.uid))
                 outputs.append(exchange)
                 behind.append((node, exchange))
-            elif isinstance(operator, KeyByOperator | RebalanceOperator):
+            elif isinstance(operator, _LAST_OF_VERTEX):
                 (consumer,) = node.children
-                exchange_kind = ExchangeKind.KEYED if isinstance(operator, KeyByOperator) else ExchangeKind.REBALANCE
+                exchange_kind = _EXCHANGES[type(operator)]
                 exchange = self._exchange(exchange_kind, vertex, uid, VertexId(consumer.operator.uid))
                 outputs.append(exchange)
                 behind.append((consumer, exchange))
             elif not node.children and not isinstance(operator, SinkOperator):
                 raise PipelineError(f"nothing is done with the results of {uid!r}: add a sink")
             nodes.append(self._node(uid, operator, kind, upstream))
+            if isinstance(operator, ProcessOperator) and operator.broadcast is not None:
+                kept = operator.broadcast
+                nodes.append(self._node(kept.uid, kept, OperatorKind.BROADCAST_STATE, None))
         self._add_vertex(vertex, nodes, head.parallelism, source, outputs)
         for node, exchange in behind:
             if isinstance(node.operator, SinkOperator):
@@ -182,7 +198,7 @@ class _Compiler:
                 producer=producer,
                 producer_operator=operator,
                 consumer=consumer,
-                partitions=self._pipeline.max_parallelism,
+                partitions=1 if kind is ExchangeKind.BROADCAST else self._pipeline.max_parallelism,
             )
         )
         return exchange
@@ -194,7 +210,7 @@ def _walk(head: Node) -> Iterator[tuple[Node, OperatorUid | None]]:
     while stack:
         node, upstream = stack.pop(0)
         yield node, upstream
-        if not isinstance(node.operator, KeyByOperator | RebalanceOperator):
+        if not isinstance(node.operator, _LAST_OF_VERTEX):
             stack += [(child, node.operator.uid) for child in node.children]
 
 

@@ -14,7 +14,7 @@ from moorage.errors import PipelineError
 class KeyedContext:
     """What ``process`` may know of a record besides its value. One object, reused for every record: do not keep it."""
 
-    __slots__ = ("_rows", "key", "processing_ms", "timestamp_ms")
+    __slots__ = ("_rows", "broadcast", "key", "processing_ms", "timestamp_ms")
 
     def __init__(self) -> None:
         self.key: Any = None
@@ -23,6 +23,8 @@ class KeyedContext:
         """The record's Kafka timestamp."""
         self.processing_ms: int = 0
         """The worker's clock (ms since 1970) when the record's batch was begun."""
+        self.broadcast: Any = None
+        """What ``process(..., broadcast=...)`` keeps of the broadcast stream; read it, don't change it."""
         self._rows: MutableMapping[Any, Any] = {}
 
     def clear(self) -> None:

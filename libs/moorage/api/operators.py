@@ -65,6 +65,22 @@ class RebalanceOperator:
 
 
 @dataclass(frozen=True, slots=True)
+class BroadcastOperator:
+    """Last of its vertex: what comes out of it goes to every subtask of the next one."""
+
+    uid: OperatorUid
+    value_type: Any
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastStateOperator:
+    """What every subtask keeps of a broadcast stream."""
+
+    uid: OperatorUid
+    function: type[CheckpointedFunction]
+
+
+@dataclass(frozen=True, slots=True)
 class MergeOperator:
     """Head of its vertex: what several rebalanced streams bring, in the order in which it comes."""
 
@@ -78,6 +94,7 @@ class ProcessOperator:
     result_type: Any
     yields: bool
     """``process`` is a generator function."""
+    broadcast: BroadcastStateOperator | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +111,8 @@ Operator = (
     | FlatMapOperator
     | KeyByOperator
     | RebalanceOperator
+    | BroadcastOperator
+    | BroadcastStateOperator
     | MergeOperator
     | ProcessOperator
     | SinkOperator

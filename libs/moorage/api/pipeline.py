@@ -15,11 +15,15 @@ raises PipelineError at the line that makes it, or at the latest when the pipeli
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from moorage.api.connectors import MISSING, KafkaSink, KafkaSource, KeySelector
+from moorage.api.functions import CheckpointedFunction, is_checkpointed, list_states
 from moorage.api.keyed_state import KeyedState
 from moorage.api.operators import (
+    BroadcastOperator,
+    BroadcastStateOperator,
     FilterOperator,
     FlatMapOperator,
     KeyByOperator,
@@ -103,7 +107,8 @@ class Pipeline:
         if parallelism is not None:
             self._check_parallelism(f"operator {operator.uid!r}", parallelism)
         before = [parents] if isinstance(parents, Node) else list(parents or ())
-        inherited = max((parent.parallelism for parent in before), default=self.parallelism)
+        behind = [parent for parent in before if not isinstance(parent.operator, BroadcastOperator)]
+        inherited = max((parent.parallelism for parent in behind), default=self.parallelism)
         node = Node(operator, inherited if parallelism is None else parallelism)
         for parent in before:
             parent.children.append(node)
@@ -188,6 +193,12 @@ class Stream:
         select = None if sink.key is None else selector(f"sink {uid!r}", sink.key, self._type)[0]
         self._pipeline.add(SinkOperator(self._pipeline.operator_uid(uid), sink, select), self._node, parallelism)
 
+    def broadcast_to(self, consumer: OperatorUid) -> Node:
+        """For ``process``."""
+        check_exchangeable(f"broadcast of {self._nodes[0].operator.uid!r}: a record", self._type)
+        operator = BroadcastOperator(OperatorUid(f"{consumer}:broadcast"), self._type)
+        return self._pipeline.add(operator, self._node, None)
+
     @property
     def _node(self) -> Node:
         """The operator whose results the stream is; several streams are brought together first."""
@@ -198,6 +209,29 @@ class Stream:
 
     def _uid(self, kind: str, function: Callable[..., Any], uid: str | None) -> OperatorUid:
         return self._pipeline.operator_uid(uid_of(kind, function, uid))
+
+
+class Broadcast:
+    """A stream that every subtask gets whole, and what is kept of it (Flink: BroadcastStream, BroadcastState).
+
+    ``state``: a CheckpointedFunction class; each subtask calls its own instance with every record of the stream, and
+    ``process`` sees that instance as ``ctx.broadcast``. Its lists must be declared ``OperatorListState("broadcast")``.
+    Nothing is said of the order between the two streams.
+    """
+
+    def __init__(self, stream: Stream, state: type[CheckpointedFunction]) -> None:
+        if not isinstance(stream, Stream):
+            raise PipelineError(f"Broadcast: expected a stream, not {stream!r}")
+        if not is_checkpointed(state):
+            raise PipelineError(f"Broadcast: expected a subclass of moorage.CheckpointedFunction, not {state!r}")
+        modes = {name: getattr(state(), name).mode for name in list_states(state)}
+        if wrong := sorted(name for name, mode in modes.items() if mode != "broadcast"):
+            raise PipelineError(
+                f"Broadcast: {state.__name__}.{wrong[0]} must be OperatorListState('broadcast'): it is the same in all"
+                " subtasks"
+            )
+        self.stream = stream
+        self.state = state
 
 
 class KeyedStream:
@@ -218,20 +252,32 @@ class KeyedStream:
         self._type = value_type
 
     def process(
-        self, uid: str, state: type[KeyedState], *, returns: Any = None, parallelism: int | None = None
+        self,
+        uid: str,
+        state: type[KeyedState],
+        *,
+        returns: Any = None,
+        parallelism: int | None = None,
+        broadcast: Broadcast | None = None,
     ) -> Stream:
         """Call ``state.process`` for every record with the row of its key.
 
-        ``returns``: type of the results, default the annotation of ``process``.
+        ``returns``: type of the results, default the annotation of ``process``. ``broadcast``: what every subtask knows
+        besides, as ``ctx.broadcast``.
         """
         name = self._pipeline.operator_uid(uid)
         operator = process_operator(name, state, returns)
+        if broadcast is not None:
+            kept = BroadcastStateOperator(OperatorUid(f"{name}:broadcast-state"), broadcast.state)
+            operator = replace(operator, broadcast=kept)
         keyed = [
             self._pipeline.add(
                 KeyByOperator(numbered(f"{name}:key_by", i), self._select, self._key_type, self._type), node, None
             )
             for i, node in enumerate(self._nodes)
         ]
+        if broadcast is not None:
+            keyed.append(broadcast.stream.broadcast_to(name))
         node = self._pipeline.add(operator, keyed, parallelism)
         return Stream(self._pipeline, node, operator.result_type)
 

@@ -112,8 +112,10 @@ class ResultPartition:
         *,
         typed_keys: bool,
         typed_values: bool,
+        consumers: int = 1,
     ) -> None:
-        """``typed_...``: the consumer knows their type, so objects may be sent; else only plain data may."""
+        """``consumers``: subtasks that read the exchange. ``typed_...``: the consumer knows their type, so objects may
+        be sent; else only plain data may."""
         self.exchange = exchange
         self._topic = topic
         self._attempt = attempt
@@ -127,6 +129,9 @@ class ResultPartition:
         self._routes: dict[type, _Routes] = {key_type: _Routes(self._buffer_of) for key_type in (str, bytes, int)}
         """By type, because keys that are equal in Python may have different bytes (1, True, 1.0)."""
         # Subtasks begin at different partitions, so that few records don't all go to the first ones.
+        # Of a broadcast exchange each of them reads every partition: the slowest counts.
+        self._consumers = consumers if exchange.kind is ExchangeKind.BROADCAST else 1
+        self._positions: dict[int, int] = {}
         self._turn = subtask * exchange.partitions // parallelism
         self._pending_records = 0
         self._epoch = 0
@@ -329,8 +334,13 @@ class ResultPartition:
     def blocked(self) -> bool:
         return self._lag_bytes > self._limits.max_lag_bytes or bool(self._over_limit)
 
-    def progress(self, partition: int, position: int) -> None:
+    def progress(self, partition: int, position: int, consumer: int = 0) -> None:
         """The consumer has processed this subtask's channel of ``partition`` up to ``position``."""
+        if self._consumers > 1:
+            self._positions[consumer] = max(position, self._positions.get(consumer, 0))
+            if len(self._positions) < self._consumers:
+                return
+            position = min(self._positions.values())
         backlog = self._backlogs[partition]
         if position <= backlog.position:
             return

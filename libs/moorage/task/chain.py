@@ -7,7 +7,7 @@ it was follows from what is left of the iterator, so the loop itself pays nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ import msgspec
 from moorage.api.functions import CheckpointedFunction, is_checkpointed
 from moorage.api.keyed_state import KeyedState
 from moorage.api.operators import (
+    BroadcastOperator,
     FilterOperator,
     FlatMapOperator,
     KeyByOperator,
@@ -120,6 +121,27 @@ class _RebalanceStage:
         self._output.emit_rebalanced(batch.values, batch.timestamps_ms)
 
 
+class _BroadcastStage:
+    """Last stage before an exchange that every subtask reads whole."""
+
+    def __init__(self, output: ResultPartition) -> None:
+        self._output = output
+
+    def push(self, batch: Batch) -> None:
+        self._output.emit_forward(0, [None] * len(batch.values), batch.values, batch.timestamps_ms)
+
+
+class _BroadcastHead:
+    """Keeps what a broadcast stream brings."""
+
+    def __init__(self, uid: OperatorUid, function: Callable[[Any], Any]) -> None:
+        self._uid = uid
+        self._function = function
+
+    def push_columns(self, _partition: int, columns: Columns[Any, Any], /) -> None:
+        call_each(self._uid, self._function, columns.values)
+
+
 class _MergeHead:
     """First stage of a vertex that reads such exchanges: what a partition brings goes on as it is."""
 
@@ -190,8 +212,10 @@ class Chain:
         new_writer: Callable[[SinkOperator], TransactionalWriter],
         new_backend: Callable[[ProcessOperator], KeyedBackend[Any, KeyedState]],
         wall_ms: Callable[[], int],
+        broadcasts: Collection[ExchangeId] = (),
     ) -> None:
-        """``outputs``: by the uid of the operator whose results they take."""
+        """``outputs``: by the uid of the operator whose results they take. ``broadcasts``: those inputs that every
+        subtask reads whole."""
         self.writers: list[TransactionalWriter] = []
         self.heads: dict[ExchangeId, InputHead] = {}
         self.backends: dict[OperatorUid, KeyedBackend[Any, KeyedState]] = {}
@@ -208,8 +232,8 @@ class Chain:
             self.head: Stage = self._behind(head.uid)
         else:
             self.head = self._behind(head.uid)
-            stage = self._input_head(head.uid, wall_ms)
-            self.heads = dict.fromkeys(vertex.inputs, stage)
+            self.heads = dict.fromkeys(vertex.inputs, self._input_head(head.uid, wall_ms))
+            self.heads |= dict.fromkeys(broadcasts, self._broadcast_head(head.uid)) if broadcasts else {}
 
     def poll(self) -> None:
         """Serve the reports of at-least-once sinks; raises the error of a record that was not stored."""
@@ -232,11 +256,21 @@ class Chain:
         match operator:
             case ProcessOperator():
                 backend = self.backends[uid] = self._new_backend(operator)
+                if operator.broadcast is not None:
+                    known = self.functions[operator.broadcast.uid] = operator.broadcast.function()
+                    backend.context.broadcast = known
                 return ProcessStage(operator, backend, self.head, wall_ms)
             case MergeOperator():
                 return _MergeHead(self.head)
             case _:
                 raise TypeError(f"vertex {self._vertex.vertex} can't begin with {type(operator).__name__}")
+
+    def _broadcast_head(self, uid: OperatorUid) -> InputHead:
+        operator = self._operators[uid]
+        if not isinstance(operator, ProcessOperator) or operator.broadcast is None:
+            raise TypeError(f"{uid} takes no broadcast stream")
+        kept = operator.broadcast.uid
+        return _BroadcastHead(kept, self.functions[kept])
 
     def _behind(self, uid: OperatorUid) -> Stage:
         stages = [self._stage(node.uid) for node in self._vertex.operators if node.upstream == uid]
@@ -264,6 +298,8 @@ class Chain:
                 return _KeyByStage(operator, self._outputs[uid])
             case RebalanceOperator():
                 return _RebalanceStage(self._outputs[uid])
+            case BroadcastOperator():
+                return _BroadcastStage(self._outputs[uid])
             case SinkOperator():
                 if uid in self._outputs:
                     return _SinkEncoderStage(operator, self._outputs[uid])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from moorage.api.operators import KeyByOperator, RebalanceOperator
+from moorage.api.operators import BroadcastOperator, KeyByOperator, RebalanceOperator
 from moorage.exchange.result_partition import ResultPartition
 from moorage.ids import OperatorUid
 from moorage.messages.barriers import Barrier
@@ -27,7 +27,11 @@ class Outputs:
             exchange = context.deploy.graph.exchange(exchange_id)
             operator = context.pipeline.operators[exchange.producer_operator]
             key_type = operator.key_type if isinstance(operator, KeyByOperator) else None
-            value_type = operator.value_type if isinstance(operator, KeyByOperator | RebalanceOperator) else bytes
+            value_type = (
+                operator.value_type
+                if isinstance(operator, KeyByOperator | RebalanceOperator | BroadcastOperator)
+                else bytes
+            )
             partition = ResultPartition(
                 exchange,
                 exchange_topic(context.job, exchange_id),
@@ -37,6 +41,7 @@ class Outputs:
                 context.writer,
                 ColumnCodec(),
                 context.settings.limits,
+                consumers=context.deploy.graph.vertex(exchange.consumer).parallelism,
                 typed_keys=key_type is not Any,
                 typed_values=value_type is not Any,
             )
@@ -104,7 +109,7 @@ class Outputs:
                 columns = zip(message.partitions, message.producers, message.positions, strict=True)
                 for number, producer, position in columns:
                     if producer == subtask:
-                        partition.progress(number, position)
+                        partition.progress(number, position, message.consumer)
 
     def count(self) -> None:
         """Bring the context's counters up to date."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from moorage.api.operators import KeyByOperator, RebalanceOperator
+from moorage.api.operators import BroadcastOperator, KeyByOperator, RebalanceOperator
 from moorage.backends.keyed import KeyedSnapshot, SnapshotForm
 from moorage.barrier.channels import InFlight
 from moorage.barrier.gate import InputGate
@@ -123,7 +123,7 @@ class ReadingSubtask(ChainedSubtask):
         operator = self.context.pipeline.operators[exchange.producer_operator]
         if isinstance(operator, KeyByOperator):
             return ColumnCodec(operator.key_type, operator.value_type)
-        if isinstance(operator, RebalanceOperator):
+        if isinstance(operator, RebalanceOperator | BroadcastOperator):
             return ColumnCodec(None, operator.value_type)
         return ColumnCodec()
 

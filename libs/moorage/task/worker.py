@@ -23,7 +23,7 @@ from moorage.backends.memory import MemoryKeyedBackend
 from moorage.backends.rocksdb import RocksDbKeyedBackend
 from moorage.backends.rocksdb_environment import Owner, RocksDbEnvironment
 from moorage.errors import CorruptDataError, LogError, MoorageError, PipelineError
-from moorage.graph.job_graph import JobVertex
+from moorage.graph.job_graph import ExchangeKind, JobVertex
 from moorage.ids import Attempt, Epoch, JobId, OperatorUid, TopicPartition, WorkerId
 from moorage.messages.commands import (
     CancelJob,
@@ -569,9 +569,8 @@ def new_chain(context: TaskContext, outputs: Outputs) -> Chain:
         )
 
     def new_backend(operator: ProcessOperator) -> KeyedBackend[Any, KeyedState]:
-        exchange_id = vertex.inputs[0]  # all of them are keyed alike
-        producer = context.pipeline.operators[graph.exchange(exchange_id).producer_operator]
-        key_type = producer.key_type if isinstance(producer, KeyByOperator) else Any
+        producers = [context.pipeline.operators[graph.exchange(e).producer_operator] for e in vertex.inputs]
+        key_type = next(p.key_type for p in producers if isinstance(p, KeyByOperator))  # all are keyed alike
         groups = key_group_range(graph.max_parallelism, context.parallelism, context.subtask)
         if graph.state.backend == "memory":
             threads = context.settings.restore_threads
@@ -582,4 +581,5 @@ def new_chain(context: TaskContext, outputs: Outputs) -> Chain:
         return RocksDbKeyedBackend(operator.uid, groups, key_type, operator.state_type, context.rocksdb, owner)
 
     operators, clock = context.pipeline.operators, context.clock
-    return Chain(vertex, operators, outputs.by_operator, new_writer, new_backend, clock.wall_ms)
+    broadcasts = [e for e in vertex.inputs if graph.exchange(e).kind is ExchangeKind.BROADCAST]
+    return Chain(vertex, operators, outputs.by_operator, new_writer, new_backend, clock.wall_ms, broadcasts)

@@ -226,9 +226,8 @@ class MemoryRegistry:
             raise RegistryUnavailableError("the registry does not answer")
         # Tests with a ThreadExecutor call from several threads.
         with self._lock, self.faults.around(operation):
-            if epoch is not None:
-                if epoch != self._epoch:
-                    raise FencedError(f"{operation} with epoch {epoch} is refused: the epoch is {self._epoch}")
+            if epoch is not None and epoch != self._epoch:
+                raise FencedError(f"{operation} with epoch {epoch} is refused: the epoch is {self._epoch}")
             yield
 
     def _has_ended(self, job: JobId, submitted_ms: int) -> bool:

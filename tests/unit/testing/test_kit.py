@@ -126,3 +126,67 @@ def test_an_error_of_the_pipeline_is_shown() -> None:
 def test_topics_that_nobody_reads_are_refused() -> None:
     with pytest.raises(PipelineTestError, match="reads no topic 'others'"):
         run_pipeline(_pipeline(), {"others": []})
+
+
+# --- a broadcast stream ----------------------------------------------------------------------------------------------
+
+
+class Limits(mo.CheckpointedFunction):
+    """The newest limit."""
+
+    limits: mo.OperatorListState[int] = mo.OperatorListState("broadcast")
+
+    def __call__(self, limit: Row) -> None:
+        self.limits[:] = [limit["limit"]]
+
+
+class Over(mo.KeyedState):
+    count: int = 0
+
+    def process(self, order: Row, ctx: mo.KeyedContext) -> Row | None:
+        self.count += 1
+        (limit,) = ctx.broadcast.limits or [1_000]
+        return {"user": ctx.key, "count": self.count, "limit": limit} if order["amount"] > limit else None
+
+
+def _broadcasting(**options: Any) -> mo.Pipeline:
+    pipeline = mo.Pipeline("orders", parallelism=3, max_parallelism=8, **options)
+    limits = pipeline.source("limits", mo.KafkaSource("limits"), parallelism=1)
+    orders = pipeline.source("orders", mo.KafkaSource("orders"))
+    over = orders.key_by("user").process("over", Over, broadcast=mo.Broadcast(limits, Limits))
+    over.sink("results", mo.KafkaSink("alerts", key="user"))
+    return pipeline
+
+
+@pytest.mark.parametrize("unaligned", [False, True])
+@pytest.mark.parametrize(
+    "faults",
+    [[], [KillWorker()], [KillWorker(0), KillWorker(1)], [Rescale(5)], [Rescale(1), KillWorker(1)], [StopAndRestore()]],
+)
+def test_every_subtask_knows_what_was_broadcast(faults: list[Any], unaligned: bool) -> None:
+    users = [f"user-{number}" for number in range(12)]
+    first = [{"user": user, "amount": 50} for user in users]
+    second = [{"user": user, "amount": 7} for user in users]
+    rows = run_pipeline(
+        _broadcasting(checkpoint=mo.CheckpointConfig(unaligned=unaligned)),
+        {"limits": [{"limit": 10}, Checkpoint()], "orders": [*first, Checkpoint(), *faults, *second]},
+    )["alerts"]
+    late = run_pipeline(
+        _broadcasting(checkpoint=mo.CheckpointConfig(unaligned=unaligned)),
+        {"limits": [{"limit": 5}, Checkpoint(), *faults], "orders": [Checkpoint(), Checkpoint(), *second]},
+    )["alerts"]
+    assert {row["user"] for row in late} == set(users)
+    assert all(row["limit"] in (10, 1_000) for row in rows)
+    assert all(row["limit"] == 5 and row["count"] == 1 for row in late)
+
+
+def test_a_broadcast_state_must_be_the_same_everywhere() -> None:
+    class Split(mo.CheckpointedFunction):
+        limits: mo.OperatorListState[int] = mo.OperatorListState("split")
+
+        def __call__(self, limit: Row) -> None:
+            self.limits.append(limit["limit"])
+
+    stream = mo.Pipeline("orders").source("limits", mo.KafkaSource("limits"))
+    with pytest.raises(mo.PipelineError, match=r"Split.limits must be OperatorListState\('broadcast'\)"):
+        mo.Broadcast(stream, Split)
