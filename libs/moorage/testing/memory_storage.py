@@ -46,7 +46,9 @@ class MemoryStorage:
     def read_range(self, path: str, offset: int, length: int) -> bytes:
         data = self.read(path)
         if offset + length > len(data):
-            raise CorruptDataError(f"{path} in the checkpoint storage has {len(data)} bytes, {length} from {offset} on were asked for")
+            raise CorruptDataError(
+                f"{path} in the checkpoint storage has {len(data)} bytes, {length} from {offset} on were asked for"
+            )
         return data[offset : offset + length]
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
