@@ -30,6 +30,8 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 _KEYS_WITH_STATES = 100
 """Keys of a slice where each may have many entries."""
+_ENTRIES_MAX = 2_000
+"""A key's entries that are encoded at once."""
 
 
 class Expired(NamedTuple):
@@ -69,6 +71,8 @@ class GroupEncoding(Generic[K, R]):
         self._position = 0
         self._slice = _KEYS_WITH_STATES if codec.states else BLOCK_ROWS
         self._done: set[K] = set()
+        self._copied: list[tuple[int, list[tuple[K, dict[Any, Any]]]]] = []
+        """Of a state: keys and all their entries, which nobody changes."""
         self._failure: StateError | None = None
         self.finished = False
         """The loop need not preserve anything any more."""
@@ -108,8 +112,10 @@ class GroupEncoding(Generic[K, R]):
                     self.finished = True
         if self._failure is not None:
             raise self._failure
+        for number, entries in self._copied:
+            self.writer.all_entries(number, entries)
         # Forgotten here, because to forget many keys takes a while.
-        self._keys, self._done = [], set()
+        self._keys, self._done, self._copied = [], set(), []
 
     def cancel(self) -> None:
         """Nobody wants the segment any more."""
@@ -161,6 +167,12 @@ class GroupEncoding(Generic[K, R]):
                     self.expired += [Expired(name, key, entry, value) for entry, value in over]
                     gone = {entry for entry, _ in over}
                     stored[place] = (key, {e: value for e, value in entries.items() if e not in gone})
+        if not table.mutable:
+            # To copy them takes a tenth of the time, and they are encoded when nobody waits.
+            large = [(key, dict(entries)) for key, entries in stored if len(entries) > _ENTRIES_MAX]
+            if large:
+                self._copied.append((number, large))
+                stored = [(key, entries) for key, entries in stored if len(entries) <= _ENTRIES_MAX]
         writer.all_entries(number, stored)
 
     def _encode_changed(self, number: int, name: str, changes: Changes[K, R], keys: list[K]) -> None:

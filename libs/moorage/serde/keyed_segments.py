@@ -214,6 +214,9 @@ class SegmentWriter(Generic[K, R]):
         names: list[Any] = []
         values: list[Any] = []
         for key, mapping in entries:
+            if len(keys) >= BLOCK_ROWS:
+                self.entries(state, keys, names, values)
+                keys, names, values = [], [], []
             keys += [key] * len(mapping)
             names += mapping
             values += mapping.values()

@@ -227,6 +227,7 @@ class BackendMachine(RuleBasedStateMachine):
 def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moorage.backends.memory_encoding._KEYS_WITH_STATES", 2)
     monkeypatch.setattr("moorage.backends.memory_encoding.BLOCK_ROWS", 2)
+    monkeypatch.setattr("moorage.backends.memory_encoding._ENTRIES_MAX", 1)
 
 
 class StatesMachine(BackendMachine):
