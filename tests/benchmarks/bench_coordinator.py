@@ -45,7 +45,6 @@ from moorage.testing.memory_registry import MemoryRegistry
 from moorage.testing.memory_storage import MemoryStorage
 
 WORKER = WorkerId("w1/1")
-MAX_PARALLELISM = 8_192
 
 
 class Round(NamedTuple):
@@ -86,7 +85,7 @@ class Cluster:
 
     def hear(self, subtasks: tuple[RunningSubtask, ...]) -> None:
         heartbeat = WorkerHeartbeat(
-            worker=WORKER, epoch=Epoch(1), slots=MAX_PARALLELISM, subtasks=subtasks, sent_ms=self._now_ms
+            worker=WORKER, epoch=Epoch(1), slots=self.graph.slots, subtasks=subtasks, sent_ms=self._now_ms
         )
         self.handle(Received(heartbeat))
 
@@ -106,12 +105,12 @@ class Cluster:
 
 
 def graph_of(subtasks: int) -> JobGraph:
-    """Half of them sources, half keyed."""
+    """Half of them sources, half keyed; each has two key groups, so acknowledgements are of one size."""
     graph = orders_graph(
         subtasks // 2, with_sink=False, checkpoint=CheckpointConfig(interval_ms=0, timeout_ms=3_600_000)
     )
-    exchanges = tuple(msgspec.structs.replace(e, partitions=MAX_PARALLELISM) for e in graph.exchanges)
-    return msgspec.structs.replace(graph, max_parallelism=MAX_PARALLELISM, exchanges=exchanges)
+    exchanges = tuple(msgspec.structs.replace(e, partitions=subtasks) for e in graph.exchanges)
+    return msgspec.structs.replace(graph, max_parallelism=subtasks, exchanges=exchanges)
 
 
 def acknowledgements(graph: JobGraph, checkpoint: CheckpointId) -> list[bytes]:
@@ -127,7 +126,6 @@ def measure(cluster: Cluster, checkpoint: CheckpointId) -> Round:
     *most, last = acknowledgements(cluster.graph, checkpoint)
     cluster.tick(1)
     cluster.handle(CheckpointRequested(100 + checkpoint, JOB))
-    gc.collect()
     started_s = time.process_time()
     for data in most:
         cluster.handle(Received(control.decode(data, control.EVENTS)))
