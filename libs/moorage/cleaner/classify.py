@@ -79,6 +79,13 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
         """The newest retained checkpoint, 0 if none: no checkpoint up to it can complete any more."""
         return max((r.checkpoint for r in self.retained if r.kind == "checkpoint"), default=CheckpointId(0))
 
+    @property
+    def in_the_logs(self) -> tuple[CheckpointRecord, ...]:
+        """Retained checkpoints whose positions say where the job may read its exchange logs again: savepoints refer to
+        no log, and those of an earlier life say nothing about where this one began."""
+        base = self.record.base_checkpoint_id
+        return tuple(r for r in self.retained if r.kind == "checkpoint" and r.checkpoint > base)
+
     def is_decided(self, path: StoragePath) -> bool:
         """No checkpoint that is completed from now on can have written this file."""
         checkpoint = path.checkpoint

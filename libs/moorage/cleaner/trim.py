@@ -30,7 +30,7 @@ def exchange_starts(vectors: Iterable[InputPositions]) -> ExchangeStarts:
 def trim_offsets(facts: JobFacts, retained: Sequence[ExchangeStarts], markers: Markers) -> Mapping[TopicPartition, int]:
     """Per exchange partition the oldest offset that is needed. A partition that is left out must not be cut.
 
-    ``retained``: one entry for every retained checkpoint, savepoints left out (they refer to no log).
+    ``retained``: one entry for each of ``facts.in_the_logs``.
     """
     needed: dict[TopicPartition, int] = {}
     for exchange in facts.record.graph.exchanges:

@@ -225,8 +225,7 @@ class JobCleaner:
     # --- exchange logs -----------------------------------------------------------------------------------------------
 
     def _starts(self, facts: JobFacts) -> Sequence[ExchangeStarts]:
-        """Of the retained checkpoints; savepoints refer to no log."""
-        return [self._manifests[record].starts for record in facts.retained if record.kind == "checkpoint"]
+        return [self._manifests[record].starts for record in facts.in_the_logs]
 
     def _trim(self, facts: JobFacts, ends: Mapping[TopicPartition, int]) -> Run[None]:
         """``ends``: of topics that were void at the last look, from before the facts."""

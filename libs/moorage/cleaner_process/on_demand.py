@@ -97,7 +97,7 @@ def _preview(
         grace_age_ms=options.grace_age_ms,
         purge=purge,
     )
-    starts = [manifests[kept].starts for kept in facts.retained if kept.kind == "checkpoint"]
+    starts = [manifests[kept].starts for kept in facts.in_the_logs]
     topics = calls.job_topics(log, record.job)
     needed = dict(calls.ends(log, {topic: topics[topic] for topic in void_topics(facts, topics, starts)}))
     if starts:

@@ -194,3 +194,11 @@ def test_a_purge_waits_for_no_grace() -> None:
     ended = facts(job=job_record(attempt=3, status=JobStatus.CANCELED))
     plan = plan_of([ObjectInfo(exclusive(20, attempt=3), 1, NOW_MS)], ended, purge=True)
     assert [deletion.path for deletion in plan.deletions] == [exclusive(20, attempt=3)]
+
+
+def test_only_checkpoints_of_this_life_say_where_its_logs_are_read() -> None:
+    """A job that goes on from a savepoint reads its exchanges from the beginning, whatever an earlier life left."""
+    retained = (record(19), record(20, "savepoint"), record(21), record(22, "savepoint"))
+    new_life = facts(job=job_record(attempt=3, base=20), retained=retained)
+    assert [known.checkpoint for known in new_life.in_the_logs] == [21]
+    assert facts(job=job_record(attempt=3, base=20), retained=retained[:2]).in_the_logs == ()
