@@ -46,6 +46,7 @@ from moorage.serde.metadata import decode_metadata
 from moorage.serde.positions import decode_positions
 from moorage.state.handles import ByteStreamHandle, InputChannelHandle
 from moorage.task.context import TaskSettings
+from moorage.task.local_recovery import LocalCopies
 from moorage.task.state_writer import StateFileLimits
 from moorage.task.worker import WorkerConfig, WorkerHooks, WorkerProcess
 from moorage.testing.clocks import ManualClock
@@ -142,6 +143,8 @@ class Simulation:
         self.cluster.markers_at_once = self.rng.random() < 0.5
         self.registry = MemoryRegistry(self.clock)
         self.storage = MemoryStorage(self.clock)
+        self._disks: dict[str, MemoryStorage] = {}
+        """Of workers, by name."""
         self.report = SimulationReport(seed=seed)
         self.simulated = SimulatedJob(
             self.rng, orders=self.config.orders, users=self.config.users, partitions=self.config.input_partitions
@@ -268,10 +271,20 @@ class Simulation:
                 warn=partial(self._say, "%s: %s", name),
                 failpoint=lambda _: None,
                 rocksdb=self.config.rocksdb,
+                local_copies=self._copies(name),
             ),
         )
         self._workers.append(worker)
         return worker.step
+
+    def _copies(self, name: str) -> LocalCopies | None:
+        """In every other seed a worker's disk has copies of state, which outlive its process; some rot meanwhile."""
+        if self.seed % 2:
+            return None
+        disk = self._disks.setdefault(name, MemoryStorage(self.clock))
+        if disk.paths() and self.rng.random() < 0.3:
+            disk.corrupt(self.rng.choice(disk.paths()))
+        return LocalCopies(disk, max_bytes=self.rng.choice((500, 1 << 20)))
 
     def _cleaner(self, _name: str, log: MemoryLog, executor: InlineExecutor) -> Callable[[], object]:
         cleaner = CleanerProcess(
