@@ -65,7 +65,10 @@ def test_broadcast_gives_everybody_one_copy(size: int, former: int, parallelism:
 
 
 def test_an_operator_that_the_checkpoint_does_not_know_has_nothing_to_restore() -> None:
-    assert assign_elements(checkpoint(DistributionMode.UNION, [1]), operator_id(OperatorUid("other")), "other", 1, 0) is None
+    assert (
+        assign_elements(checkpoint(DistributionMode.UNION, [1]), operator_id(OperatorUid("other")), "other", 1, 0)
+        is None
+    )
 
 
 def test_elements_of_several_states_share_a_stream() -> None:
