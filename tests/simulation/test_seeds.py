@@ -1,4 +1,4 @@
-"""Whole jobs under faults: 300 seeds, in chunks that pytest-xdist can spread. `make simulate SEEDS=10000` runs more."""
+"""Whole jobs under faults: 500 seeds, in chunks that pytest-xdist can spread. `make simulate SEEDS=10000` runs more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.simulation.regressions import SEEDS
 
 from moorage.testing.simulate import SeedFailure, simulate_seed
 
-COUNT = 300
+COUNT = 500
 CHUNK = 10
 
 

@@ -73,3 +73,23 @@ def test_what_is_long_ago_is_forgotten(count: int) -> None:
         fates.completed(CheckpointId(n))
     assert fates.fate(CheckpointId(1)) is UNKNOWN
     assert fates.fate(CheckpointId(count - 1)) is COMPLETED
+
+
+def test_the_newest_completed_checkpoint_is_known_from_notices_and_heartbeats() -> None:
+    fates = Fates()
+    assert fates.newest_completed == 0
+    fates.completed(CheckpointId(4))
+    fates.completed(CheckpointId(3))
+    fates.aborted(CheckpointId(5))
+    assert fates.newest_completed == 4
+    fates.heard(
+        JobFates(
+            job=JobId("orders"),
+            attempt=Attempt(1),
+            last_id=CheckpointId(9),
+            pending=(CheckpointId(9),),
+            completed=(CheckpointId(4), CheckpointId(7)),
+            complete_from=CheckpointId(4),
+        )
+    )
+    assert fates.newest_completed == 7
