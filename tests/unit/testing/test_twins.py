@@ -79,6 +79,7 @@ class TestMemoryRegistry:
 
     def test_a_call_may_fail_before_or_after_it_took_effect(self) -> None:
         registry = MemoryRegistry(ManualClock())
+        registry.acquire_lease("a", 1_000)
         for after, last in ((False, 0), (True, 1)):
             registry.faults.fail_next("next_checkpoint_id", RegistryUnavailableError("no answer"), after=after)
             with pytest.raises(RegistryUnavailableError):
