@@ -1,110 +1,118 @@
-"""Duration of checkpoints against the backlog in front of a slow consumer, aligned and not::
+"""How long checkpoints take behind a backlog: a consumer slowed down, and exchanges that are full.
 
-    python -m tests.benchmarks.bench_backlog --seconds 15
+    python tests/benchmarks/bench_backlog.py [--slow-us 50] [--backlogs 1,4,16] [--checkpoints 5] [--json]
 
-A real stack with one worker; the consumer needs ``--delay-us`` per record, the source as little as it can, so the
-exchange is full all the time. How much lies in it is bounded by ``exchange_max_lag_bytes``, which is varied. Aligned
-barriers wait behind all of it, others don't.
+The bound of the exchange (`exchange_max_lag_bytes`) is the backlog, since sources run as far ahead as they may. For
+each bound the job runs aligned, unaligned, and aligned with a timeout of 300 ms. Prints the durations of checkpoints
+that were completed while the backlog was there.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from moorage.adapters.redis_registry import RedisRegistry
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
 from moorage.api.loader import load_pipeline
-from moorage.ids import JobId
-from moorage.ports import Log
+from moorage_cli.client import CheckpointSummary
 from moorage_cli.embedded.stack import Stack
 from moorage_cli.kafka import connect, create_missing
+from moorage_cli.overrides import overridden
 
-PIPELINE = """
-import time
-import moorage as mo
-
-
-class Slow(mo.KeyedState):
-    count: int = 0
-
-    def process(self, order, ctx):
-        self.count += 1
-        end = time.perf_counter_ns() + {delay_ns}
-        while time.perf_counter_ns() < end:
-            pass
+PIPELINE = Path(__file__).resolve().with_name("pipelines") / "slow.py"
+PARTITIONS = 4
+ORDERS = 400_000
+USERS = 10_000
+LIMIT_S = 240.0
+MODES = {
+    "aligned": ["checkpoint.unaligned=false"],
+    "unaligned": ["checkpoint.unaligned=true"],
+    "timeout 300 ms": ["checkpoint.unaligned=true", "checkpoint.aligned_timeout_ms=300"],
+}
 
 
-pipeline = mo.Pipeline(
-    "backlog",
-    parallelism=1,
-    checkpoint=mo.CheckpointConfig(
-        interval_ms=500, unaligned={unaligned}, aligned_timeout_ms={timeout_ms}, timeout_ms=120_000
-    ),
-)
-pipeline.source("orders", mo.KafkaSource("orders")).key_by("user").process("slow", Slow).sink(
-    "results", mo.KafkaSink("totals", key=None)
-)
-"""
-RECORDS = 1_000_000
-MODES = {"aligned": (False, 0), "timeout 100 ms": (True, 100), "unaligned": (True, 0)}
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    backlog_mib: int
+    mode: str
+    durations_ms: list[int]
+
+    @property
+    def median_ms(self) -> float:
+        return statistics.median(self.durations_ms)
 
 
-def produce(log: Log) -> None:
-    values = [json.dumps({"user": f"user-{n % 1_000}", "filler": "x" * 100}).encode() for n in range(10_000)]
-    with closing(log.record_writer("orders")) as writer:
-        for _ in range(RECORDS // len(values)):
-            writer.append_records("orders", [None] * len(values), values, [0] * len(values), None)
-            writer.commit()
+def measure(backlog_mib: int, mode: str, checkpoints: int, slow_us: int) -> Measured:
+    os.environ["SLOW_US"] = str(slow_us)
+    env = {"MOORAGE_WORKER_EXCHANGE_MAX_LAG_BYTES": str(backlog_mib << 20)}
+    with tempfile.TemporaryDirectory(prefix="moorage-backlog-") as folder, Stack(Path(folder), env=env) as stack:
+        with closing(connect(stack.bootstrap_servers)) as log:
+            create_missing(log, ["orders", "totals"], PARTITIONS)
+            with closing(log.record_writer("orders")) as writer:
+                for start in range(0, ORDERS, 20_000):
+                    users = [f"user-{number % USERS}" for number in range(start, start + 20_000)]
+                    values = [msgspec.json.encode({"user": user, "amount": 1.25, "note": "x" * 40}) for user in users]
+                    stamps = [time.time_ns() // 1_000_000] * len(users)
+                    writer.append_records("orders", [user.encode() for user in users], values, stamps, None)
+                    while writer.pending_records > 100_000:
+                        writer.poll()
+                        time.sleep(0.01)
+                writer.commit()
+        graph = overridden(load_pipeline(f"{PIPELINE}:pipeline").graph, MODES[mode])
+        with stack.client() as client:
+            job = client.submit(graph)
+            deadline_s = time.monotonic() + LIMIT_S
+            done: list[CheckpointSummary] = []
+            # The first one begins before the backlog is there.
+            while len(done) <= checkpoints and time.monotonic() < deadline_s:
+                time.sleep(0.5)
+                done = [c for c in client.checkpoints(job).history if c.status == "COMPLETED"]
+        return Measured(
+            backlog_mib=backlog_mib,
+            mode=mode,
+            durations_ms=[c.end_to_end_duration for c in sorted(done, key=lambda c: c.id)[1:]],
+        )
 
 
-def durations_ms(mode: str, lag_bytes: int, delay_us: int, seconds: float) -> Sequence[int]:
-    """Of the checkpoints that were completed while the exchange was full."""
-    unaligned, timeout_ms = MODES[mode]
-    with tempfile.TemporaryDirectory(prefix="moorage-bench-") as folder:
-        file = Path(folder, "pipeline.py")
-        file.write_text(PIPELINE.format(delay_ns=1_000 * delay_us, unaligned=unaligned, timeout_ms=timeout_ms))
-        env = {"MOORAGE_WORKER_EXCHANGE_MAX_LAG_BYTES": str(lag_bytes)}
-        with (
-            Stack(Path(folder, "stack"), workers=1, env=env) as stack,
-            closing(RedisRegistry(stack.redis_url)) as registry,
-            closing(connect(stack.bootstrap_servers)) as log,
-        ):
-            create_missing(log, ["orders", "totals"], 1)
-            produce(log)
-            with stack.client() as client:
-                client.submit(load_pipeline(f"{file}:pipeline").graph)
-            found: dict[int, int] = {}
-            deadline_s = time.monotonic() + seconds
-            while time.monotonic() < deadline_s or len(found) < 3:
-                for record in registry.checkpoints(JobId("backlog")):
-                    found[record.checkpoint] = record.completed_ms - record.triggered_ms
-                time.sleep(0.2)
-    return [found[checkpoint] for checkpoint in sorted(found)[1:]]  # the first one may be before the backlog
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=15.0, help="for each figure (default %(default)s)")
-    parser.add_argument("--delay-us", type=int, default=100, help="per record (default %(default)s)")
-    parser.add_argument("--lag-bytes", type=int, nargs="+", default=[256 << 10, 1 << 20, 4 << 20])
-    options = parser.parse_args()
-    print(f"{options.delay_us} us per record; load {os.getloadavg()[0]:.1f} at the start")
-    print(f"{'backlog':>10}  {'mode':<16}{'checkpoints':>12}{'p50 ms':>10}{'max ms':>10}")
-    for lag_bytes in options.lag_bytes:
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slow-us", type=int, default=50)
+    parser.add_argument("--backlogs", default="1,4,16", help="in MiB, with commas")
+    parser.add_argument("--checkpoints", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    console = Console(stderr=True)
+    table = Table(title=f"checkpoints behind a backlog, {arguments.slow_us} us an order, load {os.getloadavg()[0]:.1f}")
+    for name in ("backlog MiB", "mode", "checkpoints", "median ms", "longest ms"):
+        table.add_column(name, justify="left" if name == "mode" else "right")
+    found = []
+    for backlog in map(int, arguments.backlogs.split(",")):
         for mode in MODES:
-            durations = durations_ms(mode, lag_bytes, options.delay_us, options.seconds)
-            p50 = statistics.median(durations)
-            print(
-                f"{lag_bytes >> 10:>7} KiB  {mode:<16}{len(durations):>12}{p50:>10.0f}{max(durations):>10}", flush=True
+            console.print(f"{backlog} MiB, {mode}", highlight=False)
+            measured = measure(backlog, mode, arguments.checkpoints, arguments.slow_us)
+            found.append(measured)
+            durations = measured.durations_ms
+            table.add_row(
+                str(backlog),
+                mode,
+                str(len(durations)),
+                f"{measured.median_ms:,.0f}" if durations else "-",
+                f"{max(durations):,}" if durations else "-",
             )
+    if arguments.json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        Console().print(table)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
