@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from moorage.barrier.channels import InFlight
+from moorage.errors import StateError
 from moorage.graph.job_graph import Exchange, ExchangeKind
-from moorage.ids import ExchangeId, TopicPartition
+from moorage.ids import ExchangeId, TopicPartition, VertexId
 from moorage.state.positions import ExchangePositions, InputPositions
 
 
@@ -38,6 +39,15 @@ def restored_inputs(
                 if channel.until:
                     in_flight.append(channel)
     return RestoredInputs(starts, in_flight)
+
+
+def check_nothing_in_flight(vertex: VertexId, vectors: Iterable[InputPositions]) -> None:
+    """StateError when frames belong to the checkpoint that only the life of the job which took it can read."""
+    if any(any(part.until) for vector in vectors for part in vector.exchanges):
+        raise StateError(
+            f"vertex {vertex!r}: the checkpoint did not align, so a part of it lies in the exchange logs of the job"
+            " that took it. Another job, or a later life of it, can start from a savepoint, or an aligned checkpoint"
+        )
 
 
 def _channels(topic: str, exchange: ExchangeId, vectors: Iterable[InputPositions]) -> Iterable[InFlight]:

@@ -12,7 +12,7 @@ from moorage.backends.keyed import KeyedSnapshot, SnapshotForm
 from moorage.barrier.channels import InFlight
 from moorage.barrier.gate import InputGate
 from moorage.barrier.pending import Declined
-from moorage.barrier.restore import RestoredInputs, exchange_positions, restored_inputs
+from moorage.barrier.restore import RestoredInputs, check_nothing_in_flight, exchange_positions, restored_inputs
 from moorage.graph.job_graph import Exchange, ExchangeKind
 from moorage.ids import CheckpointId, OperatorUid, TopicPartition
 from moorage.messages.barriers import Barrier, SnapshotOptions
@@ -91,9 +91,10 @@ class ReadingSubtask(ChainedSubtask):
         context = self.context
         partitions = [TopicPartition(topic, p) for topic, (_, numbers) in self._inputs.items() for p in numbers]
         earliest = context.log.offsets(partitions, OffsetSpec.EARLIEST)
-        vectors = {}
-        if context.restored:  # positions of another life of the job mean nothing here
-            vectors = {handle.subtask: decode_positions(context.read_stream(handle.stream)) for handle in channels}
+        vectors = {handle.subtask: decode_positions(context.read_stream(handle.stream)) for handle in channels}
+        if not context.restored:  # positions of another life of the job mean nothing here
+            check_nothing_in_flight(self.context.vertex.vertex, vectors.values())
+            vectors = {}
         restored = restored_inputs(self._inputs, vectors, context.subtask)
         return restored._replace(starts={**earliest, **restored.starts})
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from tests.unit.barrier.worlds import TOPIC, exchange, tp
+import pytest
+from tests.unit.barrier.worlds import TOPIC, B, exchange, tp
 
 from moorage.barrier.channels import InFlight
-from moorage.barrier.restore import exchange_positions, restored_inputs
+from moorage.barrier.restore import check_nothing_in_flight, exchange_positions, restored_inputs
+from moorage.errors import StateError
 from moorage.graph.job_graph import ExchangeKind
 from moorage.ids import Attempt, CheckpointId, ExchangeId
 from moorage.state.positions import ExchangePositions, InputPositions
@@ -51,3 +53,9 @@ def test_positions_of_other_exchanges_are_theirs() -> None:
 
 def test_without_predecessors_nothing_is_known() -> None:
     assert restored_inputs({TOPIC: (exchange(ExchangeKind.BROADCAST, 1), range(1))}, {}, 1) == ({}, [])
+
+
+def test_what_is_in_flight_belongs_to_the_life_that_took_the_checkpoint() -> None:
+    check_nothing_in_flight(B, [stored(channel(0, 7)), stored(channel(1, 9))])
+    with pytest.raises(StateError, match="vertex 'b': the checkpoint did not align"):
+        check_nothing_in_flight(B, [stored(channel(0, 7)), stored(channel(1, 9, 4))])
