@@ -131,7 +131,7 @@ class Job:
         has_hooks = config.master_hook_timeout_ms is not None
         self._hooks = HookRestore(effects, self.record.job, has_hooks=has_hooks, changed=self.advance)
         self._restore = RestoreChoice(effects, self.record.job, self.checkpoints.completed, self.advance)
-        self._scaling = Scaling(effects, pool, self.job, self.checkpoints, self._restart)
+        self._scaling = Scaling(effects, pool, self.job, self.checkpoints, self._restart_if_running)
         self._stopping = Stopping(effects, self.job, self.checkpoints)
         self._has_reported_waiting = False
         self._is_storing = False
@@ -340,6 +340,11 @@ class Job:
         self._execution = None
         self._pool.release(self.job)
         self._store(self._failures.stored_with(msgspec.structs.replace(self.record, status=self.status)), self.advance)
+
+    def _restart_if_running(self, delay_ms: int, reason: str) -> None:
+        """An attempt that ends already makes way for the next one by itself."""
+        if self.status is JobStatus.RUNNING and not self._is_storing:
+            self._restart(delay_ms, reason)
 
     # --- start -------------------------------------------------------------------------------------------------------
 

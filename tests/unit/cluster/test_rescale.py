@@ -12,7 +12,7 @@ from moorage.checkpoint.notices import CheckpointFailed
 from moorage.cluster.protocol import JobAccepted, Refusal, Refused, RescaleRequested
 from moorage.graph.job_graph import CheckpointConfig, RestartConfig
 from moorage.ids import Attempt, SubtaskId
-from moorage.messages.commands import DeployJob
+from moorage.messages.commands import DeployJob, TriggerCheckpoint
 from moorage.messages.events import SubtaskState
 from moorage.messages.registry import JobStatus
 
@@ -125,6 +125,22 @@ def test_a_failure_meanwhile_does_not_lose_the_rescale(world: World, leader: Tes
         worker.acknowledges = False
     request = rescale(leader, parallelism=3)
     world.workers[0].report(JOB, Attempt(1), SubtaskId(SOURCE, 0), SubtaskState.FAILED, "boom")
+    world.run_until(partial(recovered, leader, 2))
+    assert set(deployed(world).graph.parallelism().values()) == {3}
+    assert leader.replies[request] == JobAccepted(JOB)
+
+
+def test_a_failure_while_the_registry_decides_does_not_lose_it_either(world: World, leader: TestCoordinator) -> None:
+    """The checkpoint turns out to be complete when the attempt has ended already."""
+    triggered = len(world.commands(TriggerCheckpoint))
+    request = rescale(leader, parallelism=3)
+    world.run_until(lambda: len(world.commands(TriggerCheckpoint)) > triggered)
+    world.registry.available = False
+    world.run(10 * STEP_MS)
+    world.workers[0].report(JOB, Attempt(1), SubtaskId(SOURCE, 0), SubtaskState.FAILED, "boom")
+    world.run(2 * STEP_MS)
+    assert leader.job(JOB).status is JobStatus.RESTARTING
+    world.registry.available = True
     world.run_until(partial(recovered, leader, 2))
     assert set(deployed(world).graph.parallelism().values()) == {3}
     assert leader.replies[request] == JobAccepted(JOB)
