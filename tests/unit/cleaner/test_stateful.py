@@ -195,6 +195,10 @@ class CleanerMachine(RuleBasedStateMachine):
         gone = discarded(self.record, retained)
         return [record for record in retained if record.kind == "checkpoint" and record not in gone]
 
+    def _of_this_life(self, records: list[CheckpointRecord]) -> list[CheckpointRecord]:
+        """Those that the job may read its logs from again."""
+        return [record for record in records if record.checkpoint > self.record.base_checkpoint_id]
+
     def _newest(self) -> CheckpointRecord | None:
         checkpoints = [record for record in self.registry.checkpoints(JOB) if record.kind == "checkpoint"]
         return checkpoints[-1] if checkpoints else None
@@ -571,10 +575,9 @@ class CleanerMachine(RuleBasedStateMachine):
     def logs_hold_what_is_needed(self) -> None:
         if self.is_purged or self.purge_is_sent or (self.record.status.has_ended and not self._kept()):
             return
-        for record in self._kept():
-            if record.kind == "checkpoint":
-                positions = self.completed[record.checkpoint].positions
-                assert all(self._log_start(log) <= needed for log, needed in zip(KEYED_LOG, positions, strict=True))
+        for record in self._of_this_life(self._kept()):
+            positions = self.completed[record.checkpoint].positions
+            assert all(self._log_start(log) <= needed for log, needed in zip(KEYED_LOG, positions, strict=True))
         for log, committed, first in zip(OUTPUT_LOG, self.committed, self.first_output, strict=True):
             assert self._log_start(log) <= (first if committed is None else committed)
 
@@ -645,11 +648,13 @@ class CleanerMachine(RuleBasedStateMachine):
                     if log.topic in self.log.topics():
                         yield log, self._log_end(log)
             return
-        of_this_life = all(completed.checkpoint > self.record.base_checkpoint_id for completed in retained)
-        if of_this_life and LEGACY_LOG.topic in self.log.topics():
+        own = [completed for completed in retained if completed.checkpoint > self.record.base_checkpoint_id]
+        if len(own) == len(retained) and LEGACY_LOG.topic in self.log.topics():
             yield LEGACY_LOG, self._log_end(LEGACY_LOG)
+        if not own:
+            return
         for partition in range(PARTITIONS):
-            yield KEYED_LOG[partition], min(completed.positions[partition] for completed in retained)
+            yield KEYED_LOG[partition], min(completed.positions[partition] for completed in own)
             committed = self.committed[partition]
             yield OUTPUT_LOG[partition], self.first_output[partition] if committed is None else committed
 
