@@ -268,7 +268,7 @@ class KeyedStream:
         name = self._pipeline.operator_uid(uid)
         operator = process_operator(name, state, returns)
         if broadcast is not None:
-            kept = BroadcastStateOperator(OperatorUid(f"{name}:broadcast-state"), broadcast.state)
+            kept = BroadcastStateOperator(OperatorUid(f"{name}-broadcast-state"), broadcast.state)
             operator = replace(operator, broadcast=kept)
         keyed = [
             self._pipeline.add(

@@ -55,15 +55,17 @@ class SimulatedClient:
         elif record is None or record.restore is not None:
             self._stop_at_ms = None  # it has ended by itself, or goes on already
         elif self._stop_at_ms is not None and now_ms >= self._stop_at_ms:
-            yield from self._stop_and_restore(record)
+            yield from self._stop_and_restore(record, drain=self._drains and faults)
         elif faults and self._rng.random() < 5 * self._rate:
             yield self._something()
 
-    def _stop_and_restore(self, record: JobRecord) -> Iterator[ClientRequest]:
+    def _stop_and_restore(self, record: JobRecord, *, drain: bool) -> Iterator[ClientRequest]:
+        """A drain that takes too long costs what it had processed, so whoever repeats it for ever may never get there;
+        a plain stop that fails costs nothing."""
         savepoint = next((c for c in self._registry.checkpoints(record.job) if c.ends_as is not None), None)
         if not record.status.is_terminal:
             if savepoint is None:
-                yield StopWithSavepointRequested(request=self._number(), job=record.job, drain=self._drains)
+                yield StopWithSavepointRequested(request=self._number(), job=record.job, drain=drain)
         elif savepoint is None:
             self._stop_at_ms = None  # it has ended by itself
         else:

@@ -20,8 +20,9 @@ import msgspec
 from moorage.api.compiler import CompiledPipeline, compile_pipeline
 from moorage.api.connectors import KafkaSink, KafkaSource
 from moorage.api.formats import Json
+from moorage.api.functions import CheckpointedFunction, OperatorListState
 from moorage.api.keyed_state import KeyedContext, KeyedState
-from moorage.api.pipeline import Pipeline
+from moorage.api.pipeline import Broadcast, Pipeline
 from moorage.api.state import ReducingState
 from moorage.graph.job_graph import CheckpointConfig, RestartConfig
 from moorage.ids import TopicPartition
@@ -72,8 +73,32 @@ class Visit(KeyedState):
         return {"user": ctx.key, "count": self.count}
 
 
+class Heard(CheckpointedFunction):
+    """How many orders a subtask has heard of, of all users."""
+
+    counts: OperatorListState[int] = OperatorListState("broadcast")
+
+    def __call__(self, order: Order) -> None:
+        self.counts[:] = [sum(self.counts) + 1]
+
+
+class Listener(KeyedState):
+    count: int = 0
+
+    def process(self, order: Order, ctx: KeyedContext) -> Row:
+        self.count += 1
+        return {"user": ctx.key, "count": self.count, "heard": sum(ctx.broadcast.counts)}
+
+
 def numbered(order: Order) -> Row:
     return {"user": order.user, "count": order.number}
+
+
+def _peek(rng: Random) -> float:
+    """What ``rng`` gives next, without taking it: seeds whose job does not change go on meaning what they meant."""
+    copy = Random()  # noqa: S311 - a schedule, not a secret
+    copy.setstate(rng.getstate())
+    return copy.random()
 
 
 def bucket_of(row: Row) -> int:
@@ -146,6 +171,11 @@ class SimulatedJob:
                 visits = orders.union(spread).key_by("user").process("visits", Visit, parallelism=some())
                 visits.sink("counts", KafkaSink("visits", key="user"))
                 self.outputs.append(self._output("visits", lambda number, row: bool(row["count"] == number), times=2))
+        if _peek(rng) < 0.2:
+            heard = Broadcast(orders.rebalance(uid="news", parallelism=1), Heard)
+            listeners = orders.key_by("user").process("listeners", Listener, broadcast=heard)
+            listeners.sink("notes", KafkaSink("notes", key="user"))
+            self.outputs.append(self._output("notes", self._is_next_note))
         return compile_pipeline(pipeline, "simulation:pipeline")
 
     def _output(self, topic: str, is_right: Judge, *, exactly_once: bool = True, times: int = 1) -> _Output:
@@ -227,6 +257,10 @@ class SimulatedJob:
     def _is_next_order(self, number: int, row: Row) -> bool:
         amounts = self._amounts[row["user"]]
         return bool(number <= len(amounts) and row["amount"] == amounts[number - 1])
+
+    def _is_next_note(self, number: int, row: Row) -> bool:
+        """Nobody hears of more orders than there are: what is broadcast counts once, too."""
+        return bool(row["count"] == number and row["heard"] <= sum(map(len, self._amounts.values())))
 
     def _is_next_in_bucket(self) -> Judge:
         sizes: dict[int, int] = {}
