@@ -79,12 +79,13 @@ storage for instance, finds the whole of what was once a completed checkpoint.
 
 Exchange logs
 -------------
-An exchange is read from the positions of a retained checkpoint on, by whoever is restored from it. Let s be the lowest
-position that any retained checkpoint has in a partition. Every later checkpoint has positions not below s, since its
-attempt started from a retained one or from nothing (C2, W2), so s never falls and the log before it is needed by
-nobody. An attempt that starts from nothing begins to read at the first offset that is there; if what it finds below s
-is cut meanwhile, it starts again. If a retained checkpoint has no position for the partition, or if there is no
-checkpoint at all, nothing is cut.
+An exchange is read from the positions of a retained checkpoint on, by whoever is restored from it. Checkpoints of
+another life of the job's name don't count here: what is restored from them begins with empty exchanges. Let s be the
+lowest position that any retained checkpoint of the present life has in a partition. Every later checkpoint has
+positions not below s, since its attempt started from a retained one or from nothing (C2, W2), so s never falls and the
+log before it is needed by nobody. An attempt that starts from nothing begins to read at the first offset that is there;
+if what it finds below s is cut meanwhile, it starts again. If a retained checkpoint has no position for the partition,
+or if there is no checkpoint at all, nothing is cut.
 
 The exchange of an exactly-once sink is read from the sink's commit marker on. Markers only move forward, and one that
 was read some time ago is merely too careful. A partition whose marker is missing, or belongs to an earlier life of the
