@@ -67,6 +67,10 @@ class ReadRegistry(Operation[tuple[JobHistory, ...]], frozen=True):
     """Every job that is stored."""
 
 
+class ReadJobNames(Operation[frozenset[JobId]], frozen=True):
+    """Of the jobs that are stored."""
+
+
 class ReadJob(Operation[JobHistory], frozen=True, kw_only=True):
     job: JobId
 

@@ -16,6 +16,7 @@ from functools import partial
 from moorage.checkpoint.decider import CheckpointRequest
 from moorage.checkpoint.operator_coordinators import NO_KINDS, Kinds, unknown_kinds
 from moorage.cluster.disposal import Disposal
+from moorage.cluster.ended_jobs import EndedJobs
 from moorage.cluster.job import Job
 from moorage.cluster.leader import Leader
 from moorage.cluster.lost_jobs import LostJobs
@@ -159,6 +160,7 @@ class CoordinatorCore:
         for job in self._jobs.values():
             job.tick()
         self._lost_jobs.tick()
+        self._ended_jobs.tick()
         if now_ms >= self._heartbeat_at_ms:
             self._heartbeat()
 
@@ -208,10 +210,12 @@ class CoordinatorCore:
         self._workers = Workers(self._config.worker_timeout_ms)
         self._pool = SlotPool(self._workers, self._config.worker_timeout_ms // 5)
         self._jobs: dict[JobId, Job] = {}
+        self._ended_jobs = EndedJobs(self._effects, self._jobs, self._config.purged_interval_ms)
         self._submitting: set[JobId] = set()
         # A worker that missed ReportStatus says what it runs with its next heartbeat, long before it counts as lost.
         self._lost_jobs = LostJobs(self._effects, self._config.worker_timeout_ms // 2, self._add_job)
         self._stray_told_ms: dict[tuple[JobId, Attempt], int] = {}
+        """Only those who need not be told again yet."""
         self._heartbeat_at_ms = 0
         for request in sorted(self._unanswered):
             self._effects.reply(request, self._not_leader())
@@ -293,11 +297,11 @@ class CoordinatorCore:
         """A worker still runs what has ended, because it has missed the news. A job that the registry does not know is
         left alone: it may be another cluster's."""
         now_ms = self._effects.now_ms
+        repeated_ms = now_ms - self._config.repeat_interval_ms
+        self._stray_told_ms = {stray: told for stray, told in self._stray_told_ms.items() if told > repeated_ms}
         for name, attempt in sorted({(running.job, running.attempt) for running in message.subtasks}):
             job = self._jobs.get(name)
-            told_ms = self._stray_told_ms.get((name, attempt))
-            is_due = told_ms is None or now_ms - told_ms >= self._config.repeat_interval_ms
-            if job is not None and job.is_stray(attempt) and is_due:
+            if job is not None and job.is_stray(attempt) and (name, attempt) not in self._stray_told_ms:
                 self._stray_told_ms[name, attempt] = now_ms
                 self._effects.broadcast(CancelJob(epoch=self._effects.epoch, job=name, attempt=attempt))
 

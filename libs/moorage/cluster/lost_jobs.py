@@ -21,7 +21,10 @@ from moorage.messages.events import WorkerHeartbeat
 class _Lost:
     since_ms: int
     attempt: Attempt
+    heard_ms: int
     is_asked: bool = False
+    is_unknown: bool = False
+    """It can't be brought back. Kept while workers run it, so that it is said once."""
 
 
 class LostJobs:
@@ -37,10 +40,15 @@ class LostJobs:
         for running in message.subtasks:
             if is_known(running.job):
                 continue
-            lost = self._lost.setdefault(running.job, _Lost(self._effects.now_ms, running.attempt))
+            now_ms = self._effects.now_ms
+            lost = self._lost.setdefault(running.job, _Lost(now_ms, running.attempt, now_ms))
+            lost.heard_ms = now_ms
             lost.attempt = max(lost.attempt, running.attempt)
 
     def tick(self) -> None:
+        silent_ms = self._effects.now_ms - 2 * self._patience_ms
+        for job in [job for job, lost in self._lost.items() if lost.is_unknown and lost.heard_ms <= silent_ms]:
+            del self._lost[job]
         for job, lost in self._lost.items():
             if not lost.is_asked and self._effects.now_ms - lost.since_ms >= self._patience_ms:
                 lost.is_asked = True
@@ -57,11 +65,16 @@ class LostJobs:
 
     def _rebuilt(self, job: JobId, history: JobHistory | None) -> None:
         if history is None or history.record is None:
-            self._effects.report(JobUnknown(job=job, detail="the checkpoint storage holds no checkpoint of it"))
+            self._unknown(job, "the checkpoint storage holds no checkpoint of it")
             return
         self._lost.pop(job, None)
         self._effects.report(JobRebuilt(job=job, checkpoints=len(history.checkpoints), attempt=history.record.attempt))
         self._found(history)
 
     def _refused(self, job: JobId, error: CallError) -> None:
-        self._effects.report(JobUnknown(job=job, detail=error.detail))
+        self._unknown(job, error.detail)
+
+    def _unknown(self, job: JobId, detail: str) -> None:
+        if lost := self._lost.get(job):
+            lost.is_unknown = True
+        self._effects.report(JobUnknown(job=job, detail=detail))

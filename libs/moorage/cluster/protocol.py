@@ -33,6 +33,8 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Between two DeployJob or CancelJob of one attempt while subtasks have not reacted."""
     master_hook_timeout_ms: int | None = None
     """How long the master hooks may take for one checkpoint; None: there are none."""
+    purged_interval_ms: int = 60_000
+    """Between two looks whether the registry still has the jobs that have ended."""
     checkpoint_history: int = HISTORY_SIZE
     """Decided checkpoints of a job whose statistics are kept."""
 

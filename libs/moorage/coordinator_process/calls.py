@@ -18,6 +18,7 @@ from moorage.effects import (
     NextCheckpointId,
     Operation,
     ReadJob,
+    ReadJobNames,
     ReadRegistry,
     RebuildJob,
     ReleaseLease,
@@ -61,6 +62,8 @@ def run_call(operation: Operation[Any], *, registry: Registry, storage: Checkpoi
             registry.release_lease(holder, epoch)
         case ReadRegistry():
             return tuple(_history(registry, record.job, record) for record in registry.jobs())
+        case ReadJobNames():
+            return frozenset(record.job for record in registry.jobs())
         case RebuildJob():
             return rebuild_job(registry, storage, operation)
         case ReadJob(job=job):
