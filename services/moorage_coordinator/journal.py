@@ -9,7 +9,7 @@ from enum import Enum
 
 import msgspec
 
-from moorage.checkpoint.notices import CheckpointAborted, SavepointNotDeleted
+from moorage.checkpoint.notices import CheckpointAborted, OperatorCoordinatorNotClosed, SavepointNotDeleted
 from moorage.checkpoint.stats import CheckpointStats
 from moorage.cluster.protocol import (
     AttemptFailed,
@@ -36,6 +36,7 @@ _LEVELS: dict[type[Notice], int] = {
     CallRepeated: logging.WARNING,
     CheckpointAborted: logging.WARNING,
     SavepointNotDeleted: logging.WARNING,
+    OperatorCoordinatorNotClosed: logging.WARNING,
     JobRebuilt: logging.WARNING,
     LogReachability: logging.WARNING,
     JobWaiting: logging.WARNING,

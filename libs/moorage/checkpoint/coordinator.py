@@ -435,7 +435,7 @@ class CheckpointCoordinator:
         )
         self._operators.completed(checkpoint)
         for older in [p for p in self._pending.values() if p.checkpoint < checkpoint and p.is_part_of_history]:
-            self._abort(older, Reason.SUBSUMED)
+            self._abort_if_open(older, Reason.SUBSUMED, "")  # Aborting one may end the attempt, and with it the others.
 
     # --- failure -----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
 from moorage.checkpoint.reasons import describe
 from moorage.checkpoint.stats import CheckpointStats
 from moorage.effects import Notice
-from moorage.ids import Attempt, CheckpointId, JobId
+from moorage.ids import Attempt, CheckpointId, JobId, OperatorUid
 
 
 class CheckpointTriggered(Notice, frozen=True, kw_only=True):
@@ -41,6 +41,14 @@ class SavepointNotDeleted(Notice, frozen=True, kw_only=True):
 
     job: JobId
     folder: str
+    detail: str
+
+
+class OperatorCoordinatorNotClosed(Notice, frozen=True, kw_only=True):
+    """The coordinator of an operator failed at the end of an attempt, which could not fail any more."""
+
+    job: JobId
+    operator: OperatorUid
     detail: str
 
 

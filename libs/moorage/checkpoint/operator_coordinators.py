@@ -11,11 +11,11 @@ mean the same when it comes twice. Between two attempts it hears nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
+from moorage.checkpoint.notices import OperatorCoordinatorNotClosed
 from moorage.effects import CallError, Effects, Operation, ReadOperatorStates
 from moorage.graph.execution import Execution
 from moorage.graph.job_graph import JobGraph, OperatorNode
@@ -24,8 +24,9 @@ from moorage.messages.commands import OperatorCommand
 from moorage.messages.events import OperatorEvent
 
 T = TypeVar("T")
+P = ParamSpec("P")
 EVENTS_KEPT = 10_000
-"""Events that came while the state was read."""
+"""Events that may come while the state is read; more of them fail the attempt, for none may be lost."""
 
 
 class OperatorCoordinator(Protocol):
@@ -91,15 +92,19 @@ class OperatorContext:
 
     def send(self, subtask: int | None, payload: bytes) -> None:
         """To one subtask, or to all."""
+        if not isinstance(payload, bytes) or not (subtask is None or isinstance(subtask, int)):
+            raise TypeError(f"bytes can be sent to a subtask's number or to None, not {payload!r} to {subtask!r}")
         self._send(subtask, payload)
 
     def call(self, operation: Operation[T], done: Callable[[T], None], failed: Callable[[CallError], None]) -> None:
         """What blocks. Nothing comes back when the attempt has ended meanwhile."""
+        if not isinstance(operation, Operation):
+            raise TypeError(f"{operation!r} is no operation")
         attempt = self._attempt
         self._effects.call(
             operation,
-            lambda result: done(result) if self._attempt == attempt else None,
-            lambda error: failed(error) if self._attempt == attempt else None,
+            lambda result: self.guard(done, result) if self._attempt == attempt else None,
+            lambda error: self.guard(failed, error) if self._attempt == attempt else None,
         )
 
     def backlog(self, has_backlog: bool) -> None:
@@ -108,6 +113,13 @@ class OperatorContext:
 
     def fail_job(self, cause: str) -> None:
         self._fail_job(f"operator {self.operator}: {cause}")
+
+    def guard(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """An error in code of others fails the attempt, not the coordinator of all jobs."""
+        try:
+            call(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - code of others
+            self._fail_job(f"the coordinator of operator {self.operator} failed: {error!r}")
 
     def forget_calls(self) -> None:
         self._attempt += 1
@@ -192,28 +204,34 @@ class OperatorCoordinators:
             )
 
     def _reset(self, checkpoint: CheckpointId | None, states: Mapping[OperatorId, bytes]) -> None:
-        assert self._execution is not None
+        execution = self._execution
+        assert execution is not None
         self._is_ready = True
-        for holder in self._holders.values():
-            with self._failing(holder):
-                holder.coordinator.reset(checkpoint, states.get(holder.node.operator_id))
-        for subtask, state in self._execution.states():
-            if state.is_running:
+        self._tell(
+            self._holders.values(),
+            lambda holder: holder.coordinator.reset(checkpoint, states.get(holder.node.operator_id)),
+        )
+        for subtask, state in execution.states():
+            if state.is_running and self._execution is execution:
                 self.subtask_ready(subtask)
         waiting, self._waiting = self._waiting, []
         for event in waiting:
-            self.handle_event(event)
+            self.handle_event(event)  # Once the attempt has ended nobody is interested.
 
     def stop(self) -> None:
         """The attempt has ended."""
-        if self._is_ready:
-            for holder in self._holders.values():
-                holder.context.forget_calls()
-                holder.has_backlog = False
-                with self._failing(holder):
-                    holder.coordinator.close()
+        was_ready, self._is_ready = self._is_ready, False
         self._execution = None
-        self._is_ready = False
+        for holder in self._holders.values():
+            holder.context.forget_calls()
+            holder.has_backlog = False
+            try:
+                if was_ready:
+                    holder.coordinator.close()
+            except Exception as error:  # noqa: BLE001 - code of others; there is no attempt left to fail
+                self._effects.report(
+                    OperatorCoordinatorNotClosed(job=self._job, operator=holder.node.uid, detail=repr(error))
+                )
 
     @property
     def is_ready(self) -> bool:
@@ -223,20 +241,13 @@ class OperatorCoordinators:
     # --- what happens ------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        if self._is_ready:
-            for holder in self._holders.values():
-                with self._failing(holder):
-                    holder.coordinator.tick(self._effects.now_ms)
+        self._tell(self._all(), lambda holder: holder.coordinator.tick(self._effects.now_ms))
 
     def subtask_ready(self, subtask: SubtaskId) -> None:
-        for holder in self._of(subtask.vertex):
-            with self._failing(holder):
-                holder.coordinator.subtask_ready(subtask.subtask)
+        self._tell(self._of(subtask.vertex), lambda holder: holder.coordinator.subtask_ready(subtask.subtask))
 
     def subtask_failed(self, subtask: SubtaskId, cause: str) -> None:
-        for holder in self._of(subtask.vertex):
-            with self._failing(holder):
-                holder.coordinator.subtask_failed(subtask.subtask, cause)
+        self._tell(self._of(subtask.vertex), lambda holder: holder.coordinator.subtask_failed(subtask.subtask, cause))
 
     def handle_event(self, event: OperatorEvent) -> bool:
         """False: nobody is interested."""
@@ -244,14 +255,18 @@ class OperatorCoordinators:
         if holder is None or self._execution is None or event.attempt != self._execution.attempt:
             return False
         if self._is_ready:
-            with self._failing(holder):
-                holder.coordinator.handle_event(event.subtask, event.payload)
+            self._tell([holder], lambda holder: holder.coordinator.handle_event(event.subtask, event.payload))
         elif len(self._waiting) < EVENTS_KEPT:
             self._waiting.append(event)
+        else:
+            self._fail_job(f"more than {EVENTS_KEPT} events came before operator coordinators had their state")
         return True
 
-    def _of(self, vertex: VertexId) -> list[_Holder]:
-        return [h for h in self._holders.values() if h.vertex == vertex] if self._is_ready else []
+    def _all(self) -> Collection[_Holder]:
+        return self._holders.values() if self._is_ready else ()
+
+    def _of(self, vertex: VertexId) -> Collection[_Holder]:
+        return [holder for holder in self._all() if holder.vertex == vertex]
 
     def _send(self, key: tuple[VertexId, OperatorUid], subtask: int | None, payload: bytes) -> None:
         if self._execution is not None:
@@ -284,30 +299,38 @@ class OperatorCoordinators:
     def checkpoint(
         self, checkpoint: CheckpointId, done: Callable[[OperatorUid, bytes], None], failed: Callable[[str], None]
     ) -> None:
-        for holder in self._holders.values():
+        """``failed``: one of them failed, or handed in what is no state."""
+        execution = self._execution
+        for holder in self._all():
+            if self._execution is not execution:
+                return
             uid = holder.node.uid
             try:
-                holder.coordinator.checkpoint(checkpoint, partial(done, uid))
+                holder.coordinator.checkpoint(checkpoint, partial(_answered, uid, done, failed))
             except Exception as error:  # noqa: BLE001 - code of others
                 failed(f"operator {uid}: {error!r}")
                 return
 
     def completed(self, checkpoint: CheckpointId) -> None:
-        if self._is_ready:
-            for holder in self._holders.values():
-                with self._failing(holder):
-                    holder.coordinator.completed(checkpoint)
+        self._tell(self._all(), lambda holder: holder.coordinator.completed(checkpoint))
 
     def aborted(self, checkpoint: CheckpointId) -> None:
-        if self._is_ready:
-            for holder in self._holders.values():
-                with self._failing(holder):
-                    holder.coordinator.aborted(checkpoint)
+        self._tell(self._all(), lambda holder: holder.coordinator.aborted(checkpoint))
 
-    @contextmanager
-    def _failing(self, holder: _Holder) -> Iterator[None]:
-        """An error in code of others fails the attempt, not the coordinator of all jobs."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - code of others
-            self._fail_job(f"the coordinator of operator {holder.node.uid} failed: {error!r}")
+    def _tell(self, holders: Iterable[_Holder], call: Callable[[_Holder], None]) -> None:
+        """An error in code of others fails the attempt, not the coordinator of all jobs; those who have not heard by
+        then hear nothing more of this attempt."""
+        execution = self._execution
+        for holder in holders:
+            if self._execution is not execution:
+                return
+            holder.context.guard(call, holder)
+
+
+def _answered(
+    uid: OperatorUid, done: Callable[[OperatorUid, bytes], None], failed: Callable[[str], None], state: bytes
+) -> None:
+    if isinstance(state, bytes):
+        done(uid, state)
+    else:
+        failed(f"operator {uid}: its state is bytes, not {state!r}")

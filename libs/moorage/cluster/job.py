@@ -431,6 +431,8 @@ class Job:
         elif record.restore is not None:
             self.checkpoints.stats.restored_from(record.restore, effects.wall_ms)
         self.checkpoints.start(self._execution, record)
+        if self.status is not JobStatus.RUNNING:
+            return  # It has failed already: whoever hears of it now would start what is cancelled.
         self._deploy()
         self._deadline_ms = effects.now_ms + self._silence_allowed_ms()
         effects.report(
@@ -485,6 +487,8 @@ class Job:
         self._pool.hold(self.job, self.record.slots)
         self._status_since_ms[JobStatus.RUNNING] = self._effects.wall_ms
         self.checkpoints.start(self._execution, self.record)
+        if self.status is not JobStatus.RUNNING:
+            return  # An operator coordinator has failed.
         self._deadline_ms = self._effects.now_ms + self._silence_allowed_ms()
         # First ask; then tell those who may not have heard the earlier leader's DeployJob.
         self._repeat_at_ms = self._effects.now_ms + self._config.heartbeat_interval_ms
@@ -518,6 +522,8 @@ class Job:
         if self.status is not JobStatus.RUNNING:
             return
         self.checkpoints.subtask_changed(subtask, message.state, message.failure or "")
+        if self.status is not JobStatus.RUNNING:
+            return  # An operator coordinator has failed, and the attempt with it.
         match message.state:
             case SubtaskState.FAILED:
                 cause = message.failure or "no cause was reported"

@@ -12,6 +12,7 @@ from moorage.checkpoint.coordinator import CheckpointCoordinator
 from moorage.checkpoint.decider import CheckpointRequest
 from moorage.checkpoint.notices import CheckpointAborted, CheckpointDone, CheckpointFailed
 from moorage.checkpoint.pending import AcknowledgeOutcome
+from moorage.checkpoint.reasons import CheckpointFailureReason
 from moorage.effects import (
     Action,
     AddCheckpoint,
@@ -40,7 +41,8 @@ BY_HAND = CheckpointConfig(interval_ms=0, timeout_ms=10_000, tolerable_failures=
 
 
 class Lone:
-    """``answers`` False: calls stay open until ``answer``. The registry is the real one's rules in two dicts."""
+    """``answers`` False: calls stay open until ``answer``. ``ends_when_failed``: what fails the job ends the attempt at
+    once, as in earnest. The registry is the real one's rules in two dicts."""
 
     def __init__(self, graph: JobGraph | None = None, record: JobRecord | None = None, **options: Any) -> None:
         self.graph = graph or orders_graph(2, checkpoint=BY_HAND)
@@ -53,12 +55,18 @@ class Lone:
         self.retained: dict[CheckpointId, CheckpointRecord] = {}
         self.last_id = 0
         self.answers = True
+        self.ends_when_failed = False
         self.record = record or self.new_record()
         history = JobHistory(record=self.record)
         self.coordinator = CheckpointCoordinator(
-            self.effects, self.graph, CheckpointId(0), history, self.failures.append, **options
+            self.effects, self.graph, CheckpointId(0), history, self._fail, **options
         )
         self.execution = Execution(self.graph, Attempt(1), (WORKER,) * self.graph.slots)
+
+    def _fail(self, cause: str) -> None:
+        self.failures.append(cause)
+        if self.ends_when_failed:
+            self.coordinator.suspend(CheckpointFailureReason.JOB_FAILOVER)
 
     def new_record(self) -> JobRecord:
         return JobRecord(

@@ -9,10 +9,19 @@ import pytest
 from tests.unit.checkpoint.lone import BY_HAND, Lone
 from tests.unit.cluster.graphs import JOB, SOURCE, orders_graph, subtasks
 
-from moorage.checkpoint.notices import CheckpointFailed
+from moorage.checkpoint.decider import CheckpointRequest
+from moorage.checkpoint.notices import CheckpointFailed, OperatorCoordinatorNotClosed
 from moorage.checkpoint.operator_coordinators import OperatorContext
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
-from moorage.effects import Broadcast, ListPartitions, ReadOperatorStates, WriteMetadata
+from moorage.effects import (
+    Broadcast,
+    CallError,
+    CallFailure,
+    ListPartitions,
+    ReadOperatorStates,
+    Report,
+    WriteMetadata,
+)
 from moorage.graph.execution import Execution
 from moorage.graph.job_graph import JobGraph, OperatorCoordinatorSpec
 from moorage.ids import Attempt, CheckpointId, OperatorUid, VertexId
@@ -32,9 +41,16 @@ class Notebook:
         self.answers_at_once = True
         self.later: list[Callable[[bytes], None]] = []
         self.error: Exception | None = None
+        self.fails_in: set[str] = set()
+        """Names of methods."""
+
+    def _may_fail(self, method: str) -> None:
+        if method in self.fails_in:
+            raise RuntimeError(f"{method} failed")
 
     def reset(self, checkpoint: CheckpointId | None, state: bytes | None) -> None:
         self.heard.append(("reset", checkpoint, state))
+        self._may_fail("reset")
         self.state = state or b"fresh"
 
     def tick(self, now_ms: int) -> None:
@@ -43,12 +59,14 @@ class Notebook:
 
     def subtask_ready(self, subtask: int) -> None:
         self.heard.append(("ready", subtask))
+        self._may_fail("subtask_ready")
 
     def subtask_failed(self, subtask: int, cause: str) -> None:
         self.heard.append(("failed", subtask))
 
     def handle_event(self, subtask: int, payload: bytes) -> None:
         self.heard.append(("event", subtask, payload))
+        self._may_fail("handle_event")
         self.state = payload
 
     def checkpoint(self, checkpoint: CheckpointId, done: Callable[[bytes], None]) -> None:
@@ -62,34 +80,48 @@ class Notebook:
 
     def completed(self, checkpoint: CheckpointId) -> None:
         self.heard.append(("completed", checkpoint))
+        self._may_fail("completed")
 
     def aborted(self, checkpoint: CheckpointId) -> None:
         self.heard.append(("aborted", checkpoint))
+        self._may_fail("aborted")
 
     def close(self) -> None:
         self.heard.append("close")
+        self._may_fail("close")
 
 
-def graph() -> JobGraph:
-    plain = orders_graph(2, checkpoint=msgspec.structs.replace(BY_HAND, interval_during_backlog_ms=500))
-    source = plain.vertices[0]
+def with_coordinators(plain: JobGraph, count: int = 1) -> JobGraph:
+    """The same job, where the first ``count`` vertices have one."""
     spec = OperatorCoordinatorSpec(kind=KIND, config=b"how")
-    node = msgspec.structs.replace(source.operators[0], coordinator=spec)
-    return msgspec.structs.replace(
-        plain, vertices=(msgspec.structs.replace(source, operators=(node,)), *plain.vertices[1:])
+    changed = tuple(
+        msgspec.structs.replace(
+            vertex,
+            operators=(msgspec.structs.replace(vertex.operators[0], coordinator=spec), *vertex.operators[1:]),
+        )
+        for vertex in plain.vertices[:count]
     )
+    return msgspec.structs.replace(plain, vertices=(*changed, *plain.vertices[count:]))
+
+
+def graph(count: int = 1) -> JobGraph:
+    config = msgspec.structs.replace(BY_HAND, interval_during_backlog_ms=500, max_concurrent=3)
+    return with_coordinators(orders_graph(2, checkpoint=config), count)
 
 
 class World(Lone):
-    def __init__(self) -> None:
+    """``count`` coordinators; ``notebook`` is the first."""
+
+    def __init__(self, count: int = 1) -> None:
         made: list[Notebook] = []
 
         def make(context: OperatorContext) -> Notebook:
             made.append(Notebook(context))
             return made[-1]
 
-        super().__init__(graph(), kinds={KIND: make})
-        (self.notebook,) = made
+        super().__init__(graph(count), kinds={KIND: make})
+        self.notebooks = made
+        self.notebook = made[0]
 
     def say(self, payload: bytes, *, subtask: int = 0, attempt: int = 1, operator: str = "orders") -> bool:
         heard = self.coordinator.operator_event(
@@ -246,3 +278,119 @@ def test_a_kind_that_is_not_known_fails_the_job_by_name() -> None:
     lone.tick(10_000)
     assert lone.failures == [f"no coordinator is known for operators of kind {KIND}"]
     assert lone.triggered() == []
+
+
+# --- code of others fails --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two() -> World:
+    """Two coordinators; what fails ends the attempt at once."""
+    world = World(2)
+    world.ends_when_failed = True
+    return world
+
+
+def test_an_error_in_reset_ends_the_attempt_before_anybody_else_hears_of_it(two: World) -> None:
+    two.notebook.fails_in = {"reset"}
+    two.start()
+    assert two.failures == ["the coordinator of operator orders failed: RuntimeError('reset failed')"]
+    assert two.notebook.heard == [("reset", None, None), "close"]
+    assert two.notebooks[1].heard == ["close"]
+    two.tick(1_000)
+    assert len(two.failures) == 1
+
+
+@pytest.mark.parametrize("method", ["subtask_ready", "handle_event", "completed", "aborted"])
+def test_an_error_ends_the_attempt_and_nothing_more_is_said_in_it(two: World, method: str) -> None:
+    two.notebook.fails_in = {method}
+    two.start()
+    two.say(b"hello")
+    two.request()
+    if method == "aborted":
+        two.decline(subtasks(two.graph, SOURCE)[0])
+    else:
+        two.acknowledge_all()
+    assert two.failures == [f"the coordinator of operator orders failed: RuntimeError('{method} failed')"]
+    assert two.notebook.heard[-1] == "close"
+    assert two.notebooks[1].heard[-1] == "close"
+    assert (method, 1) not in two.notebooks[1].heard
+
+
+def test_an_error_at_the_end_of_an_attempt_is_reported_and_fails_nothing(two: World) -> None:
+    two.notebook.fails_in = {"close"}
+    two.start()
+    two.coordinator.suspend(Reason.JOB_STOPPED)
+    two.carry_out()
+    assert two.failures == []
+    assert two.notebooks[1].heard[-1] == "close"
+    (notice,) = [a.notice for a in two.actions if isinstance(a, Report)]
+    assert notice == OperatorCoordinatorNotClosed(
+        job=JOB, operator=OperatorUid("orders"), detail="RuntimeError('close failed')"
+    )
+
+
+def test_an_error_behind_a_call_fails_the_attempt(world: World) -> None:
+    def broken(_: object) -> None:
+        raise KeyError("a")
+
+    for result, error in (({}, None), (None, CallError(CallFailure.UNAVAILABLE, "no broker"))):
+        world.notebook.context.call(ListPartitions(topics=("a",)), broken, broken)
+        world.carry_out()
+        world.answer(world.open(ListPartitions), result, error)
+    assert world.failures == ["the coordinator of operator orders failed: KeyError('a')"] * 2
+
+
+def test_a_state_that_is_no_bytes_aborts_the_checkpoint_now_or_later(world: World) -> None:
+    world.notebook.state = "text"  # type: ignore[assignment]
+    world.request()
+    world.notebook.answers_at_once = False
+    world.request()
+    world.notebook.later[0]({})  # type: ignore[arg-type]
+    world.carry_out()
+    first, second = world.outcomes
+    for outcome, state in ((first, "'text'"), (second, "{}")):
+        assert isinstance(outcome, CheckpointFailed)
+        assert outcome.reason is Reason.OPERATOR_COORDINATOR_FAILED
+        assert outcome.detail == f"operator orders: its state is bytes, not {state}"
+    assert world.failures == []
+
+
+def test_what_is_no_message_and_what_is_no_operation_is_refused_where_it_was_said(world: World) -> None:
+    context = world.notebook.context
+    with pytest.raises(TypeError, match="can be sent"):
+        context.send(None, "text")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="can be sent"):
+        context.send("0", b"text")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="no operation"):
+        context.call("list", print, print)  # type: ignore[arg-type]
+
+
+def test_more_events_than_are_kept_fail_the_attempt_rather_than_get_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moorage.checkpoint.operator_coordinators.EVENTS_KEPT", 1)
+    world.request()
+    world.acknowledge_all()
+    world.coordinator.suspend(Reason.JOB_FAILOVER)
+    record = msgspec.structs.replace(world.record, restored_checkpoint=CheckpointId(1))
+    world.coordinator.start(world.execution, record)
+    world.say(b"one")
+    assert world.failures == []
+    world.say(b"two")
+    assert world.failures == ["more than 1 events came before operator coordinators had their state"]
+
+
+def test_an_attempt_that_ends_while_older_checkpoints_are_subsumed_ends_with_all_of_them() -> None:
+    world = World()
+    world.ends_when_failed = True
+    world.start()
+    for _ in range(3):
+        world.request(CheckpointRequest())
+        world.tick()
+    assert world.triggered() == [1, 2, 3]
+    world.notebook.fails_in = {"aborted"}
+    world.acknowledge_all(3)
+    assert sorted(world.retained) == [3]
+    assert [notice.checkpoint for notice in world.aborted()] == [2, 1]
+    assert len(world.failures) == 1

@@ -10,16 +10,18 @@ from tests.unit.cluster.graphs import JOB, TOTALS, orders_graph
 from tests.unit.cluster.world import CONFIG, TestCoordinator, World, runs
 
 import moorage as mo
+from moorage.api.connectors import KAFKA_SOURCE_KIND
 from moorage.checkpoint.notices import CheckpointAborted
+from moorage.checkpoint.operator_coordinators import Kinds, OperatorContext
 from moorage.checkpoint.reasons import CheckpointFailureReason
 from moorage.cluster.coordinator import CoordinatorCore
 from moorage.cluster.protocol import Refusal, Refused, SubmitJob
-from moorage.connectors.kafka_source_coordinator import OPERATOR_COORDINATORS, decode_partitions
+from moorage.connectors.kafka_source_coordinator import OPERATOR_COORDINATORS, KafkaSourceCoordinator, decode_partitions
 from moorage.coordinator_process.hooks import HookRunner
 from moorage.coordinator_process.process import CoordinatorProcess
 from moorage.graph.job_graph import CheckpointConfig, JobGraph, RestartConfig
-from moorage.ids import Attempt, SubtaskId
-from moorage.messages.commands import OperatorCommand
+from moorage.ids import Attempt, CheckpointId, SubtaskId
+from moorage.messages.commands import CancelJob, DeployJob, OperatorCommand
 from moorage.messages.events import SubtaskState
 from moorage.messages.registry import JobStatus
 from moorage.ports import TopicSpec
@@ -44,8 +46,9 @@ GRAPH = graph()
 class Stage(World):
     """A world whose coordinators have a hook and the coordinators of Kafka sources."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Kinds = OPERATOR_COORDINATORS) -> None:
         super().__init__()
+        self._kinds = kinds
         self.hook = Hook("table")
         self.worker_log.create_topics([TopicSpec("input", 3, {})])
         self.lead()
@@ -56,7 +59,7 @@ class Stage(World):
         coordinator = self.add_coordinator()
         config = msgspec.structs.replace(CONFIG, master_hook_timeout_ms=1_000)
         name = f"coordinator-{len(self.coordinators)}"
-        coordinator.core = CoordinatorCore(name, config, lambda: 0.0, OPERATOR_COORDINATORS)
+        coordinator.core = CoordinatorCore(name, config, lambda: 0.0, self._kinds)
         coordinator.process = CoordinatorProcess(
             coordinator.core,
             registry=self.registry,
@@ -153,3 +156,27 @@ def test_a_job_whose_kind_of_coordinator_is_not_there_is_refused() -> None:
     assert isinstance(refused, Refused)
     assert refused.refusal is Refusal.INVALID
     assert "kafka_source" in refused.message
+
+
+class _FailsAtFirst(KafkaSourceCoordinator):
+    """Can't begin the first attempt."""
+
+    def __init__(self, context: OperatorContext) -> None:
+        super().__init__(context)
+        self._resets = 0
+
+    def reset(self, checkpoint: CheckpointId | None, state: bytes | None) -> None:
+        self._resets += 1
+        if self._resets == 1:
+            raise RuntimeError("not yet")
+        super().reset(checkpoint, state)
+
+
+def test_an_attempt_that_fails_while_it_starts_is_not_deployed() -> None:
+    stage = Stage({KAFKA_SOURCE_KIND: _FailsAtFirst})
+    stage.run(200)
+    leader = stage.coordinators[0]
+    leader.submit(GRAPH)
+    stage.run_until(lambda: runs(leader, GRAPH))
+    assert [command.attempt for command in stage.commands(CancelJob)] == [1]
+    assert {command.attempt for command in stage.commands(DeployJob)} == {2}
