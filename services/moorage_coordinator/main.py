@@ -154,7 +154,7 @@ class _Service:
         now_s = time.monotonic()
         if now_s >= self._metrics_at_s:
             self._metrics_at_s = now_s + _METRICS_INTERVAL_S
-            self._metrics.update(self._process.core, self._process.events_delay_ms)
+            self._metrics.update(self._process.core, now_s, self._process.events_delay_ms)
         return has_worked
 
     def _wait(self, seconds: float) -> None:

@@ -53,7 +53,12 @@ _OF_LIVE_JOBS = (
     "moorage_checkpoint_last_savepoint_timestamp_seconds",
     "moorage_checkpoint_duration_summary_seconds",
     "moorage_checkpoint_size_summary_bytes",
+    "moorage_sink_commits_heard_timestamp_seconds",
 )
+_OF_JOBS = frozenset(metric.name for metric in METRICS if "job_name" in metric.labels)
+LEFT_JOB_SHOWN_S = 600.0
+"""How long the counters of a job are shown when it lives here no more: it has ended, or another coordinator leads. Long
+enough for every scrape to see how it ended; without an end, each name that was ever used would stay in memory."""
 _SIZES = ("written", "state", "held", "processed", "persisted")
 _STATISTICS = ("min", "max", "avg", "p50", "p90", "p95", "p99", "p999")
 """In the order of ``stats.Distribution``."""
@@ -77,16 +82,21 @@ class CoordinatorMetrics:
         self._loop_time = loop_time
         self._counted_busy_ns = 0
         self._live_jobs: set[JobId] = set()
+        self._spoken_of: set[JobId] = set()
+        """Since the last update, by notices."""
+        self._left_s: dict[JobId, float] = {}
+        """When jobs that are still shown were first seen to live here no more."""
         self._summaries: dict[JobId, CheckpointSummary] = {}
         """As they are shown."""
         self._gauges["moorage_coordinator_log_reachable"].set(1)
 
-    def update(self, core: CoordinatorCore, events_delay_ms: int = 0) -> None:
-        """Set what is looked up instead of reported; now and then."""
+    def update(self, core: CoordinatorCore, now_s: float, events_delay_ms: int = 0) -> None:
+        """Set what is looked up instead of reported; now and then. ``now_s``: of any clock that only goes forward."""
         counts = core.counts()
         self._set("moorage_coordinator_heartbeat_age_seconds", counts.silence_ms / 1e3)
         self._set("moorage_coordinator_events_delay_seconds", events_delay_ms / 1e3)
-        self._update_jobs(counts.live_jobs)
+        self._update_jobs(counts.live_jobs, now_s)
+        self._forget_left(now_s)
         self._set("moorage_coordinator_is_leader", core.state is LeaderState.LEADING)
         self._set("moorage_coordinator_epoch", core.epoch)
         self._set("moorage_coordinator_workers", counts.workers)
@@ -98,13 +108,17 @@ class CoordinatorMetrics:
         self._count("moorage_coordinator_loop_busy_seconds_total", amount=(busy_ns - self._counted_busy_ns) / 1e9)
         self._counted_busy_ns = busy_ns
 
-    def _update_jobs(self, jobs: Mapping[JobId, JobCounts]) -> None:
-        """Jobs that have ended, and all of them at a coordinator that leads no more, are not shown any longer."""
-        for job in self._live_jobs - jobs.keys():
+    def _update_jobs(self, jobs: Mapping[JobId, JobCounts], now_s: float) -> None:
+        """Jobs that have ended, and all of them at a coordinator that leads no more, have no gauges any longer."""
+        left = (self._live_jobs | self._spoken_of) - jobs.keys()
+        self._spoken_of.clear()
+        for job in left:
+            self._left_s.setdefault(job, now_s)
             self._summaries.pop(job, None)
             for name in _OF_LIVE_JOBS:
                 self._gauges[name].remove_by_labels({"job_name": job})
         for job in jobs.keys() - self._live_jobs:
+            self._left_s.pop(job, None)
             self._start_at_zero(job)
         self._live_jobs = set(jobs)
         for job, counts in jobs.items():
@@ -125,6 +139,13 @@ class CoordinatorMetrics:
                 self._set("moorage_checkpoint_last_savepoint_id", savepoint.checkpoint, job)
                 self._set("moorage_checkpoint_last_savepoint_timestamp_seconds", savepoint.triggered_ms / 1e3, job)
             self._summarise(job, counts.summary)
+
+    def _forget_left(self, now_s: float) -> None:
+        for job in [job for job, left_s in self._left_s.items() if now_s - left_s >= LEFT_JOB_SHOWN_S]:
+            del self._left_s[job]
+            for families in (self._counters, self._gauges, self._histograms):
+                for name in _OF_JOBS & families.keys():
+                    families[name].remove_by_labels({"job_name": job})
 
     def _summarise(self, job: JobId, summary: CheckpointSummary) -> None:
         """Only what has changed: a summary is made anew when a checkpoint is completed."""
@@ -154,6 +175,8 @@ class CoordinatorMetrics:
         self._count("moorage_coordinator_calls_failed_total", operation, amount=not ok)
 
     def notice(self, notice: Notice) -> None:
+        if (job := getattr(notice, "job", None)) is not None:
+            self._spoken_of.add(job)
         match notice:
             case CheckpointTriggered(job=job):
                 self._count("moorage_checkpoints_triggered_total", job)

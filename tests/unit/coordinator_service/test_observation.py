@@ -9,10 +9,11 @@ from enum import Enum
 from threading import Thread
 from typing import Any, get_args, get_type_hints
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from tests.unit.cluster.graphs import JOB, TOTALS, orders_graph
-from tests.unit.cluster.world import running_world
+from tests.unit.cluster.world import World, running_world
 
 from moorage.checkpoint.notices import CheckpointAborted, CheckpointCompleted
 from moorage.checkpoint.reasons import CheckpointFailureReason
@@ -29,12 +30,12 @@ from moorage.cluster.protocol import (
 )
 from moorage.effects import Notice
 from moorage.graph.job_graph import CheckpointConfig
-from moorage.ids import Attempt, CheckpointId, Epoch, SubtaskId, WorkerId
+from moorage.ids import Attempt, CheckpointId, Epoch, JobId, SubtaskId, WorkerId
 from moorage.messages.events import CheckpointMetrics, SubtaskState
 from moorage_coordinator.desk import RequestDesk
 from moorage_coordinator.journal import Journal, line
 from moorage_coordinator.metric_list import METRICS
-from moorage_coordinator.metrics import _OF_LIVE_JOBS, CoordinatorMetrics
+from moorage_coordinator.metrics import _OF_LIVE_JOBS, LEFT_JOB_SHOWN_S, CoordinatorMetrics
 from moorage_service.logs import configure_logging
 from moorage_service.runtime import LoopTime
 
@@ -195,7 +196,7 @@ def test_the_whole_life_of_a_job_in_metrics(registry: CollectorRegistry) -> None
     for notice in leader.notices:
         metrics.notice(notice)
     loop_time.busy_ns = 2_500_000_000
-    metrics.update(leader.core)
+    metrics.update(leader.core, 0.0)
     sample = registry.get_sample_value
     assert sample("moorage_coordinator_is_leader") == 1
     assert sample("moorage_coordinator_workers") == 2
@@ -223,10 +224,53 @@ def test_the_whole_life_of_a_job_in_metrics(registry: CollectorRegistry) -> None
     assert sample("moorage_checkpoint_size_summary_bytes", state) == 1_200
     leader.process.stop()
     world.run(50)
-    metrics.update(leader.core)
+    metrics.update(leader.core, 1.0)
     assert sample("moorage_coordinator_is_leader") == 0
     assert sample("moorage_coordinator_workers") == 0
     assert all(shown(registry, name) is None for name in _OF_LIVE_JOBS)
+
+
+def test_a_name_that_is_no_longer_used_leaves_nothing_behind(registry: CollectorRegistry) -> None:
+    """Jobs come and go for years, each with a name of its own."""
+    metrics = CoordinatorMetrics(registry, LoopTime())
+    core = World().add_coordinator().core
+    for number in range(50):
+        for kind in Notice.__subclasses__():
+            notice = _example(kind)
+            if hasattr(notice, "job"):
+                metrics.notice(msgspec.structs.replace(notice, job=JobId(f"job-{number}")))
+        metrics.update(core, number * 1.0)
+    names = {name for name, labels in series(registry) if "job_name" in labels}
+    assert len(names) > 20
+    assert not names & set(_OF_LIVE_JOBS)
+    metrics.update(core, LEFT_JOB_SHOWN_S + 24.5)
+    left = {labels["job_name"] for _, labels in series(registry) if "job_name" in labels}
+    assert left == {f"job-{number}" for number in range(25, 50)}
+    metrics.update(core, LEFT_JOB_SHOWN_S + 50.0)
+    assert [labels for _, labels in series(registry) if "job_name" in labels] == []
+
+
+def test_a_job_that_comes_back_is_shown_on(registry: CollectorRegistry) -> None:
+    metrics = CoordinatorMetrics(registry, LoopTime())
+    world = running_world(orders_graph(2))
+    leader = world.coordinators[0]
+    metrics.notice(FAILED)
+    metrics.update(World().add_coordinator().core, 0.0)
+    metrics.update(leader.core, 1.0)
+    metrics.update(leader.core, 2 * LEFT_JOB_SHOWN_S)
+    of_job = {"job_name": "orders"}
+    assert registry.get_sample_value("moorage_coordinator_attempts_failed_total", of_job) == 1
+    leader.cancel(JOB)
+    world.run(1_000)
+    metrics.update(leader.core, 3 * LEFT_JOB_SHOWN_S)
+    metrics.update(leader.core, 4 * LEFT_JOB_SHOWN_S - 1)
+    assert registry.get_sample_value("moorage_coordinator_attempts_failed_total", of_job) == 1
+    metrics.update(leader.core, 4 * LEFT_JOB_SHOWN_S)
+    assert registry.get_sample_value("moorage_coordinator_attempts_failed_total", of_job) is None
+
+
+def series(registry: CollectorRegistry) -> list[tuple[str, dict[str, str]]]:
+    return [(sample.name, sample.labels) for family in registry.collect() for sample in family.samples]
 
 
 def shown(registry: CollectorRegistry, name: str) -> float | None:
