@@ -15,7 +15,10 @@ from moorage.cluster.protocol import (
     LeaderState,
     LogSilence,
     Received,
+    Refusal,
+    Refused,
     Stop,
+    SubmitJob,
     Tick,
 )
 from moorage.coordinator_process.broadcaster import Broadcaster
@@ -35,7 +38,9 @@ from moorage.effects import (
     SendCleanup,
 )
 from moorage.errors import CorruptDataError, LogError, MoorageError, UnknownSchemaError
-from moorage.messages.commands import CoordinatorHeartbeat
+from moorage.graph.job_graph import JobGraph
+from moorage.ids import Attempt, CheckpointId, Epoch
+from moorage.messages.commands import CoordinatorHeartbeat, DeployJob
 from moorage.naming import CLEANUP_TOPIC, COMMANDS_TOPIC
 from moorage.ports import CheckpointStorage, Clock, Executor, Log, LogReader, Registry
 from moorage.serde import control
@@ -56,6 +61,28 @@ class MessageLost(Notice, frozen=True, kw_only=True):
 
     kind: str
     detail: str
+
+
+def unsendable(graph: JobGraph) -> str | None:
+    """Why no message can carry a graph that somebody posted; None: one can. One that was stored all the same would end
+    every leader that deploys it."""
+    deploy = DeployJob(
+        epoch=Epoch(1),
+        job=graph.job,
+        attempt=Attempt(1),
+        graph=graph,
+        slots=(),
+        lineage=(),
+        restore_checkpoint=None,
+        restore_path=None,
+        restore_checksum=None,
+        base_checkpoint_id=CheckpointId(0),
+    )
+    try:
+        control.encode(deploy)
+    except (TypeError, ValueError, OverflowError) as error:
+        return f"job {graph.job} can't be sent to workers: {error}"
+    return None
 
 
 class CoordinatorProcess:
@@ -116,7 +143,10 @@ class CoordinatorProcess:
 
     def request(self, request: ClientRequest) -> None:
         """The answer comes by ``on_reply``, at once or later, exactly once."""
-        self._handle(request)
+        if isinstance(request, SubmitJob) and (problem := unsendable(request.graph)):
+            self._on_reply(request.request, Refused(Refusal.INVALID, problem))
+        else:
+            self._handle(request)
 
     def stop(self) -> None:
         """Give the lease back; step on until ``is_stopped``."""

@@ -9,6 +9,12 @@ from moorage.graph.job_graph import CheckpointConfig, JobGraph, JobVertex, Resta
 from moorage.naming import check_name, exchange_id
 from moorage.state.key_groups import UPPER_BOUND_MAX_PARALLELISM
 
+MAX_COUNT = 2**31 - 1
+MAX_MS = MAX_BYTES = 2**53
+"""What a float holds exactly, and far from what no message can carry."""
+MAX_RETAINED = 1_000
+MAX_MULTIPLIER = 1_000.0
+
 
 def check_graph(graph: JobGraph) -> None:
     """PipelineError that names the first thing that is wrong."""
@@ -78,21 +84,23 @@ def _exchange_problems(graph: JobGraph) -> Iterator[str]:
 
 
 def _checkpoint_problems(config: CheckpointConfig) -> Iterator[str]:
-    for name, value, least in (
-        ("interval_ms", config.interval_ms, 0),
-        ("timeout_ms", config.timeout_ms, 1),
-        ("min_pause_ms", config.min_pause_ms, 0),
-        ("max_concurrent", config.max_concurrent, 1),
-        ("tolerable_failures", config.tolerable_failures, 0),
-        ("retained", config.retained, 1),
-        ("aligned_timeout_ms", config.aligned_timeout_ms, 0),
-        ("initial_delay_max_ms", config.initial_delay_max_ms, 0),
-        ("interval_during_backlog_ms", config.interval_during_backlog_ms, 0),
-        ("alignment_limit_bytes", config.alignment_limit_bytes, 1),
+    for name, value, least, most in (
+        ("interval_ms", config.interval_ms, 0, MAX_MS),
+        ("timeout_ms", config.timeout_ms, 1, MAX_MS),
+        ("min_pause_ms", config.min_pause_ms, 0, MAX_MS),
+        ("max_concurrent", config.max_concurrent, 1, MAX_COUNT),
+        ("tolerable_failures", config.tolerable_failures, 0, MAX_COUNT),
+        ("retained", config.retained, 1, MAX_RETAINED),
+        ("aligned_timeout_ms", config.aligned_timeout_ms, 0, MAX_MS),
+        ("initial_delay_max_ms", config.initial_delay_max_ms, 0, MAX_MS),
+        ("interval_during_backlog_ms", config.interval_during_backlog_ms, 0, MAX_MS),
+        ("alignment_limit_bytes", config.alignment_limit_bytes, 1, MAX_BYTES),
     ):
-        if value is not None and value < least:
-            yield f"checkpoint.{name} must be at least {least}, not {value}"
+        if value is not None:
+            yield from _range_problems(f"checkpoint.{name}", value, least, most)
     during_backlog_ms = config.interval_during_backlog_ms
+    if during_backlog_ms and config.interval_ms == 0:
+        yield "checkpoint.interval_during_backlog_ms needs checkpoint.interval_ms: else there are no periodic ones"
     if during_backlog_ms and during_backlog_ms < config.interval_ms:
         yield f"checkpoint.interval_during_backlog_ms must be 0 or at least checkpoint.interval_ms {config.interval_ms}"
     if config.aligned_timeout_ms >= config.timeout_ms:
@@ -108,13 +116,20 @@ def _checkpoint_problems(config: CheckpointConfig) -> Iterator[str]:
 
 
 def _restart_problems(config: RestartConfig) -> Iterator[str]:
-    for name, value, least in (
-        ("initial_delay_ms", config.initial_delay_ms, 0),
-        ("max_delay_ms", config.max_delay_ms, config.initial_delay_ms if config.strategy == "exponential_delay" else 0),
-        ("multiplier", config.multiplier, 1),
-        ("reset_after_ms", config.reset_after_ms, 1),
-        ("max_attempts", config.max_attempts, 0),
-        ("failure_interval_ms", config.failure_interval_ms, 1),
+    least_limit_ms = config.initial_delay_ms if config.strategy == "exponential_delay" else 0
+    for name, value, least, most in (
+        ("initial_delay_ms", config.initial_delay_ms, 0, MAX_MS),
+        ("max_delay_ms", config.max_delay_ms, least_limit_ms, MAX_MS),
+        ("multiplier", config.multiplier, 1, MAX_MULTIPLIER),
+        ("reset_after_ms", config.reset_after_ms, 1, MAX_MS),
+        ("max_attempts", config.max_attempts, 0, MAX_COUNT),
+        ("failure_interval_ms", config.failure_interval_ms, 1, MAX_MS),
     ):
-        if value < least:
-            yield f"restart.{name} must be at least {least}, not {value}"
+        yield from _range_problems(f"restart.{name}", value, least, most)
+
+
+def _range_problems(name: str, value: float, least: float, most: float) -> Iterator[str]:
+    if value > most:
+        yield f"{name} must be at most {most}, not {value}"
+    elif not value >= least:  # not a number, too
+        yield f"{name} must be at least {least}, not {value}"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -76,6 +77,18 @@ def test_a_good_graph_passes() -> None:
             replaced(checkpoint=CheckpointConfig(alignment_limit_bytes=5, mode="at_least_once")),
             "alignment_limit_bytes needs checkpoint.mode",
         ),
+        (
+            replaced(checkpoint=CheckpointConfig(interval_ms=0, interval_during_backlog_ms=500)),
+            "interval_during_backlog_ms needs checkpoint.interval_ms",
+        ),
+        (replaced(checkpoint=CheckpointConfig(timeout_ms=2**63)), "checkpoint.timeout_ms must be at most"),
+        (replaced(checkpoint=CheckpointConfig(max_concurrent=2**31)), "checkpoint.max_concurrent must be at most"),
+        (replaced(checkpoint=CheckpointConfig(retained=1_001)), "checkpoint.retained must be at most 1000"),
+        (replaced(checkpoint=CheckpointConfig(alignment_limit_bytes=2**63)), "alignment_limit_bytes must be at most"),
+        (replaced(restart=RestartConfig(max_attempts=2**63)), "restart.max_attempts must be at most"),
+        (replaced(restart=RestartConfig(max_delay_ms=2**63)), "restart.max_delay_ms must be at most"),
+        (replaced(restart=RestartConfig(multiplier=math.inf)), "restart.multiplier must be at most"),
+        (replaced(restart=RestartConfig(multiplier=math.nan)), "restart.multiplier must be at least"),
         (replaced(restart=RestartConfig(multiplier=0.5)), "restart.multiplier must be at least 1"),
         (replaced(restart=RestartConfig(initial_delay_ms=40_000)), "restart.max_delay_ms must be at least 40000"),
     ],
@@ -98,7 +111,7 @@ def test_contradictions_that_are_none_are_accepted() -> None:
     for config in (
         CheckpointConfig(interval_during_backlog_ms=0),
         CheckpointConfig(interval_during_backlog_ms=1_000),
-        CheckpointConfig(interval_ms=0, interval_during_backlog_ms=500),
+        CheckpointConfig(interval_ms=0, interval_during_backlog_ms=0),
         CheckpointConfig(unaligned=True, aligned_timeout_ms=499, timeout_ms=500, max_concurrent=3),
         CheckpointConfig(min_pause_ms=500, max_concurrent=1),
     ):
