@@ -31,7 +31,10 @@ EVENTS_KEPT = 10_000
 
 class OperatorCoordinator(Protocol):
     """What a kind of operator has to offer. Its methods are called one after another and never block: what blocks is
-    asked for by ``OperatorContext.call``."""
+    asked for by ``OperatorContext.call``.
+
+    Making one reads its configuration and does nothing else: one is made when a job is submitted, only to see whether
+    it can be."""
 
     def reset(self, checkpoint: CheckpointId | None, state: bytes | None) -> None:
         """Begin an attempt that starts from ``checkpoint``, where the operator's coordinator had ``state``; None: from
@@ -130,10 +133,9 @@ Kinds = Mapping[str, OperatorCoordinatorFactory]
 NO_KINDS: Kinds = {}
 
 
-def unknown_kinds(graph: JobGraph, kinds: Kinds) -> list[str]:
-    """The kinds of coordinators that a job needs and this coordinator does not have."""
-    needed = {o.coordinator.kind for v in graph.vertices for o in v.operators if o.coordinator is not None}
-    return sorted(needed - kinds.keys())
+def problem_of(graph: JobGraph, kinds: Kinds) -> str | None:
+    """Why the coordinators that a job needs can't be made here; None: they can."""
+    return OperatorCoordinators(Effects(), graph, kinds, backlog=lambda _: None, fail_job=lambda _: None).problem
 
 
 class _Holder:
@@ -161,19 +163,31 @@ class OperatorCoordinators:
         self._job: JobId = graph.job
         self._backlog = backlog
         self._fail_job = fail_job
-        self._missing = unknown_kinds(graph, kinds)
+        self.problem: str | None = None
+        """Why they could not be made."""
         self._execution: Execution | None = None
         self._is_ready = False
         """They have their state."""
         self._waiting: list[OperatorEvent] = []
         """Came before."""
         self._holders: dict[tuple[VertexId, OperatorUid], _Holder] = {}
-        if not self._missing:
-            for vertex in graph.vertices:
-                for node in vertex.operators:
-                    if node.coordinator is not None:
-                        key = (vertex.vertex, node.uid)
-                        self._holders[key] = _Holder(vertex.vertex, node, self._context(key, node), kinds)
+        needed = {o.coordinator.kind for v in graph.vertices for o in v.operators if o.coordinator is not None}
+        if missing := sorted(needed - kinds.keys()):
+            self.problem = f"no operator coordinator of kind {', '.join(missing)} is configured here"
+        else:
+            self._make(graph, kinds)
+
+    def _make(self, graph: JobGraph, kinds: Kinds) -> None:
+        for vertex in graph.vertices:
+            for node in vertex.operators:
+                if node.coordinator is None:
+                    continue
+                key = (vertex.vertex, node.uid)
+                try:
+                    self._holders[key] = _Holder(vertex.vertex, node, self._context(key, node), kinds)
+                except Exception as error:  # noqa: BLE001 - code of others
+                    self.problem = f"the coordinator of operator {node.uid} can't be made: {error!r}"
+                    return
 
     def _context(self, key: tuple[VertexId, OperatorUid], node: OperatorNode) -> OperatorContext:
         return OperatorContext(
@@ -191,8 +205,8 @@ class OperatorCoordinators:
         from a checkpoint of another job."""
         self._execution = execution
         self._waiting.clear()
-        if self._missing:
-            self._fail_job(f"no coordinator is known for operators of kind {', '.join(self._missing)}")
+        if self.problem is not None:
+            self._fail_job(self.problem)
         elif not self._holders or path is None:
             self._reset(checkpoint, {})
         else:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 from moorage.checkpoint.decider import CheckpointRequest
-from moorage.checkpoint.operator_coordinators import NO_KINDS, Kinds, unknown_kinds
+from moorage.checkpoint.operator_coordinators import NO_KINDS, Kinds, problem_of
 from moorage.cluster.disposal import Disposal
 from moorage.cluster.ended_jobs import EndedJobs
 from moorage.cluster.job import Job
@@ -350,9 +350,8 @@ class CoordinatorCore:
         except PipelineError as error:
             self._effects.reply(request.request, Refused(Refusal.INVALID, str(error)))
             return
-        if unknown := unknown_kinds(request.graph, self._kinds):
-            why = f"no operator coordinator of kind {', '.join(unknown)} is configured here"
-            self._effects.reply(request.request, Refused(Refusal.INVALID, f"job {name} can't be run: {why}"))
+        if problem := problem_of(request.graph, self._kinds):
+            self._effects.reply(request.request, Refused(Refusal.INVALID, f"job {name} can't be run: {problem}"))
             return
         present = self._jobs.get(name)
         if name in self._submitting or (present is not None and not present.status.is_terminal):

@@ -276,7 +276,18 @@ def test_a_kind_that_is_not_known_fails_the_job_by_name() -> None:
     lone = Lone(graph())
     lone.start()
     lone.tick(10_000)
-    assert lone.failures == [f"no coordinator is known for operators of kind {KIND}"]
+    assert lone.failures == [f"no operator coordinator of kind {KIND} is configured here"]
+    assert lone.triggered() == []
+
+
+def test_one_that_can_not_be_made_fails_the_job_by_name() -> None:
+    def broken(context: OperatorContext) -> Notebook:
+        raise ValueError(f"what is {context.config!r}?")
+
+    lone = Lone(graph(), kinds={KIND: broken})
+    lone.start()
+    lone.tick(10_000)
+    assert lone.failures == ["the coordinator of operator orders can't be made: ValueError(\"what is b'how'?\")"]
     assert lone.triggered() == []
 
 

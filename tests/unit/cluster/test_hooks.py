@@ -19,7 +19,7 @@ from moorage.cluster.protocol import Refusal, Refused, SubmitJob
 from moorage.connectors.kafka_source_coordinator import OPERATOR_COORDINATORS, KafkaSourceCoordinator, decode_partitions
 from moorage.coordinator_process.hooks import HookRunner
 from moorage.coordinator_process.process import CoordinatorProcess
-from moorage.graph.job_graph import CheckpointConfig, JobGraph, RestartConfig
+from moorage.graph.job_graph import CheckpointConfig, JobGraph, OperatorCoordinatorSpec, RestartConfig
 from moorage.ids import Attempt, CheckpointId, SubtaskId
 from moorage.messages.commands import CancelJob, DeployJob, OperatorCommand
 from moorage.messages.events import SubtaskState
@@ -180,3 +180,31 @@ def test_an_attempt_that_fails_while_it_starts_is_not_deployed() -> None:
     stage.run_until(lambda: runs(leader, GRAPH))
     assert [command.attempt for command in stage.commands(CancelJob)] == [1]
     assert {command.attempt for command in stage.commands(DeployJob)} == {2}
+
+
+def test_a_job_whose_coordinator_can_not_read_its_configuration_is_refused() -> None:
+    stage = Stage()
+    source = GRAPH.vertices[0]
+    spec = OperatorCoordinatorSpec(kind=KAFKA_SOURCE_KIND, config=b"\xc1")
+    node = msgspec.structs.replace(source.operators[0], coordinator=spec)
+    vertices = (msgspec.structs.replace(source, operators=(node,)), *GRAPH.vertices[1:])
+    leader = stage.coordinators[0]
+    request = leader.submit(msgspec.structs.replace(GRAPH, vertices=vertices))
+    refused = leader.replies[request]
+    assert isinstance(refused, Refused)
+    assert refused.refusal is Refusal.INVALID
+    assert "the coordinator of operator orders can't be made" in refused.message
+
+
+def test_a_graph_that_no_message_can_carry_is_refused_before_it_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moorage.cluster.coordinator.check_graph", lambda _: None)  # it refuses what we know of
+    stage = Stage()
+    leader = stage.coordinators[0]
+    config = CheckpointConfig(timeout_ms=2**63)
+    request = leader.submit(msgspec.structs.replace(GRAPH, checkpoint=config))
+    refused = leader.replies[request]
+    assert isinstance(refused, Refused)
+    assert refused.refusal is Refusal.INVALID
+    assert "can't be sent to workers" in refused.message
+    stage.run(1_000)
+    assert stage.registry.jobs() == []
