@@ -177,6 +177,8 @@ class Setting:
     def check(self, value: Any) -> None:
         """SettingError if ``value`` is not allowed."""
         declared = self.declared
+        if isinstance(value, Secret):
+            value = value.reveal()
         if value is not None and (
             (declared.minimum is not None and value < declared.minimum)
             or (declared.maximum is not None and value > declared.maximum)

@@ -155,6 +155,17 @@ def _metrics_port(default: int) -> int:
     )
 
 
+def _rest_token(doc: str) -> Secret | None:
+    """Short enough to guess is as good as none; and what a header can't carry would lock everybody out, or nobody."""
+    return setting(
+        None,
+        doc,
+        pattern=r"[!-~]{8,}",
+        form="at least 8 letters, digits or signs of ASCII, none of them blank",
+        variable="MOORAGE_REST_TOKEN",
+    )
+
+
 def _pipeline_path() -> tuple[str, ...]:
     return setting(
         (), "Folders from which pipelines are imported, before the usual ones.", variable="MOORAGE_PIPELINE_PATH"
@@ -192,9 +203,7 @@ class CoordinatorSettings(ServiceSettings, prefix="COORDINATOR_"):
     rest_port: int = setting(
         8081, "Port of the REST API; 0: any free one.", minimum=0, maximum=65_535, variable="MOORAGE_REST_PORT"
     )
-    rest_token: Secret | None = setting(
-        None, "Callers of the REST API must send it as a bearer token.", variable="MOORAGE_REST_TOKEN"
-    )
+    rest_token: Secret | None = _rest_token("Callers of the REST API must send it as a bearer token.")
     rest_allow_insecure: bool = setting(
         False,
         "Serve the REST API to other machines without a token: something in front of it keeps strangers out.",
@@ -448,7 +457,7 @@ class CommandLineSettings(Settings):
         pattern=r"(https?://)?(?!\w+://)[^\s,]+(,(https?://)?(?!\w+://)[^\s,]+)*",
         form="a URL or host:port, or several with a comma between them",
     )
-    rest_token: Secret | None = setting(None, "The coordinator's token.")
+    rest_token: Secret | None = _rest_token("The coordinator's token.")
     cache_dir: str | None = setting(
         None, "Where Kafka's jars are kept for `moorage dev`.", shown_default="the user's cache"
     )

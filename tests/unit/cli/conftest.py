@@ -23,7 +23,7 @@ class _Coordinator(BaseHTTPRequestHandler):
         self._answer(202, POSTS[self.path])
 
     def do_PATCH(self) -> None:
-        if self.headers["authorization"] == "Bearer secret":
+        if self.headers["authorization"] == "Bearer secret-t":
             self._answer(202, {})
         else:
             self._answer(401, {"errors": ["a bearer token is needed"]})

@@ -145,7 +145,7 @@ def test_prints_tables_for_people(coordinator_url: str) -> None:
 
 def test_sends_the_token_and_repeats_a_refusal(coordinator_url: str) -> None:
     refused = run("cancel", "orders", "--rest", coordinator_url)
-    accepted = run("cancel", "orders", "--rest", coordinator_url, MOORAGE_REST_TOKEN="secret")
+    accepted = run("cancel", "orders", "--rest", coordinator_url, MOORAGE_REST_TOKEN="secret-t")
 
     assert (refused.returncode, refused.stderr) == (1, "moorage: a bearer token is needed\n")
     assert (accepted.returncode, accepted.stdout) == (0, "orders is being cancelled\n")

@@ -8,6 +8,7 @@ import pytest
 
 from moorage.config import (
     CleanerSettings,
+    CommandLineSettings,
     CoordinatorSettings,
     KafkaSettings,
     Options,
@@ -151,8 +152,18 @@ def test_the_rest_api_needs_no_token_on_this_machine(host: str) -> None:
 def test_the_rest_api_for_other_machines_needs_a_token_or_a_clear_word(host: str) -> None:
     with pytest.raises(SettingError, match=r"^MOORAGE_REST_HOST=.*MOORAGE_REST_TOKEN or MOORAGE_REST_ALLOW_INSECURE"):
         CoordinatorSettings(rest_host=host)
-    assert CoordinatorSettings(rest_host=host, rest_token=Secret("t")).rest_host == host
+    assert CoordinatorSettings(rest_host=host, rest_token=Secret("s3cret-t")).rest_host == host
     assert CoordinatorSettings(rest_host=host, rest_allow_insecure=True).rest_host == host
+
+
+@pytest.mark.parametrize("settings", [CoordinatorSettings, CommandLineSettings])
+@pytest.mark.parametrize("token", [" ", " " * 20, "7-chars", "with a blank", "with-a-newline\n", "gehöre-zu-uns"])
+def test_a_token_that_protects_nothing_or_fits_no_header_is_refused(
+    settings: type[CoordinatorSettings | CommandLineSettings], token: str
+) -> None:
+    with pytest.raises(SettingError, match=r"^MOORAGE_REST_TOKEN: must be at least 8 letters"):
+        load(settings, {"MOORAGE_REST_TOKEN": token})
+    assert load(settings, {"MOORAGE_REST_TOKEN": "s3cret-t"}).rest_token == Secret("s3cret-t")
 
 
 def test_a_worker_is_never_lost_for_one_lost_heartbeat() -> None:
