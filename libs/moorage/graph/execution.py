@@ -163,13 +163,15 @@ class Execution:
     @property
     def can_checkpoint(self) -> bool:
         """Every subtask that takes part in checkpoints is RUNNING, or FINISHED where the job allows that; an
-        exactly-once sink only follows their fate."""
+        exactly-once sink only follows their fate.
+
+        Once all input has ended it must be allowed: what has processed its last record waits for the final one."""
         running = self._required[ExecutionState.RUNNING]
         finished = self._required[ExecutionState.FINISHED]
         return (
             running > 0
             and running + finished == self._required.total()
-            and (finished == 0 or self.graph.checkpoint.after_finish)
+            and (finished == 0 or self.graph.checkpoint.after_finish or self.input_has_ended)
         )
 
     @property

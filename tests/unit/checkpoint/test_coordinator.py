@@ -273,6 +273,20 @@ def test_finished_subtasks_may_be_forbidden() -> None:
     assert "checkpoint.after_finish is off" in failed(lone).message
 
 
+def test_where_finished_subtasks_are_forbidden_the_final_checkpoint_is_taken_all_the_same() -> None:
+    lone = started(after_finish=False, interval_ms=100)
+    lone.becomes(REQUIRED[0], SubtaskState.FINISHED)
+    lone.tick(1_000)
+    assert lone.triggered() == []
+    for subtask in REQUIRED[1:]:
+        lone.becomes(subtask, SubtaskState.RUNNING, data_ended=True)
+    lone.tick(10)
+    assert lone.triggered() == [1]
+    for subtask in REQUIRED[1:]:
+        lone.acknowledge(subtask)
+    assert sorted(lone.retained) == [1]
+
+
 @pytest.mark.parametrize("interval_ms", [0, 60_000])
 def test_the_final_checkpoint_is_taken_at_once_when_all_input_has_ended_and_again_until_it_is_complete(
     interval_ms: int,
