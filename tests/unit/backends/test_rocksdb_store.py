@@ -122,6 +122,7 @@ def test_memtables_of_all_stores_count_in_one_budget(environment: RocksDbEnviron
     for store in stores:
         for batch in range(20):
             write(store, {f"{batch}-{i:05}".encode(): bytes(1_000) for i in range(200)})
-    assert environment.memory()["memtables"] < 8 << 20
+    # Of 16 MB written; those that are being flushed count, too.
+    assert environment.memory()["memtables"] < 12 << 20
     for store in stores:
         store.close()
