@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
+from http import HTTPStatus
 from typing import Annotated
 
 import typer
 from rich.console import Group
 
 from moorage_cli.checkpoint_view import details_view, statistics_view, summary_line, summary_table
-from moorage_cli.client import CheckpointDetails, CoordinatorClient, CoordinatorUnreachableError, SubtaskCheckpoint
+from moorage_cli.client import (
+    CheckpointDetails,
+    CoordinatorClient,
+    CoordinatorUnreachableError,
+    RestError,
+    SubtaskCheckpoint,
+)
 from moorage_cli.common import AsJson, Job, Rest, connect_client, err, out, print_json
 from moorage_cli.failure_view import failures_text
 from moorage_cli.interrupts import until_interrupted
@@ -85,11 +92,25 @@ def checkpoint(
         with err.status(f"checkpoint of {job}"):
             number = client.checkpoint(job, full=full).wait(timeout).checkpoint_id
         assert number is not None
-        details = client.checkpoint_details(job, number)
+        details = _details(client, job, number)
     if as_json:
-        print_json({"id": number, "duration_ms": details.end_to_end_duration, "external_path": details.external_path})
+        duration_ms = None if details is None else details.end_to_end_duration
+        external_path = None if details is None else details.external_path
+        print_json({"id": number, "duration_ms": duration_ms, "external_path": external_path})
+    elif details is None:
+        out.print(f"checkpoint {number} of {job} was completed; it has left the history already", highlight=False)
     else:
         out.print(details_view(details, []), highlight=False)
+
+
+def _details(client: CoordinatorClient, job: str, number: int) -> CheckpointDetails | None:
+    """None: newer ones have pushed it out of the history, or its job is gone."""
+    try:
+        return client.checkpoint_details(job, number)
+    except RestError as error:
+        if error.status == HTTPStatus.NOT_FOUND:
+            return None
+        raise
 
 
 def exceptions(

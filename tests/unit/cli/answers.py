@@ -61,6 +61,7 @@ BAD_TRIGGER = "fedcba9876543210" * 2
 POSTS: dict[str, dict[str, str]] = {
     CHECKPOINTS: {"request-id": TRIGGER},
     "/jobs/broken/checkpoints": {"request-id": BAD_TRIGGER},
+    "/jobs/brief/checkpoints": {"request-id": TRIGGER},
 }
 
 ANSWERS: dict[str, Any] = {
@@ -109,6 +110,10 @@ ANSWERS: dict[str, Any] = {
         }
     },
     f"{CHECKPOINTS}/{TRIGGER}": {
+        "status": {"id": "COMPLETED"},
+        "operation": {"checkpointId": 7, "failureCause": None},
+    },
+    f"/jobs/brief/checkpoints/{TRIGGER}": {
         "status": {"id": "COMPLETED"},
         "operation": {"checkpointId": 7, "failureCause": None},
     },

@@ -76,6 +76,14 @@ def test_takes_a_checkpoint_and_waits_for_it(coordinator_url: str) -> None:
     }
 
 
+def test_a_checkpoint_that_has_left_the_history_was_completed_all_the_same(coordinator_url: str) -> None:
+    result = run("checkpoint", "brief", "--rest", coordinator_url)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "checkpoint 7 of brief was completed; it has left the history already\n"
+    as_json = run("checkpoint", "brief", "--json", "--rest", coordinator_url)
+    assert json.loads(as_json.stdout) == {"id": 7, "duration_ms": None, "external_path": None}
+
+
 def test_the_exit_code_tells_of_a_checkpoint_that_failed(coordinator_url: str) -> None:
     result = run("checkpoint", "broken", "--rest", coordinator_url)
     assert (result.returncode, result.stdout, result.stderr) == (1, "", "moorage: disk full\n")
