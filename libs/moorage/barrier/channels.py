@@ -113,13 +113,13 @@ class HeldFrames:
     def __init__(self, partitions: Mapping[TopicPartition, Partition], bytes_max: int) -> None:
         self.bytes = 0
         """In memory."""
-        self.total_bytes = 0
-        """With those that were forgotten, since the last release."""
+        self.data_bytes = 0
+        """Of data, with what was forgotten, since the last release."""
         self._partitions = partitions
         self._bytes_max = bytes_max
 
-    def hold(self, frame: Held) -> None:
-        self.total_bytes += frame.size_bytes
+    def hold(self, frame: Held, *, is_data: bool) -> None:
+        self.data_bytes += frame.size_bytes if is_data else 0
         partition = self._partitions[frame.partition]
         if partition.spilled_from is not None:
             return
@@ -139,7 +139,7 @@ class HeldFrames:
             if partition.spilled_from is not None:
                 seeks[tp] = partition.spilled_from
                 partition.spilled_from = None
-        self.total_bytes = 0
+        self.data_bytes = 0
         return Release(frames, seeks)
 
     def _forget(self, partition: Partition) -> None:
@@ -157,4 +157,3 @@ class HeldFrames:
             held += partition.held_bytes
         assert held == self.bytes, "held bytes"
         assert self.bytes <= self._bytes_max, "held beyond the bound"
-        assert self.bytes <= self.total_bytes, "more in memory than was held"

@@ -183,7 +183,7 @@ class InputGate:
         if end_of_data and channel.barrier in self._pending:
             channel.state = ChannelState.BLOCKED
         if channel.state is not ChannelState.OPEN:
-            return self._hold(channel, Held(tp, offset, size_bytes, item))
+            return self._hold(channel, Held(tp, offset, size_bytes, item), is_data=barrier is None)
         channel.position = offset + 1
         if barrier is not None:
             return self._barrier(channel, barrier)
@@ -197,10 +197,11 @@ class InputGate:
             return self._verdict()
         return Verdict.PROCESS
 
-    def _hold(self, channel: Channel, frame: Held) -> Verdict:
-        self._held.hold(frame)
+    def _hold(self, channel: Channel, frame: Held, *, is_data: bool) -> Verdict:
+        """Barriers don't count against the limit: with many channels they alone might pass it, for ever."""
+        self._held.hold(frame, is_data=is_data)
         limit = self._alignment_limit_bytes
-        if limit is None or self._held.total_bytes <= limit or channel.state is not ChannelState.BLOCKED:
+        if limit is None or self._held.data_bytes <= limit or channel.state is not ChannelState.BLOCKED:
             return Verdict.HELD
         detail = f"more than {limit} bytes would have to be held back"
         self._pending.give_up(channel.barrier, DeclineReason.ALIGNMENT_LIMIT, detail)

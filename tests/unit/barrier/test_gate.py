@@ -471,6 +471,15 @@ def test_the_limit_counts_what_was_spilled_too() -> None:
     assert gate.gate.release() == ([], {tp(0): 1})
 
 
+def test_barriers_don_t_count_against_the_limit() -> None:
+    gate = Gate(alignment_limit_bytes=15)
+    gate.offer(0, 1)
+    assert [gate.offer(0, 2), gate.offer(0, 3)] == [Verdict.HELD] * 2
+    assert gate.declined() == []
+    assert [gate.offer(0), gate.offer(0)] == [Verdict.HELD] * 2
+    assert gate.declined() == [1]
+
+
 def test_a_barrier_may_be_of_no_interest() -> None:
     gate = Gate(alignment_of=lambda options: None if options.kind is SnapshotKind.SAVEPOINT else Alignment.ALIGNED)
     savepoint = Barrier(
