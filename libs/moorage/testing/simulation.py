@@ -205,7 +205,8 @@ class Simulation:
             self._start(f"coordinator-{number}")
         for number in range(self.config.workers):
             self._start(f"worker-{number}")
-        self._start("cleaner-0")
+        for number in range(2 if self.seed % 3 == 2 else 1):
+            self._start(f"cleaner-{number}")
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
@@ -286,8 +287,10 @@ class Simulation:
             disk.corrupt(self.rng.choice(disk.paths()))
         return LocalCopies(disk, max_bytes=self.rng.choice((500, 1 << 20)))
 
-    def _cleaner(self, _name: str, log: MemoryLog, executor: InlineExecutor) -> Callable[[], object]:
+    def _cleaner(self, name: str, log: MemoryLog, executor: InlineExecutor) -> Callable[[], object]:
         cleaner = CleanerProcess(
+            # Two share the jobs by claims; one works without, as by hand.
+            holder=f"{name}.{self._incarnations}" if self.seed % 3 == 2 else None,
             registry=self.registry,
             storage=self.storage,
             log=log,
