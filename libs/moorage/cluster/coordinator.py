@@ -30,6 +30,7 @@ from moorage.cluster.protocol import (
     DisposeSavepointRequested,
     DropReason,
     EventsLost,
+    JobRequested,
     LeaderState,
     LogReachability,
     LogSilence,
@@ -342,6 +343,9 @@ class CoordinatorCore:
                     job.rescale(request)
             case OverviewRequested():
                 self._effects.reply(request.request, self._view())
+            case JobRequested():
+                if job := self._find(request.request, request.job):
+                    self._effects.reply(request.request, job.view())
 
     def _submit(self, request: SubmitJob) -> None:
         name = request.graph.job
@@ -370,13 +374,17 @@ class CoordinatorCore:
         for worker in self._workers.all():
             job.worker_joined(worker.worker)
 
-    def _find_running(self, request: int, name: JobId) -> Job | None:
-        """The job, if it has not ended; else the request is answered."""
+    def _find(self, request: int, name: JobId) -> Job | None:
+        """The job, if there is one; else the request is answered."""
         job = self._jobs.get(name)
         if job is None:
             self._effects.reply(request, Refused(Refusal.NOT_FOUND, f"there is no job {name}"))
-            return None
-        if job.status.is_terminal:
+        return job
+
+    def _find_running(self, request: int, name: JobId) -> Job | None:
+        """The job, if it has not ended; else the request is answered."""
+        job = self._find(request, name)
+        if job is not None and job.status.is_terminal:
             self._effects.reply(request, Refused(Refusal.CONFLICT, f"job {name} has ended: it is {job.status.value}"))
             return None
         return job

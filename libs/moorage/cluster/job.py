@@ -682,6 +682,7 @@ class Job:
             )
         )
         return JobView(
+            now_ms=self._effects.wall_ms,
             job=self.job,
             graph=self.record.graph,
             status=self.status,

@@ -164,6 +164,13 @@ class OverviewRequested(msgspec.Struct, frozen=True):
     request: int
 
 
+class JobRequested(msgspec.Struct, frozen=True):
+    """Answered by ``views.JobView``, or by Refused: pictures of all jobs are not made to show one."""
+
+    request: int
+    job: JobId
+
+
 ClientRequest = (
     SubmitJob
     | CancelRequested
@@ -173,6 +180,7 @@ ClientRequest = (
     | DisposeSavepointRequested
     | RescaleRequested
     | OverviewRequested
+    | JobRequested
 )
 CoreEvent = Tick | Received | CallFinished | LogSilence | EventsLost | Stop | ClientRequest
 

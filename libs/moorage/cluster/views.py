@@ -21,6 +21,8 @@ class SubtaskView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    now_ms: int
+    """Wall clock."""
     job: JobId
     graph: JobGraph
     status: JobStatus

@@ -164,12 +164,12 @@ def jobs(view: ClusterView) -> Jobs:
 
 
 def jobs_overview(view: ClusterView) -> JobsOverview:
-    return JobsOverview(tuple(_job_overview(job, view.now_ms) for job in view.jobs))
+    return JobsOverview(tuple(_job_overview(job) for job in view.jobs))
 
 
-def _job_overview(job: JobView, now_ms: int) -> JobOverview:
+def _job_overview(job: JobView) -> JobOverview:
     counts = _state_counts(job, job.subtasks)
-    start_ms, end_ms, duration_ms = _span(job, now_ms)
+    start_ms, end_ms, duration_ms = _span(job)
     return JobOverview(
         jid=job.job,
         name=job.job,
@@ -184,10 +184,10 @@ def _job_overview(job: JobView, now_ms: int) -> JobOverview:
     )
 
 
-def job_details(job: JobView, now_ms: int) -> JobDetails:
+def job_details(job: JobView) -> JobDetails:
     counts = _state_counts(job, job.subtasks)
     since = {status.value: since_ms for status, since_ms in job.status_since_ms.items()}
-    start_ms, end_ms, duration_ms = _span(job, now_ms)
+    start_ms, end_ms, duration_ms = _span(job)
     return JobDetails(
         jid=job.job,
         name=job.job,
@@ -196,9 +196,9 @@ def job_details(job: JobView, now_ms: int) -> JobDetails:
         end_time=end_ms,
         duration=duration_ms,
         max_parallelism=job.graph.max_parallelism,
-        now=now_ms,
+        now=job.now_ms,
         timestamps={state: since.get(state, 0) for state in _JOB_STATES},
-        vertices=tuple(_vertex(job, vertex, now_ms) for vertex in job.graph.vertices),
+        vertices=tuple(_vertex(job, vertex) for vertex in job.graph.vertices),
         status_counts={state: counts[state] for state in _TASK_STATES},
         plan=_plan(job),
         fingerprint=job.graph.fingerprint,
@@ -240,7 +240,7 @@ def _restart_strategy(config: RestartConfig) -> str:
             )
 
 
-def _vertex(job: JobView, vertex: JobVertex, now_ms: int) -> Vertex:
+def _vertex(job: JobView, vertex: JobVertex) -> Vertex:
     subtasks = [subtask for subtask in job.subtasks if subtask.subtask.vertex == vertex.vertex]
     counts = _state_counts(job, subtasks, total=vertex.parallelism)
     started_ms = job.status_since_ms.get(JobStatus.RUNNING, -1)
@@ -252,7 +252,7 @@ def _vertex(job: JobView, vertex: JobVertex, now_ms: int) -> Vertex:
         parallelism=vertex.parallelism,
         status=_aggregate(counts),
         start_time=started_ms,
-        duration=now_ms - started_ms if started_ms >= 0 else -1,
+        duration=job.now_ms - started_ms if started_ms >= 0 else -1,
         tasks={state: counts[state] for state in _TASK_STATES},
     )
 
@@ -276,10 +276,10 @@ def _plan_node(job: JobView, vertex: JobVertex) -> PlanNode:
     )
 
 
-def _span(job: JobView, now_ms: int) -> tuple[int, int, int]:
+def _span(job: JobView) -> tuple[int, int, int]:
     """Start, end (-1: it goes on) and duration."""
-    ended_ms = job.status_since_ms.get(job.status, now_ms) if job.status.is_terminal else -1
-    return job.submitted_ms, ended_ms, (ended_ms if ended_ms >= 0 else now_ms) - job.submitted_ms
+    ended_ms = job.status_since_ms.get(job.status, job.now_ms) if job.status.is_terminal else -1
+    return job.submitted_ms, ended_ms, (ended_ms if ended_ms >= 0 else job.now_ms) - job.submitted_ms
 
 
 def _state_counts(job: JobView, subtasks: Iterable[SubtaskView], total: int | None = None) -> Counter[TaskState]:

@@ -76,11 +76,11 @@ class CheckpointsResource:
         ]
 
     async def statistics(self, call: Call) -> shapes.CheckpointingStatistics:
-        _, job = await self._questions.job(call.path["job_id"])
+        job = await self._questions.job(call.path["job_id"])
         return flink.checkpointing_statistics(job.checkpoints, self._questions.storage_url)
 
     async def config(self, call: Call) -> shapes.CheckpointingConfig:
-        _, job = await self._questions.job(call.path["job_id"])
+        job = await self._questions.job(call.path["job_id"])
         return flink.checkpointing_config(job.graph.checkpoint, job.graph.state.backend, self._questions.storage_url)
 
     async def details(self, call: Call) -> shapes.AnyCheckpoint:
@@ -107,7 +107,7 @@ class CheckpointsResource:
 
     async def _find(self, call: Call) -> CheckpointStats:
         number = call.number("checkpoint_id")
-        _, job = await self._questions.job(call.path["job_id"])
+        job = await self._questions.job(call.path["job_id"])
         stats = job.checkpoints.find(number)
         if stats is None:
             raise RestError(404, f"checkpoint {number} is not in the history of job {job.job}")

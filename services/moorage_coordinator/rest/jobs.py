@@ -119,16 +119,16 @@ class JobsResource:
         return flink.jobs_overview(await self._questions.view())
 
     async def job(self, call: Call) -> flink.JobDetails:
-        view, job = await self._questions.job(call.path["job_id"])
-        return flink.job_details(job, view.now_ms)
+        job = await self._questions.job(call.path["job_id"])
+        return flink.job_details(job)
 
     async def config(self, call: Call) -> flink.JobConfig:
-        _, job = await self._questions.job(call.path["job_id"])
+        job = await self._questions.job(call.path["job_id"])
         return flink.job_config(job)
 
     async def exceptions(self, call: Call) -> flink_exceptions.Exceptions:
         at_most = call.query_number("maxExceptions")
-        _, job = await self._questions.job(call.path["job_id"])
+        job = await self._questions.job(call.path["job_id"])
         return flink_exceptions.exceptions(job, EXCEPTIONS_SHOWN if at_most is None else at_most)
 
     async def submit(self, call: Call) -> Submitted:
@@ -144,7 +144,7 @@ class JobsResource:
         return Empty()
 
     async def requirements(self, call: Call) -> dict[str, VertexRequirements]:
-        _, job = await self._questions.job(call.path["job_id"])
+        job = await self._questions.job(call.path["job_id"])
         return {
             vertex.vertex: VertexRequirements(parallelism=ParallelismBounds(upper_bound=vertex.parallelism))
             for vertex in job.graph.vertices

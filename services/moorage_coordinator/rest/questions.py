@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from moorage.cluster.protocol import ClientRequest, OverviewRequested, Refusal, Refused
+from moorage.cluster.protocol import ClientRequest, JobRequested, OverviewRequested, Refusal, Refused
 from moorage.cluster.views import ClusterView, JobView
+from moorage.ids import JobId
 from moorage_coordinator.desk import RequestDesk
 from moorage_coordinator.rest.endpoints import RestError
 
@@ -32,16 +33,14 @@ class Questions:
         assert isinstance(view, ClusterView)
         return view
 
-    async def job(self, job_id: str) -> tuple[ClusterView, JobView]:
-        view = await self.view()
-        job = next((job for job in view.jobs if job.job == job_id), None)
-        if job is None:
-            raise RestError(404, f"there is no job {job_id}")
-        return view, job
+    async def job(self, job_id: str) -> JobView:
+        view = await self.ask(lambda number: JobRequested(number, JobId(job_id)))
+        assert isinstance(view, JobView)
+        return view
 
     async def live_job(self, job_id: str) -> JobView:
         """One that has not ended."""
-        _, job = await self.job(job_id)
+        job = await self.job(job_id)
         if job.status.is_terminal:
             raise RestError(409, f"job {job_id} has ended: it is {job.status.value}")
         return job

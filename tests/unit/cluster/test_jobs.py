@@ -7,7 +7,7 @@ import pytest
 from tests.unit.cluster.graphs import JOB, TOTALS, orders_graph
 from tests.unit.cluster.world import CONFIG, STEP_MS, World, running_world, runs
 
-from moorage.cluster.protocol import JobAccepted, Refusal, Refused
+from moorage.cluster.protocol import JobAccepted, JobRequested, Refusal, Refused
 from moorage.errors import LogError, LogUnavailableError, RegistryUnavailableError
 from moorage.graph.job_graph import CheckpointConfig, RestartConfig
 from moorage.ids import Attempt, JobId, SubtaskId
@@ -45,6 +45,18 @@ def test_a_submitted_job_is_stored_before_the_client_hears_of_it(world: World) -
     assert leader.replies[request] == JobAccepted(JOB)
     (record,) = world.registry.jobs()
     assert (record.status, record.attempt, record.base_checkpoint_id) == (JobStatus.CREATED, 0, 0)
+
+
+def test_one_job_is_shown_as_among_all(world: World) -> None:
+    leader = world.coordinators[0]
+    for name in ("orders", "payments"):
+        leader.submit(msgspec.structs.replace(GRAPH, job=JobId(name)))
+    world.run_until(lambda: len(leader.view().jobs) == 2)
+    for shown in leader.view().jobs:
+        assert leader.job(shown.job) == shown
+    assert refusal(world, leader.ask(lambda number: JobRequested(number, JobId("gone")))) == Refused(
+        Refusal.NOT_FOUND, "there is no job gone"
+    )
 
 
 def test_its_topics_are_made_before_it_is_deployed(world: World) -> None:

@@ -18,6 +18,7 @@ from moorage.cluster.protocol import (
     CheckpointRequested,
     ClientRequest,
     ClusterConfig,
+    JobRequested,
     LeaderState,
     OverviewRequested,
     SubmitJob,
@@ -371,7 +372,10 @@ class TestCoordinator:
         return view
 
     def job(self, job: JobId) -> JobView:
-        return next(view for view in self.view().jobs if view.job == job)
+        number = self.ask(lambda number: JobRequested(number, job))
+        view = self.replies[number]
+        assert isinstance(view, JobView), view
+        return view
 
     def noticed(self, kind: type[N]) -> Sequence[N]:
         return [notice for notice in self.notices if isinstance(notice, kind)]
