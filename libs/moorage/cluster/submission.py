@@ -100,15 +100,18 @@ class Submission:
         self._effects.call(topics, partial(self._save, earlier), self._refuse)
 
     def _save(self, earlier: JobHistory, _: None) -> None:
-        record = JobRecord(
-            job=self._graph.job,
-            graph=self._graph,
-            status=JobStatus.CREATED,
-            attempt=earlier.last_attempt,
-            submitted_ms=self._effects.wall_ms,
-            base_checkpoint_id=earlier.last_checkpoint_id,
-            restore=self._restore,
-        )
+        if self._restore is not None and (former := resumable(earlier, self._graph, self._restore.path)) is not None:
+            record = _resumed(former, self._graph, self._effects.wall_ms)
+        else:
+            record = JobRecord(
+                job=self._graph.job,
+                graph=self._graph,
+                status=JobStatus.CREATED,
+                attempt=earlier.last_attempt,
+                submitted_ms=self._effects.wall_ms,
+                base_checkpoint_id=earlier.last_checkpoint_id,
+                restore=self._restore,
+            )
         history = msgspec.structs.replace(earlier, record=record)
         self._effects.call(
             SaveJob(epoch=self._effects.epoch, record=record), partial(self._saved, history), self._refuse, repeats=True
@@ -124,3 +127,31 @@ class Submission:
         is_unavailable = error.failure is CallFailure.UNAVAILABLE
         refusal = Refusal.UNAVAILABLE if is_unavailable else Refusal.CONFLICT
         self._effects.reply(self._request, Refused(refusal, f"job {self._graph.job} was not submitted: {error.detail}"))
+
+
+def resumable(earlier: JobHistory, graph: JobGraph, path: str) -> JobRecord | None:
+    """The former life of the job, if starting from ``path`` goes on with it: the newest checkpoint that an ended job
+    retained, and the same operators. Then nothing has happened since that a restart would not get over: frames in
+    flight and results that sinks had not committed lie in the exchanges still."""
+    former = earlier.record
+    if former is None or former.graph.fingerprint != graph.fingerprint:
+        return None
+    own = [record for record in earlier.checkpoints if record.checkpoint > former.base_checkpoint_id]
+    restartable = [record for record in own if record.kind == "checkpoint" or record.ends_as is not None]
+    newest = max(restartable, key=lambda record: record.checkpoint, default=None)
+    is_meant = newest is not None and newest.kind == "checkpoint" and newest.metadata_path == path
+    return former if is_meant else None
+
+
+def _resumed(former: JobRecord, graph: JobGraph, submitted_ms: int) -> JobRecord:
+    return msgspec.structs.replace(
+        former,
+        graph=graph,
+        status=JobStatus.RESTARTING,
+        submitted_ms=submitted_ms,
+        slots=(),
+        failure=None,
+        failures=(),
+        failure_times_ms=(),
+        automatic_parallelism=False,
+    )

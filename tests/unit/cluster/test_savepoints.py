@@ -252,3 +252,58 @@ def test_a_savepoint_that_a_job_needs_is_not_disposed_of(world: World, leader: T
     refused = dispose(world, leader, done.path)
     assert isinstance(refused, Refused)
     assert "starts from it" in refused.message
+
+
+# --- going on with a former life -------------------------------------------------------------------------------------
+
+
+def _cancelled_world(graph: JobGraph) -> tuple[World, str]:
+    """The job was cancelled, its newest checkpoint is retained, and its sinks had not committed with it."""
+    world = running_world(graph)
+    leader = world.coordinators[0]
+    world.run_until(lambda: leader.completed(JOB) >= 2)
+    for worker in world.workers:
+        worker.commits = False
+    before = leader.completed(JOB)
+    world.run_until(lambda: leader.completed(JOB) > before)
+    leader.cancel(JOB)
+    world.run_until(lambda: leader.job(JOB).status is JobStatus.CANCELED)
+    return world, world.registry.checkpoints(JOB)[-1].metadata_path
+
+
+ALIGNED = orders_graph(checkpoint=CheckpointConfig(interval_ms=200))
+
+
+def test_the_newest_checkpoint_of_a_cancelled_job_is_gone_on_from_as_after_a_failure() -> None:
+    world, path = _cancelled_world(ALIGNED)
+    leader = world.coordinators[0]
+    wider = ALIGNED.with_parallelism(dict.fromkeys(ALIGNED.parallelism(), 1))
+    assert answer(world, leader, submit(leader, wider, path)) == JobAccepted(JOB)
+    world.run_until(lambda: leader.job(JOB).attempt == 2 and runs(leader, wider))
+    deploy = world.commands(DeployJob)[-1]
+    assert deploy.restore_path == path
+    assert deploy.restore_checkpoint is not None
+    assert deploy.base_checkpoint_id == 0, "markers of the former life count: sinks commit what is missing"
+    assert [(segment.attempt, segment.end) for segment in deploy.lineage] == [(1, deploy.restore_checkpoint), (2, None)]
+    assert set(deploy.graph.parallelism().values()) == {1}
+    before = leader.completed(JOB)
+    world.run_until(lambda: leader.completed(JOB) > before)
+
+
+def test_an_older_checkpoint_or_another_pipeline_begins_a_new_life() -> None:
+    world, newest = _cancelled_world(ALIGNED)
+    leader = world.coordinators[0]
+    older = world.registry.checkpoints(JOB)[-2].metadata_path
+    assert answer(world, leader, submit(leader, ALIGNED, older)) == JobAccepted(JOB)
+    world.run_until(lambda: leader.job(JOB).attempt == 2 and runs(leader, ALIGNED))
+    deploy = world.commands(DeployJob)[-1]
+    assert deploy.restore_checkpoint is None
+    assert deploy.restore_path == older
+    assert deploy.base_checkpoint_id > 0
+
+    other, path = _cancelled_world(ALIGNED)
+    changed = msgspec.structs.replace(ALIGNED, fingerprint="changed")
+    assert answer(other, other.coordinators[0], submit(other.coordinators[0], changed, path)) == JobAccepted(JOB)
+    other.run_until(lambda: other.commands(DeployJob)[-1].attempt == 2)
+    assert other.commands(DeployJob)[-1].restore_checkpoint is None
+    assert newest != older
