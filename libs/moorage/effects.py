@@ -182,23 +182,34 @@ class ReadOperatorStates(Operation[dict[OperatorId, bytes]], frozen=True, kw_onl
     checksum: int
 
 
-class TriggerHooks(Operation[tuple[MasterState, ...]], frozen=True, kw_only=True):
-    """Ask the master hooks of a job: REFUSED with the hook's name when one of them fails."""
+class HookOperation(Operation[T], Generic[T], frozen=True, kw_only=True):
+    """Something that the master hooks of a job do. One that is overtaken by another leader or attempt before its turn
+    is UNAVAILABLE."""
 
+    epoch: Epoch
     job: JobId
+    attempt: Attempt
+
+
+class TriggerHooks(HookOperation[tuple[MasterState, ...]], frozen=True, kw_only=True):
+    """Ask the master hooks of a job: UNAVAILABLE with the hook's name when one of them fails."""
+
     checkpoint: CheckpointId
     triggered_ms: int
 
 
-class RestoreHooks(Operation[None], frozen=True, kw_only=True):
-    """Tell the master hooks where a job starts. REFUSED: a state belongs to a hook that is not there. UNAVAILABLE: a
-    hook failed."""
+class RestoreHooks(HookOperation[None], frozen=True, kw_only=True):
+    """Tell the master hooks where an attempt starts. REFUSED: a state belongs to a hook that is not there. UNAVAILABLE:
+    a hook failed."""
 
-    job: JobId
     checkpoint: CheckpointId | None
     """None: from nothing."""
     states: tuple[MasterState, ...]
     allow_non_restored: bool
+
+
+class CloseHooks(HookOperation[None], frozen=True, kw_only=True):
+    """The job has ended, or is another leader's."""
 
 
 class ListPartitions(Operation[dict[str, int]], frozen=True, kw_only=True):

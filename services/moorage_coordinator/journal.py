@@ -9,7 +9,12 @@ from enum import Enum
 
 import msgspec
 
-from moorage.checkpoint.notices import CheckpointAborted, OperatorCoordinatorNotClosed, SavepointNotDeleted
+from moorage.checkpoint.notices import (
+    CheckpointAborted,
+    HooksNotClosed,
+    OperatorCoordinatorNotClosed,
+    SavepointNotDeleted,
+)
 from moorage.checkpoint.stats import CheckpointStats
 from moorage.cluster.protocol import (
     AttemptFailed,
@@ -36,6 +41,7 @@ _LEVELS: dict[type[Notice], int] = {
     CallRepeated: logging.WARNING,
     CheckpointAborted: logging.WARNING,
     SavepointNotDeleted: logging.WARNING,
+    HooksNotClosed: logging.WARNING,
     OperatorCoordinatorNotClosed: logging.WARNING,
     JobRebuilt: logging.WARNING,
     LogReachability: logging.WARNING,

@@ -35,6 +35,9 @@ _METRICS_INTERVAL_S = 1.0
 _RELEASE_S = 3.0
 """How long an end in good order waits for the registry to take the lease back."""
 
+_HOOK_THREADS = 64
+"""Each job whose hooks hang has one: so many may before another job's must wait. They are started when needed."""
+
 
 def main() -> int:
     """Run until SIGTERM; the exit code."""
@@ -106,9 +109,7 @@ class _Service:
         # Calls of a storage that hangs must not keep the lease from being renewed.
         self._executor = ThreadExecutor("coordinator", settings.executor_threads)
         self._storage_executor = ThreadExecutor("storage", settings.executor_threads)
-        # One thread: hooks are asked one after another, and one that hangs holds up nothing but its own.
-        self._hook_executor = ThreadExecutor("hooks", 1)
-        self._hooks = HookRunner(load_master_hooks(settings))
+        self._hook_executor = ThreadExecutor("hooks", _HOOK_THREADS)
         self._clock = SystemClock()
         self._process = CoordinatorProcess(
             core,
@@ -117,7 +118,7 @@ class _Service:
             log=self._log,
             executor=self._executor,
             storage_executor=self._storage_executor,
-            hooks=self._hooks,
+            hooks=HookRunner(load_master_hooks(settings)),
             hook_executor=self._hook_executor,
             clock=self._clock,
             on_notice=self._notice,
@@ -138,7 +139,6 @@ class _Service:
         self._executor.close()
         self._storage_executor.close()
         self._hook_executor.close()
-        self._hooks.close()
         self._log.close()
 
     def _step(self) -> bool:

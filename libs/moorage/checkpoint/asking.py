@@ -1,8 +1,8 @@
 """Whoever takes part in a checkpoint is asked, in this order: master hooks, operator coordinators, subtasks.
 
-Hooks run in a thread and take their time, so they come first; one that hangs holds up the checkpoints behind it and
-piles nothing up. Coordinators take their snapshots and TriggerCheckpoint is broadcast in one step: what a coordinator
-sends from then on comes behind the trigger, as it comes behind its snapshot.
+Hooks run in a thread and take their time, so they come first. While one hangs beyond its timeout the job takes no
+checkpoint, and whoever wants one is told so. Coordinators take their snapshots and TriggerCheckpoint is broadcast in
+one step: what a coordinator sends from then on comes behind the trigger, as it comes behind its snapshot.
 """
 
 from __future__ import annotations
@@ -39,33 +39,44 @@ class Asking:
         self._hook_timeout_ms = hook_timeout_ms
         self._acknowledged = acknowledged
         self._failed = failed
-        self._hooks_are_busy = False
+        self._busy_until_ms: int | None = None
+        """When the hooks must have answered; None: they have."""
 
     @property
     def is_possible(self) -> bool:
         """Hooks that were asked before have answered, and the coordinators have begun."""
-        return self._operators.is_ready and not self._hooks_are_busy
+        return self._operators.is_ready and self._busy_until_ms is None
+
+    @property
+    def hooks_hang(self) -> bool:
+        """They were asked and have not answered in time; nobody knows whether they will."""
+        return self._busy_until_ms is not None and self._effects.now_ms >= self._busy_until_ms
 
     def begin(self, pending: PendingCheckpoint) -> None:
         if self._hook_timeout_ms is None:
             self._ask_subtasks(pending)
             return
-        self._hooks_are_busy = True
-        pending.hooks_deadline_ms = self._effects.now_ms + self._hook_timeout_ms
+        self._busy_until_ms = pending.hooks_deadline_ms = self._effects.now_ms + self._hook_timeout_ms
         self._effects.call(
-            TriggerHooks(job=self._job, checkpoint=pending.checkpoint, triggered_ms=pending.triggered_ms),
+            TriggerHooks(
+                epoch=self._effects.epoch,
+                job=self._job,
+                attempt=pending.attempt,
+                checkpoint=pending.checkpoint,
+                triggered_ms=pending.triggered_ms,
+            ),
             partial(self._hooks_answered, pending),
             partial(self._hooks_failed, pending),
         )
 
     def _hooks_answered(self, pending: PendingCheckpoint, states: tuple[MasterState, ...]) -> None:
-        self._hooks_are_busy = False
+        self._busy_until_ms = None
         if pending.state is PendingState.HOOKS:
             pending.master_states = states
             self._ask_subtasks(pending)
 
     def _hooks_failed(self, pending: PendingCheckpoint, error: CallError) -> None:
-        self._hooks_are_busy = False
+        self._busy_until_ms = None
         if pending.state is PendingState.HOOKS:
             self._failed(pending, Reason.HOOK_FAILED, error.detail)
 

@@ -228,6 +228,10 @@ class CheckpointCoordinator:
     def _trigger_next(self) -> None:
         if self._execution is None or not self._execution.can_checkpoint:
             return
+        if self._asking.hooks_hang:
+            while request := self._decider.choose(self._effects.now_ms, in_progress=0, is_triggering=False):
+                self._refuse(request, Reason.HOOK_TIMEOUT, "they have not answered since")
+            return
         # While the registry adds one it is not known what the next can build on.
         if not self._asking.is_possible or self.has_unknown_outcome:
             return

@@ -1,8 +1,8 @@
 """Master hooks: something outside takes part in checkpoints (Flink: MasterTriggerRestoreHook).
 
 A hook is asked before the subtasks are, once per checkpoint and job, and what it answers is part of the checkpoint. It
-runs in a thread of the coordinator process, so it may block; while it does, checkpoints wait, and one that waits too
-long is aborted with a reason of its own. Hooks are named by the setting ``MOORAGE_COORDINATOR_MASTER_HOOKS``.
+runs in a thread of the coordinator process, so it may block; while it does, checkpoints of its job wait, and one that
+waits too long is aborted with a reason of its own. Hooks are named by the setting ``MOORAGE_MASTER_HOOKS``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class MasterHook(Protocol[T]):
         """The job starts from nothing."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """The job has ended, or another leader has it."""
+        ...
 
 
 MasterHookFactory = Callable[[JobId], MasterHook[Any] | None]

@@ -44,6 +44,13 @@ class SavepointNotDeleted(Notice, frozen=True, kw_only=True):
     detail: str
 
 
+class HooksNotClosed(Notice, frozen=True, kw_only=True):
+    """A master hook failed when it was closed, which was the end of it anyway."""
+
+    job: JobId
+    detail: str
+
+
 class OperatorCoordinatorNotClosed(Notice, frozen=True, kw_only=True):
     """The coordinator of an operator failed at the end of an attempt, which could not fail any more."""
 

@@ -363,7 +363,7 @@ class Job:
                 pass
         restored = self._restore.checkpoint
         checkpoint = None if restored is None else restored.checkpoint
-        match self._hooks.decide(checkpoint, self._restore.hook_states, self.record.restore):
+        match self._hooks.decide(Attempt(self.attempt + 1), checkpoint, self._restore.hook_states, self.record.restore):
             case HooksState.WAITING:
                 return
             case HooksState.REFUSED:
@@ -615,6 +615,7 @@ class Job:
     def _ended(self, status: JobStatus) -> None:
         self._execution = None
         self._pool.release(self.job)
+        self._hooks.close(self.attempt)
         self._set_status(status, self.record.failure or "")
         self._scaling.ended(status)
         self._stopping.ended(status)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from moorage.checkpoint.notices import HooksNotClosed
 from moorage.cluster.coordinator import CoordinatorCore
 from moorage.cluster.protocol import (
     CallFinished,
@@ -23,13 +24,16 @@ from moorage.cluster.protocol import (
 )
 from moorage.coordinator_process.broadcaster import Broadcaster
 from moorage.coordinator_process.calls import EVENTS, call_error, run_call
-from moorage.coordinator_process.hooks import HOOK_OPERATIONS, HookRunner
+from moorage.coordinator_process.hook_queue import HookQueue
+from moorage.coordinator_process.hooks import HookRunner
 from moorage.coordinator_process.storage_calls import STORAGE_OPERATIONS
 from moorage.effects import (
     Action,
     Broadcast,
     Call,
+    CloseHooks,
     FollowEvents,
+    HookOperation,
     Notice,
     Operation,
     RebuildJob,
@@ -90,8 +94,8 @@ class CoordinatorProcess:
 
     ``step`` never blocks: what blocks goes to ``executor``, whose results its owner hands back between two steps.
     ``storage_executor``, if there is one, takes the calls of the checkpoint storage, so that a slow one holds up
-    neither the lease nor anything else. ``hooks`` are the master hooks; ``hook_executor``, if there is one, has a
-    thread for them alone. ``on_notice`` gets what people want to see, ``on_reply`` the answers to ``request``,
+    neither the lease nor anything else. ``hooks`` are the master hooks; ``hook_executor``, if there is one, has
+    threads for them alone. ``on_notice`` gets what people want to see, ``on_reply`` the answers to ``request``,
     ``on_call`` each call that ended: its operation, how long it took, whether it went well. All are called from the
     loop.
     """
@@ -118,8 +122,7 @@ class CoordinatorProcess:
         self._log = log
         self._executor = executor
         self._storage_executor = storage_executor or executor
-        self._hooks = hooks or HookRunner()
-        self._hook_executor = hook_executor or executor
+        self._hooks = HookQueue(hooks or HookRunner(), hook_executor or executor, self._hooks_closed)
         self._clock = clock
         self._on_notice = on_notice
         self._on_reply = on_reply
@@ -154,7 +157,8 @@ class CoordinatorProcess:
 
     @property
     def is_stopped(self) -> bool:
-        return self.core.is_stopped
+        """The lease is given back, and hooks are closed."""
+        return self.core.is_stopped and self._hooks.is_idle
 
     def close(self) -> None:
         self._disconnect()
@@ -186,8 +190,8 @@ class CoordinatorProcess:
 
     def _call(self, call: int, operation: Operation[Any]) -> None:
         finished = partial(self._finished, call, operation, self._clock.monotonic_ms())
-        if isinstance(operation, HOOK_OPERATIONS):
-            self._hook_executor.submit(partial(self._hooks.run, operation), finished)
+        if isinstance(operation, HookOperation):
+            self._hooks.submit(operation, finished)
             return
         is_storage = isinstance(operation, (*STORAGE_OPERATIONS, RebuildJob))
         executor = self._storage_executor if is_storage else self._executor
@@ -209,6 +213,10 @@ class CoordinatorProcess:
         if error is None and isinstance(operation, FollowEvents) and self.core.state is LeaderState.LOADING:
             self._follow(result)
         self._handle(CallFinished(call, result, None if error is None else call_error(error)))
+
+    def _hooks_closed(self, operation: CloseHooks, error: Exception | None) -> None:
+        if error is not None:
+            self._on_notice(HooksNotClosed(job=operation.job, detail=str(error)))
 
     def _follow(self, end: int) -> None:
         if self._reader is None:
@@ -239,6 +247,7 @@ class CoordinatorProcess:
     def _disconnect(self) -> None:
         """Not leading: nothing is said and nothing is heard."""
         self._broadcaster.close()
+        self._hooks.close_all()
         if self._reader is not None:
             self._reader.close()
             self._reader = None

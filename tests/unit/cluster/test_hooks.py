@@ -208,3 +208,15 @@ def test_a_graph_that_no_message_can_carry_is_refused_before_it_is_stored(monkey
     assert "can't be sent to workers" in refused.message
     stage.run(1_000)
     assert stage.registry.jobs() == []
+
+
+def test_hooks_are_closed_when_their_job_ends_and_when_another_leads(stage: Stage) -> None:
+    leader = stage.coordinators[0]
+    leader.process.stop()
+    stage.run_until(lambda: leader.process.is_stopped)
+    assert stage.hook.calls.count("close") == 1
+    second = stage.lead()
+    stage.run_until(lambda: second.completed(JOB) >= 1)
+    second.cancel(JOB)
+    stage.run_until(lambda: stage.hook.calls.count("close") == 2)
+    assert second.job(JOB).status is JobStatus.CANCELED

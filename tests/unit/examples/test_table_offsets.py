@@ -11,7 +11,8 @@ from examples.table_offsets import TableOffset, TableOffsetSerializer, table_off
 
 from moorage.coordinator_process.hooks import HookRunner
 from moorage.effects import RestoreHooks, TriggerHooks
-from moorage.ids import CheckpointId, JobId
+from moorage.ids import Attempt, CheckpointId, Epoch, JobId
+from moorage.state.operator_state import MasterState
 
 JOB = JobId("orders")
 
@@ -33,21 +34,42 @@ def rows(database: Path, table: str) -> list[tuple[object, ...]]:
         return connection.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 - a name of this file
 
 
+def trigger(checkpoint: int) -> TriggerHooks:
+    return TriggerHooks(
+        epoch=Epoch(1),
+        job=JOB,
+        attempt=Attempt(1),
+        checkpoint=CheckpointId(checkpoint),
+        triggered_ms=checkpoint * 1_000,
+    )
+
+
+def restore(checkpoint: CheckpointId | None, states: tuple[MasterState, ...]) -> RestoreHooks:
+    return RestoreHooks(
+        epoch=Epoch(1),
+        job=JOB,
+        attempt=Attempt(2),
+        checkpoint=checkpoint,
+        states=states,
+        allow_non_restored=False,
+    )
+
+
 def test_the_table_goes_back_with_the_job(database: Path) -> None:
     runner = HookRunner([table_offsets])
     hook = table_offsets(JOB)
     assert hook is not None
     add_orders(database, 3)
-    states = runner.run(TriggerHooks(job=JOB, checkpoint=CheckpointId(1), triggered_ms=1_000))
+    states = runner.run(trigger(1))
     add_orders(database, 2)
-    runner.run(TriggerHooks(job=JOB, checkpoint=CheckpointId(2), triggered_ms=2_000))
+    runner.run(trigger(2))
     assert [(row[1], row[3]) for row in rows(database, "checkpoints")] == [(1, 3), (2, 5)]
-    runner.run(RestoreHooks(job=JOB, checkpoint=CheckpointId(1), states=states, allow_non_restored=False))
+    runner.run(restore(CheckpointId(1), states))
     assert len(rows(database, "orders")) == 3
     assert [row[1] for row in rows(database, "checkpoints")] == [1]
-    runner.run(RestoreHooks(job=JOB, checkpoint=None, states=(), allow_non_restored=False))
-    assert rows(database, "orders") == []
-    runner.close()
+    runner.run(restore(None, ()))
+    assert len(rows(database, "orders")) == 3  # others wrote them
+    assert rows(database, "checkpoints") == []
 
 
 def test_a_state_of_a_later_version_is_refused() -> None:
