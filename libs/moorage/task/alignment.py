@@ -10,13 +10,13 @@ from moorage.messages.events import CheckpointMetrics
 
 
 class _Times:
-    __slots__ = ("barrier_ms", "bytes_in", "heard_ms")
+    __slots__ = ("barrier_ms", "heard_ms", "processed_bytes")
 
     def __init__(self, heard_ms: int) -> None:
         self.heard_ms = heard_ms
         self.barrier_ms: int | None = None
         """Of the first barrier."""
-        self.bytes_in = 0
+        self.processed_bytes = 0
         """Processed before it."""
 
 
@@ -30,11 +30,11 @@ class AlignmentTimes:
         """By the trigger."""
         self._times.setdefault(checkpoint, _Times(now_ms))
 
-    def arrived(self, checkpoint: CheckpointId, now_ms: int, bytes_in: int) -> None:
-        """A barrier; ``bytes_in``: what was processed so far."""
+    def arrived(self, checkpoint: CheckpointId, now_ms: int, processed_bytes: int) -> None:
+        """A barrier; ``processed_bytes``: of frames with records, so far."""
         times = self._times.setdefault(checkpoint, _Times(now_ms))
         if times.barrier_ms is None:
-            times.barrier_ms, times.bytes_in = now_ms, bytes_in
+            times.barrier_ms, times.processed_bytes = now_ms, processed_bytes
 
     def overdue(self, pending: Sequence[Barrier], now_ms: int) -> list[CheckpointId]:
         """Those whose time to align is over. It begins when the checkpoint is heard of."""
@@ -47,7 +47,7 @@ class AlignmentTimes:
         ]
 
     def settle(
-        self, barrier: Barrier, now_ms: int, wall_ms: int, bytes_in: int, *, unaligned: bool
+        self, barrier: Barrier, now_ms: int, wall_ms: int, processed_bytes: int, *, unaligned: bool
     ) -> CheckpointMetrics:
         """The snapshot is taken now."""
         times = self._times.get(barrier.checkpoint) or _Times(now_ms)
@@ -56,6 +56,6 @@ class AlignmentTimes:
         return CheckpointMetrics(
             start_delay_ms=max(0, wall_ms - barrier.triggered_ms - alignment_ms),
             alignment_ms=alignment_ms,
-            processed_bytes=0 if times.barrier_ms is None else bytes_in - times.bytes_in,
+            processed_bytes=0 if times.barrier_ms is None else processed_bytes - times.processed_bytes,
             unaligned=unaligned,
         )

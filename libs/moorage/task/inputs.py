@@ -60,6 +60,8 @@ class ExchangeInput:
         self._reader = reader
         self.gate = gate
         self.times = AlignmentTimes()
+        self.processed_bytes = 0
+        """Of frames with records; barriers and what is passed over are no input."""
         self._user = user
         self._is_paused = False
         """A snapshot is due or being decided on."""
@@ -146,6 +148,7 @@ class ExchangeInput:
                 except CorruptDataError as error:
                     raise CorruptDataError(f"{tp.topic}[{tp.partition}] offset {message.offset}: {error}") from error
                 counters.records_in += len(columns)
+                self.processed_bytes += len(message.value)
                 try:
                     self._user.on_records(tp, columns)
                 except RecordError as error:
@@ -158,7 +161,7 @@ class ExchangeInput:
             case _:
                 if barrier is not None:
                     now_ms = self._context.clock.monotonic_ms()
-                    self.times.arrived(barrier.checkpoint, now_ms, counters.bytes_in)
+                    self.times.arrived(barrier.checkpoint, now_ms, self.processed_bytes)
                 self._follow()
 
     def _follow(self) -> None:

@@ -173,7 +173,7 @@ class ReadingSubtask(ChainedSubtask):
                 barrier,
                 started,
                 context.clock.wall_ms(),
-                context.counters.bytes_in,
+                source.processed_bytes,
                 unaligned=any(channel.until for channel in channels),
             ),
             held_bytes=source.gate.held_bytes,

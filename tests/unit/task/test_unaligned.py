@@ -83,6 +83,8 @@ def test_an_aligned_one_does() -> None:
     harness.run(200)
     harness.finalize(checkpoint)
     assert all(not any(part.until) for part in positions(harness, checkpoint)), "nothing is in flight"
+    processed = {ack.metrics.processed_bytes for ack in harness.acks(checkpoint) if ack.vertex == "totals"}
+    assert min(processed) > 0, "partitions without a barrier yet went on"
     work_off(harness)
 
 
@@ -127,6 +129,7 @@ def test_a_checkpoint_that_aligns_in_time_has_nothing_in_flight() -> None:
     harness.run(30)
     harness.finalize(checkpoint)
     assert not any(ack.metrics.unaligned for ack in harness.acks(checkpoint))
+    assert {ack.metrics.processed_bytes for ack in harness.acks(checkpoint)} == {0}, "barriers are no input"
     assert all(not any(part.until) for part in positions(harness, checkpoint))
 
 
