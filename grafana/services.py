@@ -298,6 +298,13 @@ SERVICES = Dashboard(
                     ),
                 ),
                 graph(
+                    "Plug-ins not closed",
+                    "Master hooks and operator coordinators that failed when they were closed. Normal: 0.",
+                    "none",
+                    _events("moorage_coordinator_not_closed_total", "what"),
+                    bars=True,
+                ),
+                graph(
                     "Calls repeated",
                     "They got no answer at first. Normal: 0.",
                     "none",

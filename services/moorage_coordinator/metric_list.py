@@ -193,6 +193,12 @@ METRICS: Sequence[Metric] = (
     ),
     Metric("moorage_coordinator_calls_failed_total", "counter", "Those that failed.", ("operation",)),
     Metric(
+        "moorage_coordinator_not_closed_total",
+        "counter",
+        "Master hooks and operator coordinators that failed when they were closed.",
+        ("what",),
+    ),
+    Metric(
         "moorage_coordinator_events_delay_seconds",
         "gauge",
         "How long the newest message that was read from the events topic had waited there.",

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from moorage.checkpoint.notices import CheckpointAborted, CheckpointCompleted, CheckpointTriggered, SavepointNotDeleted
+from moorage.checkpoint.notices import (
+    CheckpointAborted,
+    CheckpointCompleted,
+    CheckpointTriggered,
+    HooksNotClosed,
+    OperatorCoordinatorNotClosed,
+    SavepointNotDeleted,
+)
 from moorage.checkpoint.reasons import CheckpointFailureReason
 from moorage.checkpoint.stats import CheckpointSummary, Distribution
 from moorage.cluster.coordinator import CoordinatorCore
@@ -191,6 +198,10 @@ class CoordinatorMetrics:
                 self._count("moorage_checkpoints_unreadable_total", job)
             case SavepointNotDeleted(job=job):
                 self._count("moorage_checkpoint_savepoints_left_total", job)
+            case HooksNotClosed():
+                self._count("moorage_coordinator_not_closed_total", "hooks")
+            case OperatorCoordinatorNotClosed():
+                self._count("moorage_coordinator_not_closed_total", "operator_coordinator")
             case SinksCommitted(job=job, committed_ms=committed_ms):
                 self._set("moorage_sink_commits_heard_timestamp_seconds", committed_ms / 1e3, job)
             case LeadershipChanged(state=state):
