@@ -211,7 +211,9 @@ class CheckpointCoordinator:
             self._trigger_next()
 
     def tick(self) -> None:
+        """Also while no attempt runs."""
         now_ms = self._effects.now_ms
+        self._discards.tick()
         self._operators.tick()
         for pending in list(self._pending.values()):
             # Aborting one may end the attempt, and with it the others.
@@ -312,6 +314,11 @@ class CheckpointCoordinator:
             case AcknowledgeOutcome.DUPLICATE:
                 pass  # The same files as before: they are part of the checkpoint.
         return outcome
+
+    def acknowledged_in_a_former_attempt(self, message: AcknowledgeCheckpoint) -> None:
+        """Nobody waits for it, but it brings files."""
+        if self._outcome_of_decided(message.checkpoint) is AcknowledgeOutcome.DISCARDED:
+            self._discards.acknowledged_in_vain(message, CheckpointFate.ABORTED)
 
     def _check_references(self, message: AcknowledgeCheckpoint) -> None:
         """A checkpoint that refers to a file which may be gone tomorrow must not be completed."""

@@ -162,8 +162,7 @@ class Job:
     # --- what happens ------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        if self.status is JobStatus.RUNNING:
-            self.checkpoints.tick()
+        self.checkpoints.tick()
         self.advance()
 
     def advance(self) -> None:
@@ -217,6 +216,7 @@ class Job:
 
     def acknowledge(self, message: AcknowledgeCheckpoint) -> DropReason | None:
         if message.attempt != self.attempt:
+            self.checkpoints.acknowledged_in_a_former_attempt(message)
             return DropReason.OLD_ATTEMPT
         match self.checkpoints.acknowledge(message):
             case AcknowledgeOutcome.SUCCESS:

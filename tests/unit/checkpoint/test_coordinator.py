@@ -9,6 +9,7 @@ from tests.unit.checkpoint.lone import BY_HAND, Lone
 from tests.unit.cluster.graphs import SINK, SOURCE, TOTALS, orders_graph, subtasks
 
 from moorage.checkpoint.decider import CheckpointRequest
+from moorage.checkpoint.discards import GATHER_MS, LATE_WRITERS_MS
 from moorage.checkpoint.notices import CheckpointDone, CheckpointFailed
 from moorage.checkpoint.pending import AcknowledgeOutcome
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
@@ -148,10 +149,32 @@ def test_a_failed_savepoint_leaves_no_files_and_never_fails_the_job() -> None:
     assert len(lone.operations(DiscardSavepoint)) == 3
     assert lone.cleanups(DiscardCheckpoint) == []
     assert lone.failures == []
-    folder = lone.operations(DiscardSavepoint)[-1].folder
-    assert lone.acknowledge(REQUIRED[0]) is AcknowledgeOutcome.DISCARDED
-    assert [d.folder for d in lone.operations(DiscardSavepoint)][-2:] == [folder, folder]
+
+
+def test_files_that_come_late_into_a_failed_savepoint_are_deleted_together_and_once_more_later() -> None:
+    lone = started()
+    lone.request(SAVEPOINT)
+    lone.decline(REQUIRED[1])
+    (first,) = lone.operations(DiscardSavepoint)
+    lone.tick(10)
+    for _ in range(3):
+        assert lone.acknowledge(REQUIRED[0]) is AcknowledgeOutcome.DISCARDED
+    assert lone.operations(DiscardSavepoint) == [first]
+    lone.tick(GATHER_MS)
+    lone.tick(LATE_WRITERS_MS)
+    assert lone.operations(DiscardSavepoint) == [first, first]
     assert lone.cleanups(DiscardState) == []
+
+
+def test_what_dies_while_it_writes_into_a_failed_savepoint_leaves_no_files_either() -> None:
+    lone = started()
+    lone.request(SAVEPOINT)
+    lone.coordinator.suspend(Reason.JOB_STOPPED)
+    lone.tick(LATE_WRITERS_MS - 1)
+    assert len(lone.operations(DiscardSavepoint)) == 1
+    lone.tick(1)
+    lone.tick(LATE_WRITERS_MS)
+    assert len(lone.operations(DiscardSavepoint)) == 2
 
 
 def test_a_late_acknowledgement_of_a_completed_savepoint_discards_nothing() -> None:

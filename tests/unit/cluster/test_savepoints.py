@@ -307,3 +307,22 @@ def test_an_older_checkpoint_or_another_pipeline_begins_a_new_life() -> None:
     other.run_until(lambda: other.commands(DeployJob)[-1].attempt == 2)
     assert other.commands(DeployJob)[-1].restore_checkpoint is None
     assert newest != older
+
+
+def test_a_savepoint_that_is_acknowledged_after_its_attempt_leaves_no_files(
+    world: World, leader: TestCoordinator
+) -> None:
+    for worker in world.workers:
+        worker.acknowledges = False
+    leader.ask(lambda number: SavepointRequested(request=number, job=JOB, location="mine"))
+    world.run_until(lambda: any(t.options.location for t in world.commands(TriggerCheckpoint)))
+    trigger = next(t for t in world.commands(TriggerCheckpoint) if t.options.location)
+    world.workers[0].report(JOB, trigger.attempt, SubtaskId(SOURCE, 0), SubtaskState.FAILED, "boom")
+    world.run_until(lambda: leader.job(JOB).attempt == trigger.attempt + 1)
+    late = f"{trigger.options.location}/late"
+    world.storage.write(late, b"state")
+    world.workers[0].acknowledge(
+        JOB, trigger.attempt, SubtaskId(SOURCE, 0), trigger.checkpoint, trigger.options.location
+    )
+    world.run(3_000)
+    assert not list(world.storage.list("mine/"))
