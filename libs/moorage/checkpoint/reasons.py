@@ -61,6 +61,7 @@ _R = CheckpointFailureReason
 
 _COUNTED = frozenset(
     {
+        _R.OPERATOR_COORDINATOR_FAILED,
         _R.EXPIRED,
         _R.DECLINED_STORAGE,
         _R.DECLINED_LOG,

@@ -39,7 +39,7 @@ def test_what_a_restart_can_not_cure_does_not_count() -> None:
         CheckpointFailureReason.NOT_REGISTERED,
         CheckpointFailureReason.HOOK_FAILED,
         CheckpointFailureReason.HOOK_TIMEOUT,
-        CheckpointFailureReason.OPERATOR_COORDINATOR_FAILED,
     }
+    assert CheckpointFailureReason.OPERATOR_COORDINATOR_FAILED.counts_as_failure
     assert CheckpointFailureReason.EXPIRED.counts_as_failure
     assert CheckpointFailureReason.DECLINED_STORAGE.counts_as_failure
