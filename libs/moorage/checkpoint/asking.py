@@ -20,8 +20,9 @@ from moorage.state.operator_state import MasterState
 
 
 class Asking:
-    """``hook_timeout_ms`` None: there are no hooks. ``acknowledged`` is called for each coordinator, ``failed`` with
-    the reason to abort the checkpoint."""
+    """``hook_timeout_ms`` None: there are no hooks. ``acknowledged`` is called for each coordinator, ``asked`` when all
+    were asked (subtasks may have finished meanwhile, be it every one), ``failed`` with the reason to abort the
+    checkpoint."""
 
     def __init__(
         self,
@@ -31,6 +32,7 @@ class Asking:
         hook_timeout_ms: int | None,
         *,
         acknowledged: Callable[[PendingCheckpoint, OperatorUid, bytes], None],
+        asked: Callable[[PendingCheckpoint], None],
         failed: Callable[[PendingCheckpoint, Reason, str], None],
     ) -> None:
         self._effects = effects
@@ -38,6 +40,7 @@ class Asking:
         self._operators = operators
         self._hook_timeout_ms = hook_timeout_ms
         self._acknowledged = acknowledged
+        self._asked = asked
         self._failed = failed
         self._busy_until_ms: int | None = None
         """When the hooks must have answered; None: they have."""
@@ -99,3 +102,4 @@ class Asking:
                     options=pending.options,
                 )
             )
+            self._asked(pending)

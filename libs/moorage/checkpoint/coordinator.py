@@ -137,6 +137,7 @@ class CheckpointCoordinator:
             self._operators,
             hook_timeout_ms,
             acknowledged=self._coordinator_acknowledged,
+            asked=self._complete_if_acknowledged,
             failed=self._abort_if_open,
         )
 
@@ -231,14 +232,19 @@ class CheckpointCoordinator:
         if self._execution is None or not self._execution.can_checkpoint:
             return
         if self._asking.hooks_hang:
-            while request := self._decider.choose(self._effects.now_ms, in_progress=0, is_triggering=False):
+            while request := self._decider.choose(
+                self._effects.now_ms, in_progress=0, savepoints=0, is_triggering=False
+            ):
                 self._refuse(request, Reason.HOOK_TIMEOUT, "they have not answered since")
             return
         # While the registry adds one it is not known what the next can build on.
         if not self._asking.is_possible or self.has_unknown_outcome:
             return
         request = self._decider.choose(
-            self._effects.now_ms, in_progress=len(self._pending), is_triggering=self._triggering is not None
+            self._effects.now_ms,
+            in_progress=len(self._pending),
+            savepoints=sum(pending.is_savepoint for pending in self._pending.values()),
+            is_triggering=self._triggering is not None,
         )
         if request is None:
             return
@@ -352,6 +358,7 @@ class CheckpointCoordinator:
                 # Nothing more comes from it: checkpoints that wait for it need not any more.
                 for pending in list(self._pending.values()):
                     if pending.finished(subtask):
+                        self.stats.finished(pending.checkpoint, subtask)
                         self._complete_if_acknowledged(pending)
             case SubtaskState.INITIALIZING:
                 pass

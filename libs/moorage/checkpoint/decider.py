@@ -5,8 +5,10 @@
 - A periodic one is due ``interval_ms`` after the last was due; what was missed meanwhile is not caught up. While a
   source works off a backlog the interval is ``interval_during_backlog_ms``.
 - ``min_pause_ms`` lies between the end of a completed checkpoint and the next periodic one.
-- Never more than ``max_concurrent`` at once, but for savepoints, which wait for nothing; and one trigger at a time.
-- Once all input has ended the final checkpoint is due at once, and again at intervals until it is complete.
+- Never more than ``max_concurrent`` at once, but for savepoints, of which there may be MAX_SAVEPOINTS; and one trigger
+  at a time.
+- Once all input has ended the final checkpoint is due at once, and again at intervals until it is complete, whatever
+  was said of a backlog.
 - While the job is being stopped with a savepoint nothing else is triggered.
 """
 
@@ -23,6 +25,8 @@ from moorage.messages.barriers import SnapshotKind
 from moorage.messages.registry import JobStatus
 
 MAX_WAITING_REQUESTS = 1_000
+MAX_SAVEPOINTS = 8
+"""At once: each is a full copy of the state; others wait."""
 FINAL_RETRY_MS = 1_000
 """Between two tries at the final checkpoint of a job that takes no periodic ones."""
 
@@ -61,11 +65,14 @@ class CheckpointRequestDecider:
         self._last_completion_ms: int | None = None
         self._is_stopping = False
         self._is_started = False
+        self._is_final = False
+        """All input has ended."""
 
     def start(self, now_ms: int, delay_ms: int = 0) -> None:
         """``delay_ms``: the first periodic one comes so much later."""
         self._is_stopping = False
         self._is_started = True
+        self._is_final = False
         self._interval_ms = self._config.interval_ms
         self._due_ms = now_ms + self._interval_ms + delay_ms if self._interval_ms > 0 else None
 
@@ -90,7 +97,7 @@ class CheckpointRequestDecider:
 
     def backlog(self, now_ms: int, has_backlog: bool) -> None:
         """A source has begun to work off a backlog, or none does so any more."""
-        if self._config.interval_during_backlog_ms is None or not self._is_started:
+        if self._config.interval_during_backlog_ms is None or not self._is_started or self._is_final:
             return
         self._interval_ms = self._config.interval_during_backlog_ms if has_backlog else self._config.interval_ms
         if self._interval_ms == 0:
@@ -101,7 +108,8 @@ class CheckpointRequestDecider:
 
     def input_ended(self, now_ms: int) -> None:
         """The final checkpoint is due."""
-        self._interval_ms = self._interval_ms or FINAL_RETRY_MS
+        self._is_final = True
+        self._interval_ms = self._config.interval_ms or FINAL_RETRY_MS
         self._due_ms = now_ms
         self._last_completion_ms = None
 
@@ -109,11 +117,13 @@ class CheckpointRequestDecider:
         """Only savepoints are triggered while the job is being stopped with one."""
         self._is_stopping = is_stopping
 
-    def choose(self, now_ms: int, *, in_progress: int, is_triggering: bool) -> CheckpointRequest | None:
-        """The request to execute now, if any; it is taken."""
+    def choose(
+        self, now_ms: int, *, in_progress: int, savepoints: int, is_triggering: bool
+    ) -> CheckpointRequest | None:
+        """The request to execute now, if any; it is taken. ``savepoints``: so many of those ``in_progress``."""
         if is_triggering:
             return None
-        if self._savepoints:
+        if self._savepoints and savepoints < MAX_SAVEPOINTS:
             return self._savepoints.popleft()
         if self._is_stopping or in_progress >= self._config.max_concurrent:
             return None

@@ -256,6 +256,9 @@ class OperatorCoordinators:
 
     def tick(self) -> None:
         self._tell(self._all(), lambda holder: holder.coordinator.tick(self._effects.now_ms))
+        for key, holder in self._holders.items():
+            if holder.has_backlog and self._has_ended(holder):
+                self._set_backlog(key, False)  # Its subtasks won't say so: they wait for a checkpoint to finish with.
 
     def subtask_ready(self, subtask: SubtaskId) -> None:
         self._tell(self._of(subtask.vertex), lambda holder: holder.coordinator.subtask_ready(subtask.subtask))
@@ -299,10 +302,13 @@ class OperatorCoordinators:
 
     def _set_backlog(self, key: tuple[VertexId, OperatorUid], has_backlog: bool) -> None:
         before = any(holder.has_backlog for holder in self._holders.values())
-        self._holders[key].has_backlog = has_backlog
+        self._holders[key].has_backlog = has_backlog and not self._has_ended(self._holders[key])
         after = any(holder.has_backlog for holder in self._holders.values())
         if before != after:
             self._backlog(after)
+
+    def _has_ended(self, holder: _Holder) -> bool:
+        return self._execution is None or self._execution.input_of_has_ended(holder.vertex)
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 

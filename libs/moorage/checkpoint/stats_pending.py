@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from moorage.checkpoint.stats import CheckpointStats, CheckpointStatus, SubtaskStats, TaskStats
 from moorage.graph.checkpoint_plan import CheckpointPlan
 from moorage.graph.job_graph import JobVertex
-from moorage.ids import CheckpointId
+from moorage.ids import CheckpointId, SubtaskId
 from moorage.messages.barriers import SnapshotOptions
 from moorage.messages.events import AcknowledgeCheckpoint, CheckpointMetrics
 
@@ -52,12 +52,14 @@ class _Total:
 class _PendingTask:
     """A vertex while its checkpoint is in progress. Nobody waits for its ``finished`` subtasks."""
 
-    __slots__ = ("_details", "_finished", "_latest_ms", "_total", "_vertex")
+    __slots__ = ("_details", "_finished", "_finished_since", "_latest_ms", "_total", "_vertex")
 
     def __init__(self, vertex: JobVertex, finished: int) -> None:
         self._vertex = vertex
         self._finished = finished
         self._details: list[SubtaskStats | None] = [None] * vertex.parallelism
+        self._finished_since = 0
+        """Of the others, those that finished instead of acknowledging."""
         self._total = _Total()
         self._latest_ms: int | None = None
 
@@ -66,11 +68,15 @@ class _PendingTask:
         self._total.add(message.metrics)
         self._latest_ms = now_ms if self._latest_ms is None else max(self._latest_ms, now_ms)
 
+    def finished(self) -> None:
+        """One that has not acknowledged need not any more."""
+        self._finished_since += 1
+
     def snapshot(self) -> TaskStats:
         return TaskStats(
             vertex=self._vertex.vertex,
             subtasks=len(self._details) - self._finished,
-            acknowledged=len(self._details) - self._details.count(None),
+            acknowledged=len(self._details) - self._details.count(None) + self._finished_since,
             latest_ack_ms=self._latest_ms,
             metrics=self._total.metrics(),
             details=tuple(self._details),
@@ -91,6 +97,9 @@ class PendingStats:
 
     def acknowledged(self, message: AcknowledgeCheckpoint, now_ms: int) -> None:
         self._tasks[message.vertex].acknowledged(message, now_ms)
+
+    def finished(self, subtask: SubtaskId) -> None:
+        self._tasks[subtask.vertex].finished()
 
     def snapshot(self) -> CheckpointStats:
         tasks = tuple(task.snapshot() for task in self._tasks.values())

@@ -28,7 +28,7 @@ from moorage.checkpoint.stats import (
 from moorage.checkpoint.stats_pending import PendingStats
 from moorage.effects import JobHistory
 from moorage.graph.checkpoint_plan import CheckpointPlan
-from moorage.ids import CheckpointId
+from moorage.ids import CheckpointId, SubtaskId
 from moorage.messages.barriers import CHECKPOINT, SnapshotKind, SnapshotOptions
 from moorage.messages.events import AcknowledgeCheckpoint, CheckpointMetrics
 from moorage.messages.registry import CheckpointRecord, RestoreSettings
@@ -98,6 +98,11 @@ class CheckpointStatsTracker:
 
     def acknowledged(self, message: AcknowledgeCheckpoint, now_ms: int) -> None:
         self._pending[message.checkpoint].acknowledged(message, now_ms)
+        self._snapshot = None
+
+    def finished(self, checkpoint: CheckpointId, subtask: SubtaskId) -> None:
+        """A subtask that has not acknowledged need not any more."""
+        self._pending[checkpoint].finished(subtask)
         self._snapshot = None
 
     def completed(self, record: CheckpointRecord) -> CheckpointStats:

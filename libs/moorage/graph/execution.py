@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 
 from moorage.graph.job_graph import JobGraph
-from moorage.ids import Attempt, SubtaskId, WorkerId
+from moorage.ids import Attempt, SubtaskId, VertexId, WorkerId
 from moorage.messages.events import SubtaskState
 
 
@@ -184,6 +184,14 @@ class Execution:
         """Everything is processed: what still runs waits for the final checkpoint."""
         running = self._required[ExecutionState.RUNNING]
         return 0 < running == len(self._data_ended) == self._required.total() - self._required[ExecutionState.FINISHED]
+
+    def input_of_has_ended(self, vertex: VertexId) -> bool:
+        """All subtasks of one that takes part in checkpoints have processed everything."""
+        return all(
+            state is ExecutionState.FINISHED or subtask in self._data_ended
+            for subtask, state in self._states.items()
+            if subtask.vertex == vertex
+        )
 
     @property
     def all_finished(self) -> bool:

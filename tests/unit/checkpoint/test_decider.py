@@ -1,6 +1,14 @@
 from __future__ import annotations
 
-from moorage.checkpoint.decider import MAX_WAITING_REQUESTS, PERIODIC, CheckpointRequest, CheckpointRequestDecider
+import pytest
+
+from moorage.checkpoint.decider import (
+    MAX_SAVEPOINTS,
+    MAX_WAITING_REQUESTS,
+    PERIODIC,
+    CheckpointRequest,
+    CheckpointRequestDecider,
+)
 from moorage.graph.job_graph import CheckpointConfig
 from moorage.messages.barriers import SnapshotKind
 
@@ -12,10 +20,10 @@ def decider(**config: int) -> CheckpointRequestDecider:
 
 
 def choose(
-    decides: CheckpointRequestDecider, now_ms: int, in_progress: int = 0, triggering: bool = False
+    decides: CheckpointRequestDecider, now_ms: int, in_progress: int = 0, triggering: bool = False, savepoints: int = 0
 ) -> CheckpointRequest | None:
     decides.validate()
-    return decides.choose(now_ms, in_progress=in_progress, is_triggering=triggering)
+    return decides.choose(now_ms, in_progress=in_progress, savepoints=savepoints, is_triggering=triggering)
 
 
 def test_the_first_is_due_after_one_interval() -> None:
@@ -168,6 +176,27 @@ def test_the_final_checkpoint_is_due_at_once_whatever_the_pause() -> None:
     assert choose(decides, 100) == PERIODIC
     assert choose(decides, 1_099) is None
     assert choose(decides, 1_100) == PERIODIC
+
+
+@pytest.mark.parametrize("during_backlog_ms", [0, 5_000])
+def test_a_backlog_does_not_put_off_the_final_checkpoint(during_backlog_ms: int) -> None:
+    decides = decider(interval_during_backlog_ms=during_backlog_ms)
+    decides.backlog(50, True)
+    decides.input_ended(100)
+    decides.backlog(100, True)
+    assert [choose(decides, now_ms) for now_ms in (100, 1_099, 1_100)] == [PERIODIC, None, PERIODIC]
+    decides.stop()
+    decides.start(2_000)
+    decides.backlog(2_000, True)
+    assert choose(decides, 3_000) == (None if during_backlog_ms == 0 else PERIODIC)
+
+
+def test_savepoints_wait_while_too_many_are_in_progress() -> None:
+    decides = decider()
+    decides.request(SAVEPOINT)
+    decides.request(CheckpointRequest(client=1))
+    assert choose(decides, 10, in_progress=MAX_SAVEPOINTS, savepoints=MAX_SAVEPOINTS) is None
+    assert choose(decides, 10, in_progress=MAX_SAVEPOINTS, savepoints=MAX_SAVEPOINTS - 1) == SAVEPOINT
 
 
 def test_the_first_one_may_come_later() -> None:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 from tests.unit.checkpoint.lone import BY_HAND, Lone
-from tests.unit.cluster.graphs import JOB, SOURCE, orders_graph, subtasks
+from tests.unit.cluster.graphs import JOB, SOURCE, TOTALS, orders_graph, subtasks
 
 from moorage.checkpoint.decider import CheckpointRequest
-from moorage.checkpoint.notices import CheckpointFailed, OperatorCoordinatorNotClosed
+from moorage.checkpoint.notices import CheckpointCompleted, CheckpointFailed, OperatorCoordinatorNotClosed
 from moorage.checkpoint.operator_coordinators import OperatorContext
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
 from moorage.effects import (
@@ -20,6 +20,7 @@ from moorage.effects import (
     ListPartitions,
     ReadOperatorStates,
     Report,
+    TriggerHooks,
     WriteMetadata,
 )
 from moorage.graph.execution import Execution
@@ -270,6 +271,34 @@ def test_a_backlog_changes_the_interval(world: World) -> None:
     world.notebook.context.backlog(False)
     world.tick(10_000)
     assert world.triggered() == [1]
+
+
+def test_a_backlog_ends_with_the_source_that_had_it(world: World) -> None:
+    both = subtasks(world.graph, SOURCE)
+    world.notebook.context.backlog(True)
+    world.becomes(both[0], SubtaskState.RUNNING, data_ended=True)
+    world.tick(500)
+    assert world.triggered() == [1]
+    world.acknowledge_all()
+    world.becomes(both[1], SubtaskState.RUNNING, data_ended=True)
+    world.tick()
+    world.notebook.context.backlog(True)  # said by whoever did not know yet
+    world.tick(10_000)
+    assert world.triggered() == [1]
+
+
+def test_a_checkpoint_whose_subtasks_all_finish_while_hooks_are_asked_is_completed() -> None:
+    lone = Lone(hook_timeout_ms=500)
+    lone.start()
+    lone.request()
+    for subtask in subtasks(lone.graph, SOURCE, TOTALS):
+        lone.becomes(subtask, SubtaskState.FINISHED)
+    lone.answer(lone.open(TriggerHooks), ())
+    assert sorted(lone.retained) == [1]
+    (stats,) = [
+        a.notice.stats for a in lone.actions if isinstance(a, Report) and isinstance(a.notice, CheckpointCompleted)
+    ]
+    assert (stats.subtasks, stats.acknowledged) == (4, 4)
 
 
 def test_a_kind_that_is_not_known_fails_the_job_by_name() -> None:
