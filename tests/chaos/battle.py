@@ -95,7 +95,7 @@ class Battle:
         """Seconds until ``what`` holds; AssertionError when it takes too long."""
         started_s = time.monotonic()
         while not what():
-            assert time.monotonic() < started_s + RECOVERY_TIMEOUT_S, f"{name} does not come: {self.job()}"
+            assert time.monotonic() < started_s + RECOVERY_TIMEOUT_S, f"{name} does not come: {self._state()}"
             self._turn(producing=producing)
         return time.monotonic() - started_s
 
@@ -184,6 +184,10 @@ class Battle:
 
     def newest_checkpoint(self) -> int:
         return max((record.checkpoint for record in self._registry.checkpoints(JobId(self._job))), default=0)
+
+    def _state(self) -> str:
+        job = self.job()
+        return f"attempt {job.attempt} is {job.status.value}, {job.failure or 'no failure'}"
 
     # --- the verdict -------------------------------------------------------------------------------------------------
 

@@ -65,11 +65,24 @@ def test_every_service_serves_its_metrics(stack: Stack) -> None:
 
 def test_a_killed_worker_registers_again(stack: Stack) -> None:
     before = _workers(stack)
+    supervisor = stack.processes["worker-0"].pid
 
     killed = stack.kill("worker-0")
 
-    assert _exit_of(killed) == ProcessExit("worker-0", killed, -signal.SIGKILL, restarts=True)
+    assert killed != supervisor
     _eventually(lambda: any(worker.startswith("worker-0/") for worker in _workers(stack) - before))
+    assert stack.processes["worker-0"].pid == supervisor
+
+
+def test_a_killed_supervisor_takes_its_worker_along_and_both_are_replaced(stack: Stack) -> None:
+    before = _workers(stack)
+    supervisor = stack.processes["worker-1"].pid
+    assert supervisor is not None
+
+    os.kill(supervisor, signal.SIGKILL)
+
+    assert _exit_of(supervisor) == ProcessExit("worker-1", supervisor, -signal.SIGKILL, restarts=True)
+    _eventually(lambda: any(worker.startswith("worker-1/") for worker in _workers(stack) - before))
 
 
 def test_a_killed_coordinator_serves_again_at_the_same_address(stack: Stack) -> None:
