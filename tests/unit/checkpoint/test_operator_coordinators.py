@@ -295,9 +295,8 @@ def test_a_checkpoint_whose_subtasks_all_finish_while_hooks_are_asked_is_complet
         lone.becomes(subtask, SubtaskState.FINISHED)
     lone.answer(lone.open(TriggerHooks), ())
     assert sorted(lone.retained) == [1]
-    (stats,) = [
-        a.notice.stats for a in lone.actions if isinstance(a, Report) and isinstance(a.notice, CheckpointCompleted)
-    ]
+    notices = [a.notice for a in lone.actions if isinstance(a, Report)]
+    (stats,) = [notice.stats for notice in notices if isinstance(notice, CheckpointCompleted)]
     assert (stats.subtasks, stats.acknowledged) == (4, 4)
 
 
@@ -393,7 +392,7 @@ def test_a_state_that_is_no_bytes_aborts_the_checkpoint_now_or_later(world: Worl
         assert isinstance(outcome, CheckpointFailed)
         assert outcome.reason is Reason.OPERATOR_COORDINATOR_FAILED
         assert outcome.detail == f"operator orders: its state is bytes, not {state}"
-    assert world.failures == []
+    assert len(world.failures) == 1  # they count, and one is tolerated
 
 
 def test_what_is_no_message_and_what_is_no_operation_is_refused_where_it_was_said(world: World) -> None:
