@@ -7,6 +7,7 @@ from functools import partial
 
 import msgspec
 
+from moorage.cleaner.retention import CheckpointRetention, is_discarded
 from moorage.cluster.protocol import JobAccepted, Refusal, Refused, SubmitJob
 from moorage.effects import (
     CallError,
@@ -139,8 +140,11 @@ def resumable(earlier: JobHistory, graph: JobGraph, path: str) -> JobRecord | No
     own = [record for record in earlier.checkpoints if record.checkpoint > former.base_checkpoint_id]
     restartable = [record for record in own if record.kind == "checkpoint" or record.ends_as is not None]
     newest = max(restartable, key=lambda record: record.checkpoint, default=None)
-    is_meant = newest is not None and newest.kind == "checkpoint" and newest.metadata_path == path
-    return former if is_meant else None
+    if newest is None or newest.kind != "checkpoint" or newest.metadata_path != path:
+        return None
+    if is_discarded(newest, former.status, CheckpointRetention(former.graph.checkpoint.retention)):
+        return None  # Perhaps the cleaner is deleting it right now.
+    return former
 
 
 def _resumed(former: JobRecord, graph: JobGraph, submitted_ms: int) -> JobRecord:

@@ -20,6 +20,8 @@ from moorage.cluster.protocol import (
     StopWithSavepointRequested,
     SubmitJob,
 )
+from moorage.cluster.submission import resumable
+from moorage.effects import JobHistory
 from moorage.graph.job_graph import CheckpointConfig, JobGraph, RestartConfig
 from moorage.ids import Attempt, JobId, OperatorId, OperatorUid, SubtaskId
 from moorage.messages.barriers import Alignment, SnapshotKind
@@ -307,6 +309,19 @@ def test_an_older_checkpoint_or_another_pipeline_begins_a_new_life() -> None:
     other.run_until(lambda: other.commands(DeployJob)[-1].attempt == 2)
     assert other.commands(DeployJob)[-1].restore_checkpoint is None
     assert newest != older
+
+
+def test_a_life_whose_retention_discards_its_checkpoints_is_not_gone_on_with() -> None:
+    world, path = _cancelled_world(ALIGNED)
+    retained = tuple(world.registry.checkpoints(JOB))
+    (former,) = world.registry.jobs()
+    assert resumable(JobHistory(record=former, checkpoints=retained), ALIGNED, path) is former
+    config = msgspec.structs.replace(ALIGNED.checkpoint, retention="retain_on_failure")
+    graph = msgspec.structs.replace(former.graph, checkpoint=config)
+    former = msgspec.structs.replace(former, graph=graph)
+    assert resumable(JobHistory(record=former, checkpoints=retained), ALIGNED, path) is None
+    failed = msgspec.structs.replace(former, status=JobStatus.FAILED)
+    assert resumable(JobHistory(record=failed, checkpoints=retained), ALIGNED, path) is failed
 
 
 def test_a_savepoint_that_is_acknowledged_after_its_attempt_leaves_no_files(
