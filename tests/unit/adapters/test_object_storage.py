@@ -150,13 +150,14 @@ def test_without_boto3_it_says_what_to_do(s3: S3Server, monkeypatch: pytest.Monk
 def test_unfinished_files_are_found_and_removed(tmp_path: Path) -> None:
     storage = DirectoryStorage(tmp_path)
     storage.write("job/chk-1/_metadata", b"x")
-    (tmp_path / ".tmp" / "job.0123").write_bytes(b"half")
-    (tmp_path / ".tmp" / "job-2.0123").write_bytes(b"half")
+    names = [f"job.{'01' * 16}", f"job-2.{'01' * 16}", "job.txt"]
+    for name in names:
+        (tmp_path / ".tmp" / name).write_bytes(b"half")
     (found,) = storage.unfinished_uploads("job/")
     assert abs(found.started_ms - time.time() * 1_000) < 60_000
     storage.abort_uploads([found])
     storage.abort_uploads([found])
-    assert [file.name for file in (tmp_path / ".tmp").iterdir()] == ["job-2.0123"]
+    assert {file.name for file in (tmp_path / ".tmp").iterdir()} == set(names[1:])
 
 
 def test_a_place_that_can_not_be_a_directory_is_named(tmp_path: Path) -> None:
@@ -213,12 +214,17 @@ def test_empty_folders_go_with_their_last_file(tmp_path: Path) -> None:
 
 def test_what_a_crash_left_behind_goes_after_an_hour(tmp_path: Path) -> None:
     (tmp_path / ".tmp").mkdir()
-    old, young = tmp_path / ".tmp" / "old", tmp_path / ".tmp" / "young"
-    for file in (old, young):
+    old, young = tmp_path / ".tmp" / f"job.{'0a' * 16}", tmp_path / ".tmp" / f"job.{'1b' * 16}"
+    foreign, folder = tmp_path / ".tmp" / "draft.txt", tmp_path / ".tmp" / f"folder.{'2c' * 16}"
+    for file in (old, young, foreign):
         file.write_bytes(b"half")
+    folder.mkdir()
     an_hour_ago_s = time.time() - 3_601
-    os.utime(old, (an_hour_ago_s, an_hour_ago_s))
+    for path in (old, foreign, folder):
+        os.utime(path, (an_hour_ago_s, an_hour_ago_s))
     storage = DirectoryStorage(tmp_path)
     assert not old.exists()
     assert young.exists()
+    assert foreign.exists(), "somebody else's"
+    assert folder.exists()
     assert list(storage.list("job/")) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,9 @@ from moorage.adapters.object_storage.bucket import ObjectStorage
 from moorage.errors import ObjectMissingError, StorageError
 from moorage.naming import check_storage_path
 from moorage.ports import UnfinishedUpload, Upload
+
+_TEMPORARY = re.compile(r".+\.[0-9a-f]{32}")
+"""What a file in ``.tmp`` is called: the first name of the object's path, and a UUID."""
 
 
 class DirectoryStorage(ObjectStorage):
@@ -51,7 +55,8 @@ class DirectoryStorage(ObjectStorage):
         with self._errors("list", prefix):
             for file in self._tmp.glob(f"{top}.*"):
                 with suppress(FileNotFoundError):
-                    found.append(UnfinishedUpload(prefix, file.name, int(file.stat().st_mtime * 1_000)))
+                    if _is_temporary(file):
+                        found.append(UnfinishedUpload(prefix, file.name, int(file.stat().st_mtime * 1_000)))
         return found
 
     def abort_uploads(self, uploads: Sequence[UnfinishedUpload]) -> None:
@@ -95,8 +100,13 @@ class DirectoryStorage(ObjectStorage):
         """What a crash in the middle of a write left behind."""
         for file in self._tmp.glob("*"):
             with suppress(FileNotFoundError):
-                if time.time() - file.stat().st_mtime > self._ABANDONED_S:
+                if _is_temporary(file) and time.time() - file.stat().st_mtime > self._ABANDONED_S:
                     file.unlink()
+
+
+def _is_temporary(file: Path) -> bool:
+    """One of ours: a user's folder may hold a ``.tmp`` with other things in it."""
+    return _TEMPORARY.fullmatch(file.name) is not None and file.is_file()
 
 
 def _sync_folder(folder: Path) -> None:
