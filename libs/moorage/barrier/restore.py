@@ -10,6 +10,7 @@ from moorage.errors import StateError
 from moorage.graph.job_graph import Exchange, ExchangeKind
 from moorage.ids import ExchangeId, TopicPartition, VertexId
 from moorage.state.positions import ExchangePositions, InputPositions
+from moorage.state.redistribution import predecessor
 
 
 class RestoredInputs(NamedTuple):
@@ -22,17 +23,18 @@ class RestoredInputs(NamedTuple):
 def restored_inputs(
     inputs: Mapping[str, tuple[Exchange, range]], predecessors: Mapping[int, InputPositions], subtask: int
 ) -> RestoredInputs:
-    """``inputs``: what the subtask reads, by topic; ``predecessors``: by number, those that have positions.
+    """``inputs``: what the subtask reads, by topic; ``predecessors``: by number, those that have positions, which
+    are those that had not finished.
 
     A partition of key groups was read by one of them. A broadcast one was read by each at its own pace: the subtask
-    goes on where one of them was, as it goes on with the broadcast state of one of them.
+    goes on where that one of them was whose broadcast state it goes on with.
     """
     starts: dict[TopicPartition, int] = {}
     in_flight: list[InFlight] = []
     for topic, (exchange, partitions) in inputs.items():
         chosen = sorted(predecessors)
         if exchange.kind is ExchangeKind.BROADCAST and chosen:
-            chosen = [chosen[subtask % len(chosen)]]
+            chosen = [predecessor(chosen, subtask)]
         for channel in _channels(topic, exchange.exchange, (predecessors[number] for number in chosen)):
             if channel.partition.partition in partitions:
                 starts[channel.partition] = min(channel.offset, starts.get(channel.partition, channel.offset))

@@ -7,6 +7,7 @@ not matter), all given to everybody (*union*), or the same in every subtask anyh
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from moorage.errors import StateError
@@ -24,6 +25,12 @@ class Element(NamedTuple):
     """None: where the stream ends."""
 
 
+def predecessor(unfinished: Collection[int], subtask: int) -> int:
+    """With whose broadcast state, and from whose place in the broadcast stream, a subtask goes on: its own, else that
+    of one of the former subtasks that had not finished, of which there is one."""
+    return subtask if subtask in unfinished else sorted(unfinished)[subtask % len(unfinished)]
+
+
 def assign_elements(
     metadata: CheckpointMetadata, operator: OperatorId, uid: str, parallelism: int, subtask: int
 ) -> dict[str, list[Element]] | None:
@@ -32,6 +39,7 @@ def assign_elements(
     state = metadata.operator(operator)
     if state is None:
         return None
+    unfinished = set(range(state.parallelism)).difference(i for i, s in state.subtasks.items() if s.finished)
     found: dict[str, tuple[DistributionMode, dict[int, list[Element]]]] = {}
     for index, former in sorted(state.subtasks.items()):
         for handle in former.managed_operator:
@@ -45,7 +53,9 @@ def assign_elements(
                 _, by_subtask = found.setdefault(name, (info.mode, {}))
                 by_subtask.setdefault(index, []).extend(Element(handle.stream, s, ends[s]) for s in info.offsets)
     return {
-        name: _share(mode, by_subtask, state.parallelism, parallelism, subtask)
+        name: by_subtask.get(predecessor(unfinished, subtask), [])
+        if mode is DistributionMode.BROADCAST
+        else _share(mode, by_subtask, state.parallelism, parallelism, subtask)
         for name, (mode, by_subtask) in found.items()
     }
 
@@ -53,8 +63,6 @@ def assign_elements(
 def _share(
     mode: DistributionMode, former: dict[int, list[Element]], former_parallelism: int, parallelism: int, subtask: int
 ) -> list[Element]:
-    if mode is DistributionMode.BROADCAST:
-        return former.get(subtask % former_parallelism, [])
     if mode is DistributionMode.SPLIT and former_parallelism == parallelism:
         return former.get(subtask, [])
     everything = [element for elements in former.values() for element in elements]

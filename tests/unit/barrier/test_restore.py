@@ -9,8 +9,12 @@ from moorage.barrier.channels import InFlight
 from moorage.barrier.restore import check_nothing_in_flight, exchange_positions, restored_inputs
 from moorage.errors import StateError
 from moorage.graph.job_graph import ExchangeKind
-from moorage.ids import Attempt, CheckpointId, ExchangeId
+from moorage.ids import Attempt, CheckpointId, ExchangeId, OperatorUid
+from moorage.state.handles import ByteStreamHandle, DistributionMode, OperatorStreamHandle, StateMetaInfo
+from moorage.state.operator_ids import operator_id
+from moorage.state.operator_state import CheckpointMetadata, OperatorState, OperatorSubtaskState
 from moorage.state.positions import ExchangePositions, InputPositions
+from moorage.state.redistribution import assign_elements
 
 
 def channel(partition: int, offset: int, until: int = 0, *, attempt: int = 3, producer: int = 0) -> InFlight:
@@ -41,8 +45,8 @@ def test_a_broadcast_partition_goes_on_where_one_predecessor_was() -> None:
     broadcast = exchange(ExchangeKind.BROADCAST, partitions=1)
     predecessors = {0: stored(channel(0, 4, 8)), 2: stored(channel(0, 9))}
     starts = [restored_inputs({TOPIC: (broadcast, range(1))}, predecessors, n) for n in range(3)]
-    assert [restored.starts for restored in starts] == [{tp(0): 4}, {tp(0): 9}, {tp(0): 4}]
-    assert [len(restored.in_flight) for restored in starts] == [1, 0, 1]
+    assert [restored.starts for restored in starts] == [{tp(0): 4}, {tp(0): 9}, {tp(0): 9}]
+    assert [len(restored.in_flight) for restored in starts] == [1, 0, 0]
 
 
 def test_positions_of_other_exchanges_are_theirs() -> None:
@@ -59,3 +63,36 @@ def test_what_is_in_flight_belongs_to_the_life_that_took_the_checkpoint() -> Non
     check_nothing_in_flight(B, [stored(channel(0, 7)), stored(channel(1, 9))])
     with pytest.raises(StateError, match="vertex 'b': the checkpoint did not align"):
         check_nothing_in_flight(B, [stored(channel(0, 7)), stored(channel(1, 9, 4))])
+
+
+def test_a_broadcast_stream_is_read_from_the_place_of_the_state_that_is_restored() -> None:
+    """Subtasks 0 and 3 of 4 had finished: they have neither state nor positions."""
+    broadcast = exchange(ExchangeKind.BROADCAST, partitions=1)
+    unfinished = (1, 2)
+    mode, uid = DistributionMode.BROADCAST, OperatorUid("rules")
+    state = OperatorState(
+        operator=operator_id(uid),
+        uid=uid,
+        name=uid,
+        parallelism=4,
+        max_parallelism=8,
+        subtasks={
+            n: OperatorSubtaskState(
+                managed_operator=(
+                    OperatorStreamHandle({"rules": StateMetaInfo((0,), mode)}, ByteStreamHandle(f"{n}", b"x")),
+                )
+            )
+            if n in unfinished
+            else OperatorSubtaskState(finished=True)
+            for n in range(4)
+        },
+    )
+    metadata = CheckpointMetadata(checkpoint=CheckpointId(1), operators=(state,))
+    predecessors = {n: stored(channel(0, n)) for n in unfinished}
+    for parallelism in range(1, 7):
+        for subtask in range(parallelism):
+            elements = assign_elements(metadata, operator_id(uid), uid, parallelism, subtask) or {}
+            (stream,) = [element.stream for element in elements["rules"]]
+            restored = restored_inputs({TOPIC: (broadcast, range(1))}, predecessors, subtask)
+            assert isinstance(stream, ByteStreamHandle)
+            assert restored.starts == {tp(0): int(stream.name)}
