@@ -62,7 +62,10 @@ class StateTime(Protocol):
 
 class Changes(Protocol):
     def add(self, change: tuple[Any, Any], /) -> None:
-        """Key and entry: the entry was put, removed, or handed out to be changed."""
+        """Key and entry: the entry was put, removed, or handed out to be changed.
+
+        Clearing reports the entries of a dict only; other mappings of a backend notice that they are cleared.
+        """
 
 
 class _Unbound:
@@ -129,9 +132,11 @@ class State:
 
     def clear(self) -> None:
         """Remove every entry."""
-        add, key = self._table.changed.add, self._key
-        for entry in list(self._entries):
-            add((key, entry))
+        if isinstance(self._entries, dict):
+            # Any other mapping knows itself that it was cleared, and may be too large to be listed.
+            add, key = self._table.changed.add, self._key
+            for entry in self._entries:
+                add((key, entry))
         self._entries.clear()
 
     # --- for the kinds -----------------------------------------------------------------------------------------------

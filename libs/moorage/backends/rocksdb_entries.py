@@ -55,7 +55,8 @@ class Entries(MutableMapping[Any, Any]):
         self._loaded = loaded
         self._mutable = mutable
         self.void = void
-        """The key's row was removed and made anew: what RocksDB has must be deleted before anything is written."""
+        """The key's row was made anew, or the state was cleared: what RocksDB has must be deleted before anything is
+        written."""
 
     # --- for the backend ---------------------------------------------------------------------------------------------
 
@@ -120,8 +121,11 @@ class Entries(MutableMapping[Any, Any]):
         return _Items(self)
 
     def clear(self) -> None:
-        for entry in list(self):
-            del self[entry]
+        """Without a look at what RocksDB has: the backend deletes all of it."""
+        self._loaded.entries -= len(self._known)
+        self._known.clear()
+        self._complete = self.void = True
+        self._last = None
 
     def _pairs(self) -> Iterator[tuple[Any, Any]]:
         """What RocksDB has, in its order, then what it does not have yet."""

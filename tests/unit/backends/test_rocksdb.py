@@ -14,6 +14,7 @@ from moorage.backends import rocksdb_expiry
 from moorage.backends.keyed import KeyedBackend, SnapshotForm
 from moorage.backends.rocksdb import RocksDbKeyedBackend
 from moorage.backends.rocksdb_environment import RocksDbEnvironment
+from moorage.backends.rocksdb_states import _StoredEntries
 from moorage.errors import CorruptDataError, StateError, StateStoreError
 from moorage.ids import CheckpointId
 from moorage.state.handles import FileHandle, HandleAndLocalPath, IncrementalKeyedHandle, KeyedHandle
@@ -91,6 +92,28 @@ def test_a_row_that_can_not_be_stored_is_told_with_its_operator(new: New) -> Non
 
 
 # --- states ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_big_map_is_cleared_without_being_read(new: New, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, storage = new(row_type=Basket), Storage()
+    basket(backend).items.update({f"item-{i}": i for i in range(5_000)})
+    basket(backend).history.extend([i] for i in range(5_000))
+    storage.store(backend.snapshot(CheckpointId(1), CheckpointId(0)))
+    write_and_forget(backend)
+    row = basket(backend)
+    with monkeypatch.context() as unread:
+        unread.setattr(_StoredEntries, "items", None)
+        unread.setattr(_StoredEntries, "get", None)
+        unread.setattr(_StoredEntries, "entries_backwards", None)
+        row.items.clear()
+        row.items["item-7"] = 8
+        row.history.replace([[1]])
+    assert backend.states.loaded_entries == 2
+    handles = storage.store(backend.snapshot(CheckpointId(2), CheckpointId(1)))
+    for holder in (backend, restored(lambda: new(row_type=Basket), handles, storage)):
+        write_and_forget(holder)
+        row = basket(holder)
+        assert (dict(row.items), list(row.history)) == ({"item-7": 8}, [[1]])
 
 
 def test_a_big_map_is_neither_read_nor_written_whole(new: New) -> None:

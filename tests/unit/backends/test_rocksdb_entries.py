@@ -56,7 +56,6 @@ class EntriesMachine(RuleBasedStateMachine):
 
     @rule()
     def clear(self) -> None:
-        self.changed |= set(self.model)
         self.model.clear()
         self.entries.clear()
 
@@ -66,6 +65,9 @@ class EntriesMachine(RuleBasedStateMachine):
 
     @rule()
     def write_and_forget(self) -> None:
+        if self.entries.void:
+            self.stored.entries.clear()
+            self.entries.void = False
         for entry in self.changed:
             value = self.entries.known(entry)
             if value is ABSENT:
@@ -104,3 +106,23 @@ def test_what_is_complete_asks_nobody() -> None:
     assert entries.get(1) is None
     entries[1] = 2
     assert (entries[1], list(entries)) == (2, [1])
+
+
+def test_to_clear_reads_nothing_and_keeps_what_comes_after() -> None:
+    class Unread(Stored):
+        def get(self, entry: int) -> Any:
+            raise AssertionError("asked")
+
+        def items(self) -> Iterator[tuple[int, int]]:
+            raise AssertionError("listed")
+
+        def entries_backwards(self) -> Iterator[int]:
+            raise AssertionError("listed")
+
+    loaded = Loaded()
+    entries = Entries(Unread({1: 1, 2: 2}), loaded, mutable=True, complete=False, void=False)
+    entries[3] = 3
+    entries.clear()
+    assert (entries.void, loaded.entries, list(entries), list(reversed(entries))) == (True, 0, [], [])
+    entries[0] = 4
+    assert (dict(entries), entries.known(3), loaded.entries) == ({0: 4}, ABSENT, 1)
