@@ -8,15 +8,19 @@ files relative to that folder, so it can be moved as a whole; whoever reads it p
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
 
-from moorage.errors import StorageError
+from moorage.errors import ObjectMissingError, StorageError
 from moorage.naming import is_url, split_url
 from moorage.ports import CheckpointStorage, ObjectInfo, UnfinishedUpload, Upload
 
-OpenStorage = Callable[[str], CheckpointStorage]
-"""*Blocking.* The storage at a URL. StorageError, SettingError."""
+
+class OpenStorage(Protocol):
+    """*Blocking.* The storage at a URL. ``create``: make a folder that is not there; else ObjectMissingError.
+    StorageError, SettingError."""
+
+    def __call__(self, url: str, /, *, create: bool) -> CheckpointStorage: ...
 
 
 class _Place(NamedTuple):
@@ -29,7 +33,7 @@ class _Place(NamedTuple):
 
 class LocatedStorage:
     """``ports.CheckpointStorage`` whose paths may be URLs, too: then they name an object of another storage, which is
-    opened when it is first needed. May be used by many threads."""
+    opened when it is first needed; only a write makes a folder. May be used by many threads."""
 
     def __init__(self, storage: CheckpointStorage, open_storage: OpenStorage) -> None:
         self._storage = storage
@@ -37,7 +41,7 @@ class LocatedStorage:
         self._opened: dict[str, CheckpointStorage] = {}
 
     def write(self, path: str, data: bytes | Upload) -> None:
-        place = self._find(path)
+        place = self._find(path, create=True)
         place.storage.write(place.path, data)
 
     def read(self, path: str) -> bytes:
@@ -52,14 +56,20 @@ class LocatedStorage:
         if not prefix.endswith("/"):
             raise StorageError(f"{prefix!r} is not a prefix: it must end in '/'")
         # In the storage that finds an object of the folder.
-        place = self._find(f"{prefix}_")
+        try:
+            place = self._find(f"{prefix}_")
+        except ObjectMissingError:
+            return ()
         below = place.path.removesuffix("_")
         return (info._replace(path=place.root + info.path) for info in place.storage.list(below))
 
     def delete(self, paths: Sequence[str]) -> None:
         by_root: defaultdict[str, list[_Place]] = defaultdict(list)
         for path in paths:
-            place = self._find(path)
+            try:
+                place = self._find(path)
+            except ObjectMissingError:
+                continue  # with its folder
             by_root[place.root].append(place)
         for places in by_root.values():
             places[0].storage.delete([place.path for place in places])
@@ -71,11 +81,11 @@ class LocatedStorage:
     def abort_uploads(self, uploads: Sequence[UnfinishedUpload]) -> None:
         self._storage.abort_uploads(uploads)
 
-    def _find(self, path: str) -> _Place:
+    def _find(self, path: str, *, create: bool = False) -> _Place:
         if not is_url(path):
             return _Place(self._storage, "", path)
         root, relative = split_url(path)
         storage = self._opened.get(root)
         if storage is None:
-            storage = self._opened.setdefault(root, self._open_storage(root))
+            storage = self._opened.setdefault(root, self._open_storage(root, create=create))
         return _Place(storage, f"{root}/", relative)

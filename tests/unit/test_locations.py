@@ -22,7 +22,7 @@ class World:
         self.opened: dict[str, MemoryStorage] = {}
         self.storage: CheckpointStorage = LocatedStorage(self.own, self.open)
 
-    def open(self, url: str) -> CheckpointStorage:
+    def open(self, url: str, *, create: bool) -> CheckpointStorage:
         assert url not in self.opened, "opened twice"
         return self.opened.setdefault(url, MemoryStorage(ManualClock()))
 
@@ -102,3 +102,30 @@ def test_a_folder_that_lies_elsewhere_is_moved(tmp_path: Path) -> None:
     after.parent.mkdir()
     before.rename(after)
     assert storage.read(f"{after.as_uri()}/_metadata") == b"content"
+
+
+def test_only_a_write_makes_a_folder(tmp_path: Path) -> None:
+    storage = LocatedStorage(MemoryStorage(ManualClock()), open_storage)
+    folder = tmp_path / "savepoints" / "savepoint-1"
+    url = f"{folder.as_uri()}/_metadata"
+    for read in (storage.read, lambda path: storage.read_range(path, 0, 1)):
+        with pytest.raises(ObjectMissingError):
+            read(url)
+    assert list(storage.list(f"{folder.as_uri()}/")) == []
+    storage.delete([url])
+    assert list(tmp_path.iterdir()) == []
+    storage.write(url, b"content")
+    assert storage.read(url) == b"content"
+
+
+def test_a_folder_that_went_after_it_was_read_is_made_again_by_a_write(tmp_path: Path) -> None:
+    storage = LocatedStorage(MemoryStorage(ManualClock()), open_storage)
+    folder = tmp_path / "savepoints"
+    folder.mkdir()
+    url = f"{folder.as_uri()}/savepoint-1/_metadata"
+    with pytest.raises(ObjectMissingError):
+        storage.read(url)
+    assert list(folder.iterdir()) == []
+    folder.rmdir()
+    storage.write(url, b"content")
+    assert storage.read(url) == b"content"

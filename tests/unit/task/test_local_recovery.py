@@ -200,7 +200,8 @@ def test_a_savepoint_from_elsewhere_is_not_looked_for_among_the_copies() -> None
     context, storage = context_with(local)
     elsewhere = MemoryStorage(ManualClock())
     elsewhere.write("savepoint-1/totals", DATA)
-    context = dataclasses.replace(context, storage=LocatedStorage(storage, {"s3://other": elsewhere}.__getitem__))
+    located = LocatedStorage(storage, lambda url, *, create: {"s3://other": elsewhere}[url])
+    context = dataclasses.replace(context, storage=located)
     assert context.read_stream(FileHandle("s3://other/savepoint-1/totals", len(DATA))) == DATA
     assert context.counters.restored_storage_bytes == len(DATA)
 

@@ -12,7 +12,7 @@ import xxhash
 from tests.s3_server import S3Server
 from tests.unit.task.harness import EPOCH, SETTINGS, Harness, orders_pipeline
 
-from moorage.adapters.object_storage import open_storage
+from moorage.adapters.object_storage import StorageOptions, open_storage
 from moorage.ids import Attempt, CheckpointId
 from moorage.locations import LocatedStorage
 from moorage.messages.barriers import SnapshotKind, SnapshotOptions
@@ -138,8 +138,8 @@ def test_a_savepoint_is_copied_from_a_folder_into_a_bucket(tmp_path: Path, s3: S
     there = tmp_path / "savepoint-1"
     bucket = s3.new_bucket()
 
-    def open_any(url: str) -> CheckpointStorage:
-        return open_storage(url, s3.options) if url.startswith("s3:") else open_storage(url)
+    def open_any(url: str, *, create: bool) -> CheckpointStorage:
+        return open_storage(url, s3.options if url.startswith("s3:") else StorageOptions(), create=create)
 
     def move() -> None:
         for file in there.iterdir():

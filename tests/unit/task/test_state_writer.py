@@ -36,7 +36,7 @@ class World:
         self.results: dict[int, Sequence[StreamHandle] | Exception] = {}
         self.writer = StateWriter(
             worker=WorkerId("host-1/ab12"),
-            storage=LocatedStorage(self.storage, {"s3://other/savepoints": self.elsewhere}.__getitem__),
+            storage=LocatedStorage(self.storage, lambda url, *, create: {"s3://other/savepoints": self.elsewhere}[url]),
             executor=self.executor,
             clock=self.clock,
             limits=limits,

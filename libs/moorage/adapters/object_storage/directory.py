@@ -42,7 +42,8 @@ class DirectoryStorage(ObjectStorage):
         if not create and not root.is_dir():
             raise ObjectMissingError(f"there is no folder {root}")
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
+            if create:
+                self._root.mkdir(parents=True, exist_ok=True)
             self._remove_abandoned()
         except OSError as error:
             raise StorageError(f"checkpoint storage {root} can't be used: {error.strerror}") from error
@@ -67,7 +68,7 @@ class DirectoryStorage(ObjectStorage):
     def _create(self, path: str, data: bytes | Upload) -> None:
         temporary = self._tmp / f"{path.partition('/')[0]}.{uuid.uuid4().hex}"
         chunks: Iterable[bytes] = data.chunks if isinstance(data, Upload) else (data,)
-        self._tmp.mkdir(exist_ok=True)
+        self._tmp.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
                 for chunk in chunks:
