@@ -29,7 +29,7 @@ from moorage_coordinator.rest import RestServer, create_app
 from moorage_coordinator.tracing import open_tracer
 from moorage_service.metrics import serve_metrics
 from moorage_service.runtime import LoopTime, StopFlag, loop, run, start_logging
-from moorage_service.wiring import kafka_log, open_checkpoint_storage, redis_registry
+from moorage_service.wiring import coordinator_registry, kafka_log, open_checkpoint_storage
 
 _METRICS_INTERVAL_S = 1.0
 _RELEASE_S = 3.0
@@ -113,7 +113,7 @@ class _Service:
         self._clock = SystemClock()
         self._process = CoordinatorProcess(
             core,
-            registry=redis_registry(redis),
+            registry=coordinator_registry(redis),
             storage=open_checkpoint_storage(storage),
             log=self._log,
             executor=self._executor,

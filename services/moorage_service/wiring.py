@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
+from moorage.adapters.clock import SystemClock
 from moorage.adapters.kafka import KafkaLog
 from moorage.adapters.object_storage import check_storage, open_storage
 from moorage.adapters.redis_registry import RedisRegistry
 from moorage.config import KafkaSettings, RedisSettings, StorageSettings
 from moorage.locations import LocatedStorage
-from moorage.ports import CheckpointStorage
+from moorage.ports import CheckpointStorage, Registry
+from moorage.testing.memory_registry import MemoryRegistry
 
+MEMORY_URL = "memory:"
 _CONNECT_TIMEOUT_MS = 30_000
 
 
@@ -39,9 +42,16 @@ def open_checkpoint_storage(settings: StorageSettings) -> CheckpointStorage:
     return LocatedStorage(storage, open_storage)
 
 
+def coordinator_registry(settings: RedisSettings) -> Registry:
+    """*Blocking.* ``redis_registry``, or one in this process's memory (Flink: StandaloneCompletedCheckpointStore)."""
+    return MemoryRegistry(SystemClock()) if settings.url == MEMORY_URL else redis_registry(settings)
+
+
 def redis_registry(settings: RedisSettings) -> RedisRegistry:
     """*Blocking.* Connected and checked: RegistryUnavailableError names the Redis that does not answer."""
     url = settings.url
+    if url == MEMORY_URL:
+        raise settings.refuse("url", "must name a Redis: a registry in the coordinator's memory is nobody else's")
     if settings.options:
         # In the query of the URL, redis-py gives every option the type that it needs.
         url += ("&" if "?" in url else "?") + urlencode(dict(settings.options))

@@ -98,8 +98,10 @@ class RedisSettings(Settings, prefix="REDIS_"):
 
     url: str = setting(
         "redis://localhost:6379/0",
-        "Where it is; rediss:// for TLS, unix:// for a socket.",
-        pattern=r"(rediss?|unix)://(?!\S*:\S*@)(?!\S*password=)\S+",
+        "Where it is; rediss:// for TLS, unix:// for a socket. memory: does without one: a single coordinator keeps the"
+        " registry in its memory, and brings running jobs back from the checkpoint storage when it starts again. Only"
+        " for trying things out: nothing is cleaned up, and no other service may need the registry.",
+        pattern=r"memory:|(rediss?|unix)://(?!\S*:\S*@)(?!\S*password=)\S+",
         form="a redis://, rediss:// or unix:// URL without password, which belongs into MOORAGE_REDIS_PASSWORD",
     )
     password: Secret | None = setting(None, "Its password.")
