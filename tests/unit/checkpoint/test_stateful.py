@@ -2,7 +2,8 @@
 
 The registry is the twin, which keeps to the real one's rules. What the coordinator asks for stays open until a rule
 answers it: well, badly, or not before another leader has taken over. Files are names only; each acknowledgement brings
-one of the checkpoint's own and one that later checkpoints share, and refers to the shared ones of its base.
+one of the checkpoint's own and one that later checkpoints share, and refers to the shared ones of its base. The source
+has a coordinator, which answers at once, late, twice or never, and fails in any of its methods.
 
 Held against the whole history: an id is completed at most once, and never both completed and aborted; ids only rise; no
 file that a retained checkpoint refers to is handed to the cleaner; what nothing refers to is handed to it in the end,
@@ -11,6 +12,7 @@ but for what died with a leader, which the cleaner's sweep finds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -18,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.unit.checkpoint.test_operator_coordinators import KIND, with_coordinators
 from tests.unit.cluster.graphs import JOB, SOURCE, TOTALS, orders_graph, subtasks
 
 from moorage.checkpoint.coordinator import CheckpointCoordinator
@@ -36,6 +39,7 @@ from moorage.effects import (
     Effects,
     JobHistory,
     NextCheckpointId,
+    ReadOperatorStates,
     SendCleanup,
     TriggerHooks,
     WriteMetadata,
@@ -70,6 +74,71 @@ HOOK_TIMEOUT_MS = 300
 LEASE_MS = 1_000_000
 
 
+METHODS = ("reset", "tick", "subtask_ready", "checkpoint", "completed", "aborted", "close")
+
+
+class Scribe:
+    """The coordinator of the source: its state is the number of the checkpoint. What it hears at the wrong time goes to
+    ``violations``, as its errors are the attempt's."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.answers_at_once = True
+        self.fails_next_in: str | None = None
+        self.later: list[tuple[CheckpointId, Callable[[bytes], None]]] = []
+        self.violations: list[str] = []
+
+    def reset(self, checkpoint: CheckpointId | None, state: bytes | None) -> None:
+        if self.is_open:
+            self.violations.append("reset twice")
+        if state is not None and state != _scribed(checkpoint):
+            self.violations.append(f"reset to {checkpoint} with {state!r}")
+        self.is_open = True
+        self._hear("reset")
+
+    def tick(self, now_ms: int) -> None:
+        self._hear("tick")
+
+    def subtask_ready(self, subtask: int) -> None:
+        self._hear("subtask_ready")
+
+    def subtask_failed(self, subtask: int, cause: str) -> None:
+        self._hear("subtask_failed")
+
+    def handle_event(self, subtask: int, payload: bytes) -> None:
+        self._hear("handle_event")
+
+    def checkpoint(self, checkpoint: CheckpointId, done: Callable[[bytes], None]) -> None:
+        self._hear("checkpoint")
+        self.later.append((checkpoint, done))
+        if self.answers_at_once:
+            done(_scribed(checkpoint))
+
+    def completed(self, checkpoint: CheckpointId) -> None:
+        self._hear("completed")
+
+    def aborted(self, checkpoint: CheckpointId) -> None:
+        self._hear("aborted")
+
+    def close(self) -> None:
+        self.is_open = False
+        self.later = self.later[-3:]  # Some answers come after the attempt.
+        if self.fails_next_in == "close":
+            self.fails_next_in = None
+            raise RuntimeError("close failed")
+
+    def _hear(self, method: str) -> None:
+        if not self.is_open:
+            self.violations.append(f"{method} while no attempt runs")
+        if method == self.fails_next_in:
+            self.fails_next_in = None
+            raise RuntimeError(f"{method} failed")
+
+
+def _scribed(checkpoint: CheckpointId | None) -> bytes:
+    return str(checkpoint).encode()
+
+
 class CoordinatorMachine(RuleBasedStateMachine):
     effects: Effects
     coordinator: CheckpointCoordinator
@@ -78,10 +147,11 @@ class CoordinatorMachine(RuleBasedStateMachine):
         retained=st.integers(1, 3),
         concurrent=st.integers(1, 3),
         hooks=st.booleans(),
+        has_coordinator=st.booleans(),
         interval_ms=st.sampled_from([0, 200]),
     )
-    def begin(self, retained: int, concurrent: int, hooks: bool, interval_ms: int) -> None:
-        self.graph = orders_graph(
+    def begin(self, retained: int, concurrent: int, hooks: bool, has_coordinator: bool, interval_ms: int) -> None:
+        graph = orders_graph(
             2,
             checkpoint=CheckpointConfig(
                 interval_ms=interval_ms,
@@ -91,6 +161,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
                 tolerable_failures=2,
             ),
         )
+        self.graph = with_coordinators(graph) if has_coordinator else graph
         self.required = subtasks(self.graph, SOURCE, TOTALS)
         self.hook_timeout_ms = HOOK_TIMEOUT_MS if hooks else None
         self.registry = MemoryRegistry(ManualClock())
@@ -109,7 +180,10 @@ class CoordinatorMachine(RuleBasedStateMachine):
         self.completed: list[CheckpointId] = []
         self.aborted: set[CheckpointId] = set()
         self.outcomes: dict[int, list[CheckpointDone | CheckpointFailed]] = {}
-        self.failures: list[str] = []
+        self.has_failed = False
+        """The attempt, and the next one has not started."""
+        self.coordinator_states: dict[str, dict[OperatorId, bytes]] = {}
+        """By the path of the metadata."""
         self._elect()
         self.record = JobRecord(
             job=JOB,
@@ -147,18 +221,27 @@ class CoordinatorMachine(RuleBasedStateMachine):
             completed_ids=tuple(self.registry.completed_ids(JOB)),
             last_checkpoint_id=self.registry.last_checkpoint_id(JOB),
         )
+        self.scribe = Scribe()
         self.coordinator = CheckpointCoordinator(
             self.effects,
             self.graph,
             CheckpointId(0),
             history,
-            self.failures.append,
+            self._fail,
+            kinds={KIND: lambda _: self.scribe},
             hook_timeout_ms=self.hook_timeout_ms,
         )
         self.open: dict[CheckpointId, TriggerCheckpoint] = {}
         """Triggers of this leader in this attempt."""
 
+    def _fail(self, _: str) -> None:
+        """As the job does: at once, in the middle of whatever the coordinator is doing."""
+        if not self.has_failed:
+            self.has_failed = True
+            self.coordinator.suspend(CheckpointFailureReason.JOB_FAILOVER)
+
     def _run_attempt(self, states: dict[SubtaskId, SubtaskState] | None = None) -> None:
+        self.has_failed = False
         self.execution = Execution(self.graph, self.record.attempt, self.record.slots)
         self.coordinator.start(self.execution, self.record)
         self.open.clear()
@@ -182,7 +265,6 @@ class CoordinatorMachine(RuleBasedStateMachine):
         with pytest.raises(FencedError):
             self.registry.next_checkpoint_id(epoch, JOB)
         self.completed = sorted({*self.completed, *self.registry.completed_ids(JOB)})
-        self.failures.clear()
         self._lead()
         self._run_attempt(known)
 
@@ -198,7 +280,6 @@ class CoordinatorMachine(RuleBasedStateMachine):
         restored = None if latest is None else latest.checkpoint
         self.record = msgspec.structs.replace(self.record, attempt=attempt, restored_checkpoint=restored)
         self.registry.start_attempt(self.effects.epoch, self.record, self.coordinator.completed.newest_id)
-        self.failures.clear()
         self._run_attempt()
 
     @rule(index=st.integers(0, 3))
@@ -228,6 +309,26 @@ class CoordinatorMachine(RuleBasedStateMachine):
         self.effects.wall_ms += ms
         self.effects.repeat_calls()
         self.coordinator.tick()
+        self._take_actions()
+        if self.has_failed and not self.coordinator.has_unknown_outcome:
+            self.the_attempt_fails()
+
+    # --- the source's coordinator ------------------------------------------------------------------------------------
+
+    @rule(at_once=st.booleans())
+    def the_coordinator_takes_its_time(self, at_once: bool) -> None:
+        self.scribe.answers_at_once = at_once
+
+    @rule(method=st.sampled_from(METHODS))
+    def the_coordinator_is_going_to_fail(self, method: str) -> None:
+        self.scribe.fails_next_in = method
+
+    @precondition(lambda self: self.scribe.later)
+    @rule(data=st.data(), is_state=st.sampled_from([True, True, True, False]))
+    def the_coordinator_answers(self, data: st.DataObject, is_state: bool) -> None:
+        """For the first time or again, in time or not."""
+        checkpoint, done = data.draw(st.sampled_from(self.scribe.later))
+        done(_scribed(checkpoint) if is_state else "no bytes")  # type: ignore[arg-type]
         self._take_actions()
 
     # --- subtasks ----------------------------------------------------------------------------------------------------
@@ -325,7 +426,14 @@ class CoordinatorMachine(RuleBasedStateMachine):
                     result, error = self._ask_registry(call, loses_answer=how == "without an answer")
             case _ if how != "well":
                 error = CallError(CallFailure.UNAVAILABLE, "no space left on device")
-            case WriteMetadata():
+            case ReadOperatorStates(path=path):
+                result = self.coordinator_states[path]
+            case WriteMetadata(path=path, metadata=metadata):
+                states = {o.operator: o.coordinator.data for o in metadata.operators if o.coordinator is not None}
+                assert set(states.values()) <= {_scribed(metadata.checkpoint)}
+                has_one = any(o.coordinator is not None for o in self.graph.vertices[0].operators)
+                assert bool(states) == (has_one and not metadata.operators[0].fully_finished)
+                self.coordinator_states[path] = states
                 result = WrittenMetadata(size_bytes=1, checksum=1)
             case TriggerHooks():
                 result = ()
@@ -445,6 +553,10 @@ class CoordinatorMachine(RuleBasedStateMachine):
         in_registry = set(self.registry.completed_ids(JOB))
         assert set(fates.completed) <= in_registry
         assert in_registry - set(fates.completed) <= set(fates.pending)
+
+    @invariant()
+    def the_coordinator_hears_nothing_outside_of_an_attempt(self) -> None:
+        assert self.scribe.violations == []
 
     @invariant()
     def nobody_is_answered_twice(self) -> None:
