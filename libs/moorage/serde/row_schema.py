@@ -14,7 +14,7 @@ import msgspec
 from moorage.api.keyed_state import renamed_fields
 from moorage.api.state import StateField, decode_state, encode_state, state_fields
 from moorage.errors import CorruptDataError, StateError
-from moorage.serde.type_schema import TypeSchema, mismatch, schema_of
+from moorage.serde.type_schema import TypeSchema, key_mismatch, mismatch, schema_of
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -122,7 +122,7 @@ class RowReader(Generic[R]):
 
     def _match(self, written: RowSchema, present: RowSchema) -> list[int | None]:
         """For each field of the class its place in a stored row."""
-        self._refuse("the key", mismatch(written.key, present.key))
+        self._refuse("the key", key_mismatch(written.key, present.key))
         renamed = {new: old for old, new in renamed_fields(self._row_type).items()}
         stored = {name: place for place, (name, _) in enumerate(written.fields)}
         places: list[int | None] = []

@@ -114,6 +114,45 @@ def mismatch(written: TypeSchema, read: TypeSchema) -> str | None:
     return _plainly(written, read)
 
 
+def key_mismatch(written: TypeSchema, read: TypeSchema) -> str | None:
+    """Why keys that were written as one type can't be read as another; None when they can.
+
+    Stricter than ``mismatch``: a key must keep its bytes, for they decide to which key group it belongs. A key whose
+    bytes change would be looked for, and its next records would be sent, where its state is not.
+    """
+    return None if _keeps_bytes(written, read) else f"{_plainly(written, read)}, which changes the bytes of keys"
+
+
+_PLAIN_KEYS = frozenset({"any", "none", "bool", "int", "float", "str", "bytes"})
+"""What an undeclared key can hold, besides tuples of it (``state.key_groups.is_plain_key``)."""
+
+
+def _keeps_bytes(written: TypeSchema, read: TypeSchema) -> bool:
+    if written == read:
+        return True
+    kind = (written[0], read[0])
+    if "any" in kind:
+        # What was written as ``any`` may be ints, which a float would be decoded from.
+        wanted = _PLAIN_KEYS if read[0] == "any" else _PLAIN_KEYS - {"float"}
+        return _kinds(written) <= _PLAIN_KEYS and _kinds(read) <= wanted
+    if written[0] == "union":
+        return all(_keeps_bytes(one, read) for one in written[1:])
+    if read[0] == "union":
+        return any(_keeps_bytes(written, one) for one in read[1:])
+    if kind == ("one of", "one of"):
+        return all(value in read[1:] for value in written[1:])
+    if kind in (("tuple", "tuple"), ("list", "list")):
+        return len(written) == len(read) and all(map(_keeps_bytes, written[1:], read[1:]))
+    # A Struct may get another name, but no other fields.
+    return kind == ("struct", "struct") and written[2:] == read[2:]
+
+
+def _kinds(schema: TypeSchema) -> set[str]:
+    """Of a type and what its unions and tuples are made of."""
+    kind, *parts = schema
+    return {kind} if kind not in ("union", "tuple", "list") else set().union(*map(_kinds, parts))
+
+
 def _records(written: TypeSchema, read: TypeSchema) -> str | None:
     _, _, array_like, tag, fields = written
     _, name, as_array, read_tag, wanted = read

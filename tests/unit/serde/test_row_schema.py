@@ -111,7 +111,7 @@ def test_any_other_change_is_refused_by_its_name(row_type: type[mo.KeyedState], 
 
 
 def test_a_key_of_another_type_is_refused() -> None:
-    with pytest.raises(StateError, match="the key of Old was str and is int now"):
+    with pytest.raises(StateError, match="the key of Old was str and is int now, which changes the bytes of keys"):
         read(Old, int)
 
 
