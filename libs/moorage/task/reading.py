@@ -198,6 +198,8 @@ class ReadingSubtask(ChainedSubtask):
             backend = self._chain.backends.get(node.uid)
             mine = positions if index == 0 else ()
             if backend is not None:
+                # Time goes on without records: what is over now must not be stored for ever.
+                backend.context.processing_ms = self.context.clock.wall_ms()
                 snapshot = backend.snapshot(barrier.checkpoint, barrier.base, snapshot_form(barrier.options))
                 yield StatePart(operator=node.operator_id, encode=snapshot.encode, finish=_keyed_state(snapshot, mine))
             elif node.uid in self._operator_states:

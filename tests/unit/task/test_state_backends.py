@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import msgspec
 import pytest
-from tests.unit.backends.backends import SMALL
+from tests.unit.backends.backends import ALL, SMALL
 from tests.unit.task.harness import Harness, orders_pipeline
 
 import moorage as mo
+from moorage.backends.memory import MemoryKeyedBackend
 from moorage.backends.rocksdb_environment import RocksDbEnvironment
 from moorage.backends.rocksdb_store import RocksDbStore
 from moorage.errors import StateStoreError
+from moorage.messages.barriers import SnapshotKind
 from moorage.messages.events import DeclineReason
+from moorage.state.handles import ByteStreamHandle, FileHandle, StreamHandle
 
 ORDERS = [(f"user-{i % 7}", float(i)) for i in range(140)]
 
@@ -112,3 +117,51 @@ def test_a_worker_without_a_folder_for_it_refuses_a_job_that_wants_rocksdb() -> 
     harness.run(20)
     assert "keeps its state in RocksDB, which this worker has no folder for" in (harness.failures()[0].failure or "")
     finish(harness)
+
+
+class Pages(mo.KeyedState):
+    seen: mo.MapState[str, int] = mo.MapState(ttl=mo.Ttl(after_ms=10_000))
+
+    def process(self, value: list[str], ctx: mo.KeyedContext) -> None:
+        self.seen[value[1]] = 1
+
+
+@pytest.mark.parametrize("backend", ["memory", "rocksdb"])
+def test_what_is_over_is_not_stored_where_no_record_comes_any_more(
+    backend: Literal["memory", "rocksdb"], environment: RocksDbEnvironment
+) -> None:
+    made = mo.Pipeline("orders", parallelism=1, max_parallelism=8, state=mo.StateConfig(backend=backend))
+    visits = made.source("orders", mo.KafkaSource("orders", value=mo.Json()))
+    pages = visits.key_by(operator.itemgetter(0)).process("pages", Pages)
+    pages.sink("results", mo.KafkaSink("totals", key=None))
+    harness = Harness(made, workers=1, rocksdb=environment)
+    harness.started()
+    harness.append("orders", 0, msgspec.json.encode(["ann", "tea"]))
+    harness.run(40)
+    assert stored_pages(harness) == {"tea"}
+    harness.clock.advance(10_000)
+    assert stored_pages(harness) == set()
+    finish(harness)
+
+
+def stored_pages(harness: Harness) -> set[str]:
+    """What a savepoint holds, over or not."""
+    savepoint = harness.trigger(SnapshotKind.SAVEPOINT)
+    harness.run(30)
+    handles = [
+        handle
+        for ack in harness.acks(savepoint)
+        for snapshot in ack.operators
+        for handle in snapshot.state.managed_keyed
+    ]
+    assert handles
+
+    def read(stream: StreamHandle) -> bytes:
+        assert isinstance(stream, ByteStreamHandle | FileHandle)
+        return stream.data if isinstance(stream, ByteStreamHandle) else harness.storage.read(stream.path)
+
+    reader: MemoryKeyedBackend[Any, Pages] = MemoryKeyedBackend("pages", ALL, Any, Pages)
+    rows = [row for group in reader.load(handles, read).rows.values() for row in group.values()]
+    harness.finalize(savepoint)
+    harness.run(20)
+    return {page for row in rows for page in row.seen._entries}
