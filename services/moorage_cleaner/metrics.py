@@ -116,6 +116,9 @@ class CleanerMetrics(CleanerObserver):
     def job_failed(self, job: JobId, error: Exception) -> None:
         self._failed(error)
 
+    def uploads_failed(self, job: JobId, error: Exception) -> None:
+        self._failed(error)
+
     def failed(self, error: Exception) -> None:
         self._failed(error)
 

@@ -196,8 +196,10 @@ def findings(shown: Preview) -> Iterator[Finding]:
             reason=deletion.verdict.reason,
             size_bytes=deletion.size_bytes,
         )
-    for upload in plan.uploads:
+    for upload in shown.uploads:
         yield Finding(job=job, what="upload", name=upload.path, goes=True, reason="unfinished")
+    if shown.uploads_error is not None:
+        yield Finding(job=job, what="upload", name=shown.uploads_error, goes=False, reason="unseen")
     for (topic, partition), (start, end) in shown.cuts.items():
         yield Finding(
             job=job, what="log", name=f"{topic}/{partition}", goes=True, reason=f"{end - start} offsets below {end}"

@@ -122,8 +122,6 @@ class SweepPlan(msgspec.Struct, frozen=True, kw_only=True):
     """``_metadata`` files, oldest checkpoint first: all of them go before anything else does."""
     files: tuple[Deletion, ...]
     kept: dict[Verdict, Tally]
-    uploads: tuple[UnfinishedUpload, ...] = ()
-    """To abort; their size is not known."""
     unregistered: tuple[ObjectInfo, ...] = ()
     """``_metadata`` files of a job of which the registry remembers no checkpoint at all: it may have lost its data, so
     the plan deletes nothing."""
@@ -144,13 +142,11 @@ def plan_sweep(
     referenced: AbstractSet[str],
     listing: Iterable[ObjectInfo],
     *,
-    uploads: Iterable[UnfinishedUpload] = (),
     now_ms: int,
     grace_age_ms: int,
     purge: bool = False,
 ) -> SweepPlan:
     """Classify every file of the job's prefix. ``referenced``: every path that a manifest which ``facts`` name needs.
-    ``uploads``: those below the prefix that are not finished.
 
     ``now_ms`` is wall-clock time, as ``ObjectInfo.modified_ms`` is. ``purge``: the user wants the ended job gone, so
     there is no grace, and no doubt about a registry that remembers nothing.
@@ -186,8 +182,15 @@ def plan_sweep(
         metadata=_oldest_first(metadata),
         files=_oldest_first(files),
         kept=kept,
-        uploads=tuple(upload for upload in uploads if classifier.is_abandoned(upload)),
     )
+
+
+def abandoned_uploads(
+    facts: JobFacts, uploads: Iterable[UnfinishedUpload], *, now_ms: int, grace_age_ms: int, purge: bool = False
+) -> tuple[UnfinishedUpload, ...]:
+    """Which of the unfinished uploads below the job's prefix to abort; the arguments are those of ``plan_sweep``."""
+    classifier = _Classifier(facts, frozenset(), now_ms - grace_age_ms, purge)
+    return tuple(upload for upload in uploads if classifier.is_abandoned(upload))
 
 
 class _Candidate(NamedTuple):

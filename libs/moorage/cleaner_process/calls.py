@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 import xxhash
 
-from moorage.cleaner.classify import Deletion, JobFacts, SweepPlan, Verdict, plan_sweep
+from moorage.cleaner.classify import Deletion, JobFacts, SweepPlan, Verdict, abandoned_uploads, plan_sweep
 from moorage.cleaner.leftovers import source_groups
 from moorage.cleaner.trim import ExchangeStarts, Markers, exchange_starts
 from moorage.errors import CorruptDataError, LogError, ObjectMissingError
@@ -24,7 +24,7 @@ from moorage.naming import (
     job_prefix,
     parse_storage_path,
 )
-from moorage.ports import CheckpointStorage, Log, OffsetSpec, Registry
+from moorage.ports import CheckpointStorage, Log, OffsetSpec, Registry, UnfinishedUpload
 from moorage.serde.metadata import decode_metadata
 from moorage.serde.positions import decode_commit, decode_positions
 from moorage.state.handles import ByteStreamHandle, InputHandle
@@ -153,21 +153,27 @@ def list_and_plan(
     *,
     now_ms: int,
     grace_age_ms: int,
-    with_uploads: bool = True,
     purge: bool = False,
 ) -> SweepPlan:
     """Classify every file of the job's prefix; ``manifests``: all that the facts name."""
     referenced = {path for manifest in manifests for path in manifest.paths}
-    prefix = job_prefix(facts.record.job)
     return plan_sweep(
         facts,
         referenced,
-        storage.list(prefix),
-        uploads=storage.unfinished_uploads(prefix) if with_uploads else (),
+        storage.list(job_prefix(facts.record.job)),
         now_ms=now_ms,
         grace_age_ms=grace_age_ms,
         purge=purge,
     )
+
+
+def list_abandoned(
+    storage: CheckpointStorage, facts: JobFacts, *, now_ms: int, grace_age_ms: int, purge: bool = False
+) -> Sequence[UnfinishedUpload]:
+    """The unfinished uploads of the job that nobody goes on with. A StorageError tells nothing about the files: some
+    storages only list uploads to who has a client or a permission that nothing else needs."""
+    uploads = storage.unfinished_uploads(job_prefix(facts.record.job))
+    return abandoned_uploads(facts, uploads, now_ms=now_ms, grace_age_ms=grace_age_ms, purge=purge)
 
 
 def list_claimed(

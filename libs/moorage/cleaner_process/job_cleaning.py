@@ -24,7 +24,7 @@ from moorage.cleaner_process.calls import Manifest
 from moorage.cleaner_process.observer import CleanerObserver
 from moorage.cleaner_process.runs import Run, blocking, pause
 from moorage.cleaner_process.sample import sampled_bytes
-from moorage.errors import CorruptDataError, ObjectMissingError, RegistryError
+from moorage.errors import CorruptDataError, ObjectMissingError, RegistryError, StorageError
 from moorage.ids import CheckpointId, JobId, TopicPartition
 from moorage.messages.cleanup import PurgeJob
 from moorage.messages.registry import CheckpointRecord, JobRecord
@@ -87,6 +87,8 @@ class JobCleaner:
         self._fenced_ms: int | None = None
         """Which submission's transactions were ended."""
         self._over: _Over | None = None
+        self._uploads_failed = False
+        """That was warned of, and has not worked since."""
 
     def forget(self) -> None:
         """Another cleaner takes care of it."""
@@ -121,9 +123,10 @@ class JobCleaner:
             return (yield from self._purge(facts))
         facts = yield from self._mark(facts)
         if lists:
-            yield from self._sweep(facts, with_uploads=is_full)
+            yield from self._sweep(facts)
         yield from self._trim(facts, ends)
         if is_full:
+            yield from self._abort_uploads(facts)
             yield from self._sweep_claimed(facts)
             yield from self._look_for_void_topics(facts)
         return True
@@ -160,8 +163,8 @@ class JobCleaner:
                 return (yield from self._mark(fresh))
         return facts
 
-    def _sweep(self, facts: JobFacts, *, with_uploads: bool, purge: bool = False) -> Run[int]:
-        """Classify everything, then delete; how many files went. Uploads are looked for seldom: they are few."""
+    def _sweep(self, facts: JobFacts, *, purge: bool = False) -> Run[int]:
+        """Classify everything, then delete; how many files went."""
         options = self._tools.options
         plan = yield from blocking(
             partial(
@@ -171,7 +174,6 @@ class JobCleaner:
                 tuple(self._manifests.values()),
                 now_ms=self._tools.clock.wall_ms(),
                 grace_age_ms=options.grace_age_ms,
-                with_uploads=with_uploads,
                 purge=purge,
             )
         )
@@ -183,17 +185,37 @@ class JobCleaner:
         self._tools.backlog_changed()
         if options.dry_run:
             self._log_plan(deletions)
-            if plan.uploads:
-                logger.info("Dry run: would abort %d unfinished uploads of job %s", len(plan.uploads), self.job)
             return 0
         for batch in plan.batches(options.delete_batch_files):
             yield from self._delete(batch)
             self.backlog.shrink(batch)
             self._tools.backlog_changed()
-        if plan.uploads:
-            yield from blocking(partial(self._tools.storage.abort_uploads, plan.uploads))
-            self._tools.observer.files_deleted(Verdict.DELETE_UNFINISHED, len(plan.uploads), 0)
-        return len(deletions) + len(plan.uploads)
+        return len(deletions)
+
+    def _abort_uploads(self, facts: JobFacts, *, purge: bool = False) -> Run[int]:
+        """Abort the uploads that nobody goes on with; how many. Looked for seldom: they are few. A storage that does
+        not show or abort them, though it serves everything else, holds up nothing: they cost space alone."""
+        storage, options = self._tools.storage, self._tools.options
+        now_ms, grace_age_ms = self._tools.clock.wall_ms(), options.grace_age_ms
+        look = partial(calls.list_abandoned, storage, facts, now_ms=now_ms, grace_age_ms=grace_age_ms, purge=purge)
+        try:
+            uploads = yield from blocking(look)
+            if uploads and not options.dry_run:
+                yield from blocking(partial(storage.abort_uploads, uploads))
+        except StorageError as error:
+            self._tools.observer.uploads_failed(self.job, error)
+            if not self._uploads_failed:
+                logger.warning("Unfinished uploads of job %s stay, the rest of it is cleaned: %s", self.job, error)
+            self._uploads_failed = True
+            return 0
+        self._uploads_failed = False
+        if not uploads:
+            return 0
+        if options.dry_run:
+            logger.info("Dry run: would abort %d unfinished uploads of job %s", len(uploads), self.job)
+            return 0
+        self._tools.observer.files_deleted(Verdict.DELETE_UNFINISHED, len(uploads), 0)
+        return len(uploads)
 
     def _sweep_claimed(self, facts: JobFacts) -> Run[None]:
         storage, manifests = self._tools.storage, tuple(self._manifests.values())
@@ -300,7 +322,8 @@ class JobCleaner:
         if not has_begun and not facts.retained:
             return True  # It was submitted again right now; the next run sees it.
         facts = yield from self._mark(facts)
-        files = yield from self._sweep(facts, with_uploads=True, purge=True)
+        files = yield from self._sweep(facts, purge=True)
+        files += yield from self._abort_uploads(facts, purge=True)
         if facts.retained:
             kept = ", ".join(str(known.checkpoint) for known in facts.retained)
             logger.warning(

@@ -30,6 +30,9 @@ class CleanerObserver:
     def job_failed(self, job: JobId, error: Exception) -> None:
         """The job is left alone for a while; nothing that counts was deleted."""
 
+    def uploads_failed(self, job: JobId, error: Exception) -> None:
+        """Unfinished uploads of the job could not be listed or aborted; everything else of it is cleaned."""
+
     def failed(self, error: Exception) -> None:
         """Registry or log do not answer, so no job could be looked at."""
 

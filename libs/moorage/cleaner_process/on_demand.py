@@ -13,10 +13,11 @@ from moorage.cleaner.retention import discarded, is_over
 from moorage.cleaner.trim import trim_offsets
 from moorage.cleaner_process import calls
 from moorage.cleaner_process.process import CleanerProcess
+from moorage.errors import StorageError
 from moorage.ids import CheckpointId, JobId, TopicPartition
 from moorage.messages.cleanup import PurgeJob
 from moorage.messages.registry import CheckpointRecord, JobRecord
-from moorage.ports import CheckpointStorage, Clock, Log, Registry
+from moorage.ports import CheckpointStorage, Clock, Log, Registry, UnfinishedUpload
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +29,10 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     """Those of an ended job that the registry would forget, with their files."""
     savepoints: tuple[CheckpointRecord, ...]
     """They stay."""
+    uploads: tuple[UnfinishedUpload, ...]
+    """To abort; their size is not known."""
+    uploads_error: str | None
+    """Why the unfinished uploads can't be listed."""
     claimed: tuple[Deletion, ...]
     """Files of a savepoint that the job has claimed."""
     cuts: Mapping[TopicPartition, tuple[int, int]]
@@ -97,6 +102,14 @@ def _preview(
         grace_age_ms=options.grace_age_ms,
         purge=purge,
     )
+    uploads: Sequence[UnfinishedUpload] = ()
+    uploads_error = None
+    try:
+        uploads = calls.list_abandoned(
+            storage, facts, now_ms=clock.wall_ms(), grace_age_ms=options.grace_age_ms, purge=purge
+        )
+    except StorageError as error:
+        uploads_error = str(error)
     starts = [manifests[kept].starts for kept in facts.in_the_logs]
     topics = calls.job_topics(log, record.job)
     needed = dict(calls.ends(log, {topic: topics[topic] for topic in void_topics(facts, topics, starts)}))
@@ -105,6 +118,8 @@ def _preview(
     return Preview(
         record=record,
         plan=plan,
+        uploads=tuple(uploads),
+        uploads_error=uploads_error,
         checkpoints=tuple(kept.checkpoint for kept in gone),
         savepoints=tuple(kept for kept in facts.retained if kept.kind == "savepoint"),
         claimed=tuple(calls.list_claimed(registry, storage, facts, (*manifests.values(), *restored))),

@@ -13,8 +13,8 @@ from moorage.testing.faults import Faults
 class MemoryStorage:
     """``ports.CheckpointStorage``.
 
-    ``faults.fail_next("write" | "read" | "list" | "delete", error)`` fails one call, ``available = False`` every call,
-    ``corrupt`` damages an object in place.
+    ``faults.fail_next("write" | "read" | "list" | "delete" | "uploads", error)`` fails one call, ``available = False``
+    every call, ``corrupt`` damages an object in place.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -69,7 +69,8 @@ class MemoryStorage:
     def unfinished_uploads(self, prefix: str) -> Sequence[UnfinishedUpload]:
         check_storage_path(prefix.removesuffix("/"))
         self._check_available()
-        return [upload for upload in self._unfinished if upload.path.startswith(prefix)]
+        with self.faults.around("uploads"):
+            return [upload for upload in self._unfinished if upload.path.startswith(prefix)]
 
     def abort_uploads(self, uploads: Sequence[UnfinishedUpload]) -> None:
         self._check_available()

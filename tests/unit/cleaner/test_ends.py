@@ -22,7 +22,7 @@ from tests.unit.cleaner.world import OPTIONS, World
 
 from moorage.cleaner.classify import Verdict
 from moorage.cleaner.retention import CheckpointRetention
-from moorage.errors import RegistryUnavailableError, StaleAttemptError
+from moorage.errors import RegistryUnavailableError, StaleAttemptError, StorageError
 from moorage.ids import CheckpointId, JobId, TopicPartition
 from moorage.messages.cleanup import PurgeJob
 from moorage.messages.registry import JobStatus, RestoreMode, RestoreSettings
@@ -311,6 +311,36 @@ def test_uploads_that_nobody_finishes_are_aborted(world: World) -> None:
     world.work(3_600_000 + LATER_MS)
     assert [upload.path for upload in world.storage.unfinished_uploads("orders/")] == [shared(9, "big")]
     assert len(world.storage.unfinished_uploads("orders2/")) == 1
+
+
+def test_uploads_that_can_not_be_listed_hold_up_nothing_else(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.append(KEYED_LOG[1], 5)
+    world.checkpoint([exclusive(1)], positions=[0, 1])
+    world.checkpoint([exclusive(2)], positions=[0, 3])
+    world.storage.begin_upload(shared(1, "big"))
+    for _ in range(20):
+        world.storage.faults.fail_next("uploads", StorageError("not without boto3"))
+    world.work(OPTIONS.grace_age_ms + OPTIONS.sweep_interval_ms)
+    assert world.storage.paths() == sorted([metadata(2), exclusive(2)])
+    assert world.log_start(KEYED_LOG[1]) == 3
+    assert 1 < len(world.seen.upload_errors) < 20
+    assert not world.seen.errors
+    warnings = [record.message for record in caplog.records if "Unfinished uploads" in record.message]
+    assert warnings == ["Unfinished uploads of job orders stay, the rest of it is cleaned: not without boto3"]
+    world.work(20 * OPTIONS.sweep_interval_ms)
+    assert len(world.seen.upload_errors) == 20
+    assert not world.storage.unfinished_uploads("orders/")
+
+
+def test_a_job_is_purged_though_its_uploads_can_not_be_listed(world: World) -> None:
+    world.checkpoint([exclusive(1)])
+    world.end()
+    for _ in range(100):
+        world.storage.faults.fail_next("uploads", StorageError("not without boto3"))
+    world.send(PurgeJob(epoch=world.epoch, job=JOB, submitted_ms=world.record.submitted_ms))
+    world.work(OPTIONS.prompt_interval_ms + 2 * OPTIONS.purge_hold_ms)
+    assert not world.storage.paths()
+    assert not world.registry.jobs()
 
 
 # --- several cleaners ------------------------------------------------------------------------------------------------

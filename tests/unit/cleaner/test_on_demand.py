@@ -8,7 +8,7 @@ from tests.unit.cleaner.world import OPTIONS, World
 
 from moorage.cleaner.classify import Verdict
 from moorage.cleaner_process.on_demand import Preview, clean_once, preview, preview_purge
-from moorage.errors import CorruptDataError
+from moorage.errors import CorruptDataError, StorageError
 from moorage.ids import CheckpointId, JobId
 from moorage.messages.registry import JobStatus
 from moorage.naming import CLEANUP_TOPIC
@@ -38,6 +38,21 @@ def test_a_preview_says_what_would_go_and_why(world: World) -> None:
     assert shown.plan.kept[Verdict.KEEP_REFERENCED].files == 3
     assert shown.cuts == {KEYED_LOG[1]: (0, 3)}
     assert metadata(1) in world.storage.paths()
+
+
+def test_a_preview_tells_of_uploads_or_why_it_can_not(world: World) -> None:
+    upload = world.storage.begin_upload(shared(1, "big"))
+    world.clock.advance(OPTIONS.grace_age_ms)
+    shown = show(world)
+    assert shown is not None
+    assert shown.uploads == (upload,)
+    assert shown.uploads_error is None
+    world.storage.faults.fail_next("uploads", StorageError("not without boto3"))
+    shown = show(world)
+    assert shown is not None
+    assert shown.uploads == ()
+    assert shown.uploads_error == "not without boto3"
+    assert shown.plan.deletions
 
 
 def test_what_a_preview_shows_is_what_cleaning_does(world: World) -> None:

@@ -51,6 +51,7 @@ class Recorder(CleanerObserver):
         self.cleaned = 0
         self.swept_ms = 0
         self.errors: list[Exception] = []
+        self.upload_errors: list[Exception] = []
         self.rejected: list[Exception] = []
 
     def files_deleted(self, verdict: Verdict, files: int, size_bytes: int) -> None:
@@ -74,6 +75,9 @@ class Recorder(CleanerObserver):
 
     def job_failed(self, job: JobId, error: Exception) -> None:
         self.errors.append(error)
+
+    def uploads_failed(self, job: JobId, error: Exception) -> None:
+        self.upload_errors.append(error)
 
     def failed(self, error: Exception) -> None:
         self.errors.append(error)

@@ -86,7 +86,8 @@ def test_the_oldest_candidate_grows_older_while_nobody_looks(exported: Exported)
 def test_errors_are_counted_by_what_failed(exported: Exported, error: MoorageError, kind: str) -> None:
     exported.metrics.job_failed(JOB, error)
     exported.metrics.failed(error)
-    assert exported.value("moorage_cleaner_errors_total", kind=kind) == 2
+    exported.metrics.uploads_failed(JOB, error)
+    assert exported.value("moorage_cleaner_errors_total", kind=kind) == 3
 
 
 def test_messages_that_were_skipped_are_counted(exported: Exported) -> None:

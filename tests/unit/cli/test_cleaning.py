@@ -10,7 +10,7 @@ from rich.console import Console
 from tests.unit.cleaner.jobs import JOB, KEYED_LOG, exclusive, metadata
 from tests.unit.cleaner.world import OPTIONS, World
 
-from moorage.errors import CorruptDataError
+from moorage.errors import CorruptDataError, StorageError
 from moorage.ids import CheckpointId, JobId
 from moorage.messages.cleanup import PurgeJob
 from moorage.messages.registry import JobStatus
@@ -65,6 +65,12 @@ def test_a_dry_run_names_everything_with_reason_and_size_and_deletes_nothing(wor
     assert "subsumed" in summary
     assert "stays: referenced" in summary
     assert world.storage.paths() == before
+
+
+def test_a_dry_run_says_when_uploads_can_not_be_listed(world: World, servers: Cleaning) -> None:
+    world.storage.faults.fail_next("uploads", StorageError("not without boto3"))
+    stays = [finding for finding in findings(servers.preview(JOB)) if finding.what == "upload"]
+    assert [(finding.name, finding.goes) for finding in stays] == [("not without boto3", False)]
 
 
 def test_cleaning_now_does_it(world: World, servers: Cleaning) -> None:
