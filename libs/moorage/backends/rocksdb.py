@@ -152,12 +152,14 @@ class RocksDbKeyedBackend(Generic[K, R]):
             self.states.bind(group, found, decoded)
         rows.update(zip(found, decoded, strict=True))
 
-    def _write_dirty(self) -> None:
+    def _write_dirty(self, *, at_snapshot: bool = False) -> None:
+        """Write what was changed, and delete some entries whose time is over."""
         if self._linking is not None:
             self._linking.link()
             self._linking = None
         batch = WriteBatch(raw_mode=True)
         encode = self._codec.encode_value
+        expiring = 0
         for group, rows in self.cache.take_dirty():
             stored = self._codec.encode_keys(group, [key for key, _ in rows])
             for key, (_, row) in zip(stored, rows, strict=True):
@@ -166,17 +168,17 @@ class RocksDbKeyedBackend(Generic[K, R]):
                 else:
                     batch[key] = encode(row)
             if self._codec.states:
-                self.states.write(batch, group, dict(rows))
+                expiring += self.states.write(batch, group, dict(rows))
         if len(batch):
             self._row_bytes = _row_bytes(batch.size_in_bytes() // len(batch), self._codec)
             self.store.write(batch)
+        self._sweep(expiring, at_snapshot=at_snapshot)
 
-    def _sweep(self) -> None:
-        """Delete some entries whose time is over."""
+    def _sweep(self, written: int, *, at_snapshot: bool) -> None:
         if self._expiry is None:
             self._expiry = ExpirySweep(self.store, self._codec, self._key_groups.groups())
         batch = WriteBatch(raw_mode=True)
-        for key in self._expiry.expired(self.context.processing_ms):
+        for key in self._expiry.expired(self.context.processing_ms, written, at_snapshot=at_snapshot):
             batch.delete(key)
         if len(batch):
             self.store.write(batch)
@@ -187,8 +189,7 @@ class RocksDbKeyedBackend(Generic[K, R]):
         self, checkpoint: CheckpointId, base: CheckpointId, form: SnapshotForm = SnapshotForm.INCREMENTAL
     ) -> KeyedSnapshot:
         self._adopt(base)
-        self._write_dirty()
-        self._sweep()
+        self._write_dirty(at_snapshot=True)
         if form is SnapshotForm.CANONICAL:
             return self._canonical(checkpoint)
         snapshot = RocksDbSnapshot(

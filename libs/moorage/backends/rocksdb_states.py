@@ -112,8 +112,10 @@ class RocksDbStates(Generic[K, R]):
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    def write(self, batch: WriteBatch, group: int, rows: Mapping[K, R | None]) -> None:
-        """What changed in the states of these rows; None: the row was removed, and its entries go."""
+    def write(self, batch: WriteBatch, group: int, rows: Mapping[K, R | None]) -> int:
+        """What changed in the states of these rows; None: the row was removed, and its entries go. Returns how many
+        entries were written that will be over some time, though nobody asks for them."""
+        expiring = 0
         encode, encode_entry = self._codec.encode_value, self._codec.encode_entry
         for state in self._codec.states:
             for key, row in rows.items():
@@ -125,6 +127,8 @@ class RocksDbStates(Generic[K, R]):
                 continue
             present = [(key, entry, row) for key, entry in changed if (row := rows[key]) is not None]
             changed.clear()
+            if state.ttl is not None and state.ttl.time == "processing":
+                expiring += len(present)
             prefixes = self._codec.encode_prefixes(group, state, [key for key, _, _ in present])
             for prefix, (_, entry, row) in zip(prefixes, present, strict=True):
                 value = entries_of(row, state).known(entry)
@@ -136,6 +140,7 @@ class RocksDbStates(Generic[K, R]):
             if row is not None:
                 for state in self._codec.states:
                     entries_of(row, state).void = False
+        return expiring
 
     def forget(self, rows: Iterator[R]) -> None:
         """Everything is written, and these rows stay: drop what their states remember."""

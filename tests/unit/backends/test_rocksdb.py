@@ -282,6 +282,26 @@ def test_entries_whose_time_is_over_are_deleted_although_nobody_asks_for_them(
     assert dict(row.seen) == dict(row.kept) == {"page": 1}  # type: ignore[attr-defined]
 
 
+def test_the_search_for_what_is_over_keeps_up_with_what_is_written(new: New, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Visits(Row):
+        seen: MapState[int, int] = MapState(ttl=Ttl(after_ms=100))
+
+    monkeypatch.setattr(rocksdb_expiry, "_LOOKED_AT", 1)
+    backend = new(row_type=Visits)
+    most = 0
+    for number in range(1, 31):
+        backend.context.processing_ms = 100 * number
+        for i in range(50):
+            key = f"key-{i}"
+            rows = backend.rows_for(group_of(key), [key])
+            if key not in rows:
+                rows[key] = backend.new_row(group_of(key), key)
+            rows[key].seen[number] = 1  # type: ignore[attr-defined]
+        backend.snapshot(CheckpointId(number), CheckpointId(number - 1)).encode()
+        most = max(most, sum(key[2] > 0 for key, _ in backend.store.scan(b"", None)))
+    assert most <= 200, "of 1,500 that were written, 50 of which have time left"
+
+
 # --- snapshots -------------------------------------------------------------------------------------------------------
 
 
