@@ -44,6 +44,12 @@ def prepare(stack: Stack, client: CoordinatorClient, pipeline: CompiledPipeline,
     if goes_on(client.jobs(), pipeline.graph):
         refuse_another(client.job(pipeline.graph.job)["fingerprint"], pipeline.graph, stack.data_dir)
         screen.event(f"{pipeline.graph.job} goes on from its last checkpoint")
+    elif (ended := has_ended(client.jobs(), pipeline.graph)) is not None:
+        screen.event(
+            f"{pipeline.graph.job} is {ended}: an earlier run here has ended, so it is not started by itself."
+            f" `moorage submit {pipeline.graph.pipeline_ref}` begins anew, with --from SAVEPOINT it goes on from there",
+            "yellow",
+        )
     else:
         screen.event(f"submitted {client.submit(pipeline.graph)}")
 
@@ -51,6 +57,11 @@ def prepare(stack: Stack, client: CoordinatorClient, pipeline: CompiledPipeline,
 def goes_on(jobs: Sequence[JobOverview], graph: JobGraph) -> bool:
     """An earlier start left the job of this pipeline unfinished, so the coordinator runs it again by itself."""
     return any(job.jid == graph.job and not JobStatus(job.state).is_terminal for job in jobs)
+
+
+def has_ended(jobs: Sequence[JobOverview], graph: JobGraph) -> str | None:
+    """The status in which an earlier run of this pipeline ended; None: there was none, or it goes on."""
+    return next((job.state for job in jobs if job.jid == graph.job and JobStatus(job.state).is_terminal), None)
 
 
 def refuse_another(fingerprint: str, graph: JobGraph, data_dir: Path) -> None:

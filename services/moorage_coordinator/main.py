@@ -173,12 +173,12 @@ class _Service:
             match answer.result():
                 case JobAccepted(job=job):
                     self._logger.info("submitted %s, as MOORAGE_COORDINATOR_PIPELINE says", job)
-                case Refused(refusal=Refusal.CONFLICT):
-                    self._logger.info("job %s of MOORAGE_COORDINATOR_PIPELINE goes on", graph.job)
+                case Refused(refusal=Refusal.CONFLICT, message=message):
+                    self._logger.info("MOORAGE_COORDINATOR_PIPELINE needs no submission: %s", message)
                 case Refused(message=message):
                     self._logger.error("MOORAGE_COORDINATOR_PIPELINE was not submitted: %s", message)
 
-        self.desk.ask(lambda number: SubmitJob(number, graph)).add_done_callback(answered)
+        self.desk.ask(lambda number: SubmitJob(number, graph, first_only=True)).add_done_callback(answered)
 
 
 def _pipeline_of(settings: CoordinatorSettings) -> JobGraph | None:

@@ -94,6 +94,8 @@ class SubmitJob(msgspec.Struct, frozen=True):
     request: int
     graph: JobGraph
     restore: RestoreFrom | None = None
+    first_only: bool = False
+    """Refused when a job of this name ran before, however it ended: nobody asked for it to run again."""
 
 
 class CancelRequested(msgspec.Struct, frozen=True):

@@ -68,13 +68,17 @@ class Submission:
         self._request = request.request
         self._graph = request.graph
         self._from = request.restore
+        self._first_only = request.first_only
         self._restore: RestoreSettings | None = None
         self._stored = stored
         self._ended = ended
         effects.call(ReadJob(job=request.graph.job), self._read_savepoint, self._refuse)
 
     def _read_savepoint(self, earlier: JobHistory) -> None:
-        if self._from is None:
+        if self._first_only and earlier.last_attempt > 0:
+            detail = "a job of this name ran before and has ended; `moorage submit` starts it again"
+            self._refuse(CallError(CallFailure.REFUSED, detail))
+        elif self._from is None:
             self._create_topics(earlier)
         else:
             self._effects.call(ReadSavepoint(path=self._from.path), partial(self._check, earlier), self._refuse)

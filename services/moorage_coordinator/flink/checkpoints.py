@@ -221,6 +221,14 @@ def external_path(path: str | None, storage_url: str) -> str | None:
     return folder if "://" in folder else f"{storage_url.rstrip('/')}/{folder}"
 
 
+def internal_path(location: str, storage_url: str) -> str:
+    """What people call ``location``, as the registry knows it: relative to the checkpoint storage where it lies below
+    that; a plain absolute path is a file:// URL."""
+    url = f"file://{location}" if location.startswith("/") else location
+    below = url.removeprefix(f"{storage_url.rstrip('/')}/")
+    return below.lstrip("/") if below != url and below.strip("/") else url
+
+
 def _restored(restored: RestoredStats, storage_url: str) -> RestoredCheckpoint:
     return RestoredCheckpoint(
         id=restored.checkpoint,

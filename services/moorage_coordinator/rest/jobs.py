@@ -12,6 +12,7 @@ from moorage.graph.job_graph import JobGraph
 from moorage.ids import JobId, VertexId
 from moorage_coordinator.flink import exceptions as flink_exceptions
 from moorage_coordinator.flink import jobs as flink
+from moorage_coordinator.flink.checkpoints import internal_path
 from moorage_coordinator.rest.endpoints import Call, Empty, Endpoint, Parameter, RestError
 from moorage_coordinator.rest.questions import Questions
 
@@ -133,7 +134,11 @@ class JobsResource:
 
     async def submit(self, call: Call) -> Submitted:
         submission: Submission = call.body
-        await self._questions.ask(lambda number: SubmitJob(number, submission.graph, submission.restore))
+        restore = submission.restore
+        if restore is not None:
+            path = internal_path(restore.path, self._questions.storage_url)
+            restore = msgspec.structs.replace(restore, path=path)
+        await self._questions.ask(lambda number: SubmitJob(number, submission.graph, restore))
         return Submitted(submission.graph.job)
 
     async def cancel(self, call: Call) -> Empty:

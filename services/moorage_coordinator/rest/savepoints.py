@@ -8,7 +8,7 @@ import msgspec
 
 from moorage.checkpoint.notices import CheckpointDone
 from moorage.cluster.protocol import DisposeSavepointRequested, SavepointRequested, StopWithSavepointRequested
-from moorage_coordinator.flink.checkpoints import external_path
+from moorage_coordinator.flink.checkpoints import external_path, internal_path
 from moorage_coordinator.flink.operations import OperationInfo, OperationResult, SavepointInfo, TriggerResponse
 from moorage_coordinator.rest.endpoints import Call, Endpoint, TriggerId
 from moorage_coordinator.rest.operations import Operations, cause_of
@@ -104,7 +104,10 @@ class SavepointsResource:
             _operations_of(job),
             wanted.trigger_id,
             lambda number: SavepointRequested(
-                request=number, job=job, location=wanted.target_directory, native=wanted.format_type == "NATIVE"
+                request=number,
+                job=job,
+                location=self._location(wanted.target_directory),
+                native=wanted.format_type == "NATIVE",
             ),
         )
         return TriggerResponse(request_id=request_id)
@@ -123,7 +126,12 @@ class SavepointsResource:
             _operations_of(job),
             trigger_id,
             lambda number: StopWithSavepointRequested(
-                request=number, job=job, location=location, native=form == "NATIVE", drain=drain, cancel=cancel
+                request=number,
+                job=job,
+                location=self._location(location),
+                native=form == "NATIVE",
+                drain=drain,
+                cancel=cancel,
             ),
         )
         return TriggerResponse(request_id=request_id)
@@ -133,9 +141,10 @@ class SavepointsResource:
 
     async def dispose(self, call: Call) -> TriggerResponse:
         wanted: Disposal = call.body
+        path = internal_path(wanted.savepoint_path, self._questions.storage_url)
         await self._questions.view()  # A standby says so at once.
         request_id = self._operations.start(
-            _DISPOSALS, None, lambda number: DisposeSavepointRequested(request=number, path=wanted.savepoint_path)
+            _DISPOSALS, None, lambda number: DisposeSavepointRequested(request=number, path=path)
         )
         return TriggerResponse(request_id=request_id)
 
@@ -143,6 +152,9 @@ class SavepointsResource:
         return await self._operations.result(
             _DISPOSALS, call.path["trigger_id"], lambda result: OperationInfo(failure_cause=cause_of(result))
         )
+
+    def _location(self, directory: str | None) -> str | None:
+        return None if directory is None else internal_path(directory, self._questions.storage_url)
 
     def _info(self, result: object) -> SavepointInfo:
         path = result.path if isinstance(result, CheckpointDone) else None

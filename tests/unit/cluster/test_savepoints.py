@@ -341,3 +341,15 @@ def test_a_savepoint_that_is_acknowledged_after_its_attempt_leaves_no_files(
     )
     world.run(3_000)
     assert not list(world.storage.list("mine/"))
+
+
+def test_what_the_settings_name_is_submitted_once_in_a_lifetime() -> None:
+    world, _ = _cancelled_world(ALIGNED)
+    leader = world.coordinators[0]
+    again = leader.ask(lambda number: SubmitJob(number, ALIGNED, first_only=True))
+    refused = answer(world, leader, again)
+    assert isinstance(refused, Refused)
+    assert refused.refusal is Refusal.CONFLICT
+    assert "ran before and has ended" in refused.message
+    other = copy_of(ALIGNED)
+    assert answer(world, leader, leader.ask(lambda n: SubmitJob(n, other, first_only=True))) == JobAccepted(other.job)
