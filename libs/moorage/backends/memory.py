@@ -45,7 +45,9 @@ _CHAIN_MIN = 8
 _RESTING_CHECKPOINTS = 100
 """A key group whose entries may be over gets a new base after so many checkpoints, although it does not change."""
 _EXPIRED_MAX = 10_000
-"""So many entries whose time is over are removed at the end of a snapshot; the next one finds the rest."""
+"""So many entries of a key group whose time is over are removed at the end of a snapshot."""
+_EXPIRED_BATCH = 1_000
+"""So many of the rest are removed before each batch: about a millisecond."""
 
 
 class MemoryKeyedBackend(Generic[K, R]):
@@ -76,6 +78,8 @@ class MemoryKeyedBackend(Generic[K, R]):
         self._turn.set()
         self._touched: tuple[int, set[K]] | None = None
         """Key group and keys of the batch that user code has, or had."""
+        self._over: dict[int, list[Expired]] = {}
+        """Entries whose time is over that are still to be removed."""
         self._under_way: dict[int, list[GroupEncoding[K, R]]] = {}
         self._base = CheckpointId(0)
         self._chains: dict[int, Chain] = dict.fromkeys(key_groups.groups(), ())
@@ -91,6 +95,7 @@ class MemoryKeyedBackend(Generic[K, R]):
 
     def rows_for(self, group: int, keys: Sequence[K]) -> MutableMapping[K, R]:
         self._log_touched()
+        self._remove_some_expired()
         touched = set(keys)
         if group in self._under_way:
             self._preserve(group, touched)
@@ -137,11 +142,25 @@ class MemoryKeyedBackend(Generic[K, R]):
         else:
             del self._under_way[group]
 
-    def _remove_expired(self, group: int, expired: Sequence[Expired]) -> None:
+    def _found_expired(self, group: int, expired: Sequence[Expired]) -> None:
+        """All of a key group that there are, so the rest of what was found before is among them."""
+        if expired:
+            self._over[group] = list(expired)
+            self._remove_expired(group, _EXPIRED_MAX)
+
+    def _remove_some_expired(self) -> None:
+        if self._over:
+            self._remove_expired(next(iter(self._over)), _EXPIRED_BATCH)
+
+    def _remove_expired(self, group: int, count: int) -> None:
         """They are in no segment any more. Removing them is no change: whoever still has them stored knows that their
         time is over. A row that has nothing left goes, too: its key meets the defaults again."""
-        some, rows = expired[:_EXPIRED_MAX], self.rows[group]
-        if some and group in self._under_way:
+        over, rows = self._over[group], self.rows[group]
+        some = over[-count:]
+        del over[-count:]
+        if not over:
+            del self._over[group]
+        if group in self._under_way:
             self._preserve(group, {entry.key for entry in some})
         for state, key, entry, stored in some:
             row = rows.get(key)
@@ -167,6 +186,7 @@ class MemoryKeyedBackend(Generic[K, R]):
         self, checkpoint: CheckpointId, base: CheckpointId, form: SnapshotForm = SnapshotForm.INCREMENTAL
     ) -> MemorySnapshot[K, R]:
         self._log_touched()
+        self._remove_some_expired()
         forgotten = self._adopt(base)
         changes = self._take_changes()
         since_base = [*(snapshot.changes for snapshot in self._undecided), changes]
@@ -198,7 +218,7 @@ class MemoryKeyedBackend(Generic[K, R]):
             by_size,
             self._files,
             changes,
-            self._remove_expired,
+            self._found_expired,
             forgotten,
         )
         self._undecided.append(snapshot)

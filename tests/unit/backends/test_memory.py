@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import moorage as mo
+from moorage.backends import memory
 from moorage.backends.keyed import SnapshotForm
 from moorage.backends.memory import MemoryKeyedBackend
 from moorage.backends.memory_snapshot import MemorySnapshot
@@ -364,6 +365,31 @@ def test_what_is_over_is_forgotten_though_nothing_changes() -> None:
     for number in range(2, 130):
         stored(backend, number)
     assert backend.row_count() == 0, "a row with nothing but defaults is no row"
+
+
+def test_much_that_is_over_is_forgotten_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_EXPIRED_MAX", 10)
+    monkeypatch.setattr(memory, "_EXPIRED_BATCH", 5)
+    backend: MemoryKeyedBackend[str, Seen] = MemoryKeyedBackend("seen", KeyGroupRange(0, 1), str, Seen)
+    for number in range(40):
+        backend.rows_for(0, [f"{number}"])[f"{number}"] = row = backend.new_row(0, f"{number}")
+        row.pages["old"] = 1
+    backend.context.processing_ms = 100
+    files = Files()
+    files.store("f1", backend.snapshot(CheckpointId(1), CheckpointId(0)))
+    assert backend.row_count() == 30
+    backend.rows_for(1, ["other"])
+    assert backend.row_count() == 25
+    kept = next(iter(backend.rows[0]))
+    backend.rows_for(0, [kept])[kept].pages["old"] = 2
+    assert backend.row_count() == 20
+    handles = files.store("f2", backend.snapshot(CheckpointId(2), CheckpointId(1)))
+    assert backend.row_count() == 5
+    for _ in range(5):
+        backend.rows_for(1, ["other"])
+    assert {key: dict(row.pages) for key, row in backend.rows[0].items()} == {kept: {"old": 2}}
+    restored = backend.load(handles, files.read)
+    assert {key for key, row in restored.rows[0].items() if row.pages} == {kept}
 
 
 def test_what_is_over_is_forgotten_while_another_snapshot_is_encoded() -> None:
