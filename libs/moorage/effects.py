@@ -136,6 +136,8 @@ class DiscardSavepoint(Operation[None], frozen=True, kw_only=True):
 class VerifiedMetadata(msgspec.Struct, frozen=True, kw_only=True):
     master_states: tuple[MasterState, ...]
     """Of master hooks."""
+    partly_finished: frozenset[OperatorId]
+    """Some of the operator's subtasks had finished, others not."""
 
 
 class VerifyMetadata(Operation[VerifiedMetadata], frozen=True, kw_only=True):

@@ -162,11 +162,13 @@ class RocksDbKeyedBackend(Generic[K, R]):
         expiring = 0
         for group, rows in self.cache.take_dirty():
             stored = self._codec.encode_keys(group, [key for key, _ in rows])
-            for key, (_, row) in zip(stored, rows, strict=True):
-                if row is None:
+            encoded = [None if row is None else encode(row) for _, row in rows]
+            self._codec.check_rows([value for value in encoded if value is not None])
+            for key, value in zip(stored, encoded, strict=True):
+                if value is None:
                     batch.delete(key)
                 else:
-                    batch[key] = encode(row)
+                    batch[key] = value
             if self._codec.states:
                 expiring += self.states.write(batch, group, dict(rows))
         if len(batch):

@@ -17,7 +17,7 @@ lists belong to the instance and travel with its checkpoints.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -25,7 +25,7 @@ import msgspec
 from moorage.api.keyed_state import renamed_fields
 from moorage.api.state import StateField, encode_state, state_fields
 from moorage.errors import CorruptDataError, StateError
-from moorage.serde.row_schema import RowReader, RowSchema, StateReader, row_schema
+from moorage.serde.row_schema import RowReader, RowSchema, StateReader, mistyped, row_schema
 from moorage.serde.type_schema import schema_of
 from moorage.state.key_groups import hashable_keys
 
@@ -58,6 +58,14 @@ def table_bounds(group: int, number: int) -> tuple[bytes, bytes]:
     """First key, and the end, of the entries of the state with this number."""
     start = _PREFIX.pack(group, number)
     return start, successor(start)
+
+
+def _array_of(parts: Sequence[bytes]) -> bytes:
+    return _ARRAY.pack(_ARRAY_32, len(parts)) + b"".join(parts)
+
+
+_Read = Callable[[int, bytes], list[Any]]
+"""Reads an array that was written by the schema with a number."""
 
 
 class _Values(NamedTuple):
@@ -221,26 +229,45 @@ class RocksDbCodec(Generic[K, R]):
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise self._unstorable("a row", error) from error
 
+    def check_rows(self, stored: Sequence[bytes]) -> None:
+        """That rows of ``encode_value`` can be read back. StateError: a field is not of its type."""
+        self._check(stored, self._read_rows, None)
+
+    def check_values(self, state: StateField, stored: Sequence[bytes]) -> None:
+        """The same of values."""
+        self._check(stored, self._values_reader(state), state)
+
+    def _check(self, stored: Sequence[bytes], read: _Read, state: StateField | None) -> None:
+        try:
+            read(self._tag[0], _array_of([value[1:] for value in stored]))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise mistyped(self.operator, self._row_type, error, state) from error
+
     def decode_rows(self, stored: Sequence[bytes]) -> list[R]:
-        return self._decode(stored, lambda number, array: self._readers[number].rows.read(array))
+        return self._decode(stored, self._read_rows)
 
     def decode_values(self, state: StateField, stored: Sequence[bytes]) -> list[Any]:
         """As ``State`` keeps them."""
+        return self._decode(stored, self._values_reader(state))
 
-        def read(number: int, array: bytes) -> list[Any]:
-            values = self._readers[number].values[state.name]
+    def _read_rows(self, schema: int, array: bytes) -> list[R]:
+        return self._readers[schema].rows.read(array)
+
+    def _values_reader(self, state: StateField) -> _Read:
+        def read(schema: int, array: bytes) -> list[Any]:
+            values = self._readers[schema].values[state.name]
             return values.reader.converted(values.decoder.decode(array))
 
-        return self._decode(stored, read)
+        return read
 
-    def _decode(self, stored: Sequence[bytes], read: Any) -> list[Any]:
+    def _decode(self, stored: Sequence[bytes], read: _Read) -> list[Any]:
         """All values of one schema are decoded in one call, as an array."""
         try:
             numbers = [value[0] for value in stored]
             decoded: dict[int, list[Any]] = {}
             for number in set(numbers):
                 parts = [value[1:] for value in stored if value[0] == number]
-                decoded[number] = read(number, _ARRAY.pack(_ARRAY_32, len(parts)) + b"".join(parts))
+                decoded[number] = read(number, _array_of(parts))
             if len(decoded) == 1:
                 return decoded[numbers[0]]
             rest = {number: iter(values) for number, values in decoded.items()}

@@ -371,6 +371,7 @@ class Job:
                 return
             case HooksState.READY:
                 pass
+        self._scaling.restores(self.record.graph, self._restore.partly_finished)
         graph = self._scaling.next_graph(self.record.graph)
         slots = self._pool.offer(graph.slots, self.record.slots, self._effects.now_ms)
         if slots is None:

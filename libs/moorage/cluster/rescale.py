@@ -20,7 +20,7 @@ from moorage.cluster.protocol import JobAccepted, Refusal, Refused, RescaleReque
 from moorage.cluster.scheduler import SlotPool
 from moorage.effects import Effects
 from moorage.graph.job_graph import JobGraph
-from moorage.ids import JobId, VertexId
+from moorage.ids import JobId, OperatorId, VertexId
 from moorage.messages.registry import JobRecord, JobStatus
 
 
@@ -99,6 +99,30 @@ class Scaling:
                 self._effects.reply(rescale.request, outcome)
 
     # --- the next attempt --------------------------------------------------------------------------------------------
+
+    def restores(self, present: JobGraph, partly_finished: frozenset[OperatorId]) -> None:
+        """The next attempt goes on from a checkpoint in which some subtasks of these operators had finished.
+
+        A subtask that has finished left no positions: whoever took over its partitions could not tell what of them is
+        done, and would process it once more. So their vertices keep their parallelism. Sources don't mind, they read
+        nothing of a partition that no checkpoint knows.
+        """
+        rescale = self._rescale
+        if rescale is None or not partly_finished:
+            return
+        wanted = rescale.graph.parallelism()
+        for vertex in present.vertices:
+            finishes = vertex.inputs and any(node.operator_id in partly_finished for node in vertex.operators)
+            if finishes and wanted[vertex.vertex] != vertex.parallelism:
+                self._rescale = None
+                if rescale.request is not None:
+                    self._refuse(
+                        rescale.request,
+                        Refusal.CONFLICT,
+                        f"job {self._job} is about to finish: some subtasks of {vertex.name} have done so already, and"
+                        f" the others go on with parallelism {vertex.parallelism}",
+                    )
+                return
 
     def next_graph(self, present: JobGraph) -> JobGraph:
         return present if self._rescale is None else self._rescale.graph

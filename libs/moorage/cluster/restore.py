@@ -13,7 +13,7 @@ from functools import partial
 from moorage.checkpoint.completed import CompletedCheckpoints
 from moorage.cluster.protocol import CheckpointUnreadable
 from moorage.effects import CallError, Effects, VerifiedMetadata, VerifyMetadata
-from moorage.ids import CheckpointId, JobId
+from moorage.ids import CheckpointId, JobId, OperatorId
 from moorage.messages.registry import CheckpointRecord
 from moorage.state.operator_state import MasterState
 
@@ -36,6 +36,8 @@ class RestoreChoice:
         self.checkpoint: CheckpointRecord | None = None
         self.hook_states: tuple[MasterState, ...] = ()
         """What master hooks stored in it."""
+        self.partly_finished: frozenset[OperatorId] = frozenset()
+        """Operators some of whose subtasks had finished in it."""
         self.unreadable: list[CheckpointId] = []
         self._effects = effects
         self._job = job
@@ -54,6 +56,7 @@ class RestoreChoice:
             return RestoreState.CHECKING
         self.checkpoint = self._completed.restorable(self.unreadable)
         if self.checkpoint is None:
+            self.hook_states, self.partly_finished = (), frozenset()
             return RestoreState.UNREADABLE if self.unreadable else RestoreState.READY
         if self.checkpoint.checkpoint == self._verified:
             return RestoreState.READY
@@ -73,6 +76,7 @@ class RestoreChoice:
     def _readable(self, checkpoint: CheckpointId, verified: VerifiedMetadata) -> None:
         self._is_checking = False
         self.hook_states = verified.master_states
+        self.partly_finished = verified.partly_finished
         self._verified = checkpoint
         self._changed()
 

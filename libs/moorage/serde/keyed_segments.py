@@ -19,7 +19,7 @@ import msgspec
 
 from moorage.api.state import StateField, encode_state, state_fields
 from moorage.errors import CorruptDataError, StateError
-from moorage.serde.row_schema import RowReader, RowSchema, row_schema
+from moorage.serde.row_schema import RowReader, RowSchema, mistyped, row_schema
 from moorage.serde.segment_blocks import (
     BASE,
     DELTA,
@@ -116,19 +116,36 @@ class KeyedSegmentCodec(Generic[K, R]):
                 self._apply_entries(change.state.name, change, rows)
         return kind
 
+    def check(self, blocks: Iterable[Block]) -> None:
+        """That blocks of the class as it is can be read back. StateError: something in them is not of its type.
+
+        msgspec encodes whatever it is given, so this is the only time to notice: a checkpoint that can't be restored is
+        worse than none.
+        """
+        reader = self._reader(self._schema)
+        for block in blocks:
+            try:
+                reader.decode(block)
+            except (ValueError, TypeError, RecursionError) as error:
+                state = self.states[block.table - 1] if block.table else None
+                raise mistyped(self.operator, self.row_type, error, state) from error
+
     def changes(self, file: bytes, offset: int) -> tuple[int, Iterator[Change]]:
         """The kind of the segment at ``offset``, and what is in it, block by block. CorruptDataError, StateError."""
         payload = decode_payload(read_segment(file, offset))
-        reader = self._readers.get(payload.schema)
+        return payload.kind, self._decoded(payload.blocks, self._reader(payload.schema))
+
+    def _reader(self, encoded: bytes) -> _Reader[K, R]:
+        reader = self._readers.get(encoded)
         if reader is None:
             try:
-                schema = msgspec.msgpack.decode(payload.schema, type=RowSchema)
+                schema = msgspec.msgpack.decode(encoded, type=RowSchema)
             except (ValueError, RecursionError) as error:
                 raise self._corrupt(error) from error
-            reader = self._readers[payload.schema] = _Reader(
+            reader = self._readers[encoded] = _Reader(
                 RowReader(self.operator, schema, self._key_type, self.row_type), self._key_type
             )
-        return payload.kind, self._decoded(payload.blocks, reader)
+        return reader
 
     def _decoded(self, blocks: Iterator[Block], reader: _Reader[K, R]) -> Iterator[Change]:
         for block in blocks:
@@ -239,12 +256,13 @@ class SegmentWriter(Generic[K, R]):
         self.raw_bytes += other.raw_bytes
 
     def take(self) -> OpenSegment:
-        """The segment, for ``segment_blocks.seal``; the writer lets go of it."""
+        """*Blocking*: the segment, for ``segment_blocks.seal``; the writer lets go of it. StateError."""
         blocks, self._blocks = self._blocks, []
+        self._codec.check(blocks)
         return OpenSegment(self._kind, self._schema, blocks)
 
     def finish(self) -> bytes:
-        """*Blocking*: the segment by itself."""
+        """*Blocking*: the segment by itself. StateError."""
         (sealed,) = seal([self.take()])
         return sealed
 

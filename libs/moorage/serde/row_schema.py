@@ -7,6 +7,7 @@ name (``renamed``); a field that is new has its default, one that is gone is ski
 
 from __future__ import annotations
 
+import re
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -20,6 +21,9 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 _STATE = ["state"]
 """In place of a field's type."""
+
+_PLACE_IN_ROWS = re.compile(r"\$\[\d+\]\[(\d+)\]")
+"""Row and field, where msgspec says what does not fit."""
 
 NEVER_WRITTEN_MS = 1 << 62
 """Time of an entry that was stored before its state had a ttl: it is not over until it is written again."""
@@ -110,15 +114,25 @@ class RowReader(Generic[R]):
         self._encoder = msgspec.msgpack.Encoder(enc_hook=encode_state)
 
     def read(self, data: bytes | msgspec.Raw) -> list[R]:
-        """Rows out of their msgpack array. msgspec's errors: they are not what the schema says."""
+        """Rows out of their msgpack array. msgspec's errors: they are not what the schema says; a field is named."""
         if self.in_place:
-            return self._rows.decode(data)  # type: ignore[no-any-return]
+            return self._decode(data)
         defaults = [msgspec.Raw(self._encoder.encode(value)) for value in msgspec.structs.astuple(self._row_type())]
         rows = [
             [defaults[at] if place is None else row[place] for at, place in enumerate(self._places)]
             for row in self._raw.decode(data)
         ]
-        return self._rows.decode(self._encoder.encode(rows))  # type: ignore[no-any-return]
+        return self._decode(self._encoder.encode(rows))
+
+    def _decode(self, data: bytes | msgspec.Raw) -> list[R]:
+        try:
+            return self._rows.decode(data)  # type: ignore[no-any-return]
+        except msgspec.ValidationError as error:
+            place = _PLACE_IN_ROWS.search(str(error))
+            if place is None:
+                raise
+            field = msgspec.structs.fields(self._row_type)[int(place[1])].name
+            raise msgspec.ValidationError(f"field {field!r}: {error}") from error
 
     def _match(self, written: RowSchema, present: RowSchema) -> list[int | None]:
         """For each field of the class its place in a stored row."""
@@ -153,3 +167,14 @@ class RowReader(Generic[R]):
                 f"operator {self._operator!r}: {what} of {self._row_type.__name__} {why}. Give it back its old type,"
                 " give the new one another name, or start without this state"
             )
+
+
+def mistyped(
+    operator: str, row_type: type[msgspec.Struct], error: Exception, state: StateField | None = None
+) -> StateError:
+    """What to raise when what was just written of these rows, or of a state of theirs, can't be read back."""
+    where = "" if state is None else f"state {state.name!r}: "
+    return StateError(
+        f"operator {operator!r}: a value in {row_type.__name__} is not of the type that is declared, and could not be"
+        f" restored: {where}{error}. Convert it before it is put into state, or declare what it is"
+    )

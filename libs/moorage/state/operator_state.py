@@ -72,6 +72,10 @@ class OperatorState(msgspec.Struct, frozen=True, kw_only=True):
     fully_finished: bool = False
 
     @property
+    def partly_finished(self) -> bool:
+        return not self.fully_finished and any(subtask.finished for subtask in self.subtasks.values())
+
+    @property
     def size_bytes(self) -> int:
         coordinator = 0 if self.coordinator is None else self.coordinator.size_bytes
         return coordinator + sum(state.size_bytes for state in self.subtasks.values())

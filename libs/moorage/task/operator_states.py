@@ -48,13 +48,16 @@ class OperatorStates:
         function.snapshot_state()
         data = bytearray()
         states: dict[str, StateMetaInfo] = {}
-        for name in list_states(type(function)):
+        for name, element_type in list_states(type(function)).items():
+            check = msgspec.msgpack.Decoder(element_type).decode
             state: OperatorListState[Any] = getattr(function, name)
             offsets = []
             for element in state:
                 offsets.append(len(data))
                 try:
-                    data += self._encode(element)
+                    encoded = self._encode(element)
+                    check(encoded)  # what is not of its type is encoded all the same, and could not be restored
+                    data += encoded
                 except (TypeError, ValueError, OverflowError, RecursionError) as error:
                     what = f"operator {node.uid!r}: an element of {type(function).__name__}.{name}"
                     raise StateError(f"{what} can't be stored: {error}") from error

@@ -29,6 +29,7 @@ from tests.unit.backends.backends import (
 from moorage.api.state import ListState, MapState, ReducingState, ValueState
 from moorage.backends.keyed import KeyedBackend, SnapshotForm
 from moorage.backends.rocksdb_environment import RocksDbEnvironment
+from moorage.errors import StateError
 from moorage.ids import CheckpointId
 from moorage.state.handles import KeyedHandle, paths_of
 from moorage.state.key_groups import key_group_range
@@ -364,3 +365,26 @@ def test_fields_may_be_added_and_removed_again_and_again(new_backend: NewBackend
     backend = new_backend()
     backend.adopt(backend.load(handles, storage.read), CheckpointId(2))
     assert counts(backend, ["a", "b"]) == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        pytest.param(lambda row: setattr(row, "count", "3"), "field 'count': Expected `int`, got `str`", id="field"),
+        pytest.param(lambda row: row.tags.append(3), "field 'tags': Expected `str`, got `int`", id="within-a-field"),
+        pytest.param(lambda row: row.highest.add(1.5), "state 'highest': Expected `int`, got `float`", id="reducing"),
+        pytest.param(lambda row: row.history.append("x"), "state 'history': Expected `int`, got `str`", id="list"),
+        pytest.param(lambda row: row.items.update(a=None), "state 'items': Expected `int`, got `None`", id="map"),
+        pytest.param(lambda row: row.latest.set("x"), "state 'latest': Expected `array`, got `str`", id="value"),
+    ],
+)
+@pytest.mark.parametrize("form", SnapshotForm)
+def test_what_could_not_be_restored_is_not_stored(
+    new_backend: NewBackend, form: SnapshotForm, spoil: Callable[[Rich], None], told: str
+) -> None:
+    backend, storage = new_backend(row_type=Rich), Storage()
+    change(backend, ["a", "b"])
+    storage.store(backend.snapshot(CheckpointId(1), CheckpointId(0)))
+    spoil(backend.rows_for(group_of("a"), ["a"])["a"])
+    with pytest.raises(StateError, match=f"operator 'totals': a value in Rich is not of the type .*{told}"):
+        storage.store(backend.snapshot(CheckpointId(2), CheckpointId(1), form))

@@ -162,6 +162,14 @@ def test_every_subtask_has_a_function_of_its_own() -> None:
     assert harness.values() == [b'"a"'] * 3
 
 
+class Texts(mo.CheckpointedFunction):
+    kept: mo.OperatorListState[str] = mo.OperatorListState()
+
+    def __call__(self, value: Any) -> Any:
+        self.kept.append(value)
+        return value
+
+
 class Numbers(mo.CheckpointedFunction):
     kept: mo.OperatorListState[int] = mo.OperatorListState()
 
@@ -171,15 +179,25 @@ class Numbers(mo.CheckpointedFunction):
 
 
 def test_an_element_that_does_not_fit_its_type_any_more_is_named() -> None:
-    harness = Harness(pipeline(lambda s: s.map(Numbers, uid="numbers")))
+    harness = Harness(pipeline(lambda s: s.map(Texts, uid="numbers")))
     harness.started()
     feed(harness, "text")
     harness.checkpoint_now()
-    harness.deploy()
+    harness.deploy(pipeline=pipeline(lambda s: s.map(Numbers, uid="numbers")))
     harness.run(40)
     (event,) = harness.failures()
     assert event.failure is not None
     assert "operator 'numbers': an element of its state 'kept' doesn't fit its type: Expected `int`" in event.failure
+
+
+def test_an_element_that_could_not_be_restored_is_not_stored() -> None:
+    harness = Harness(pipeline(lambda s: s.map(Numbers, uid="numbers")))
+    harness.started()
+    feed(harness, "text")
+    harness.trigger()
+    harness.run(40)
+    (event,) = harness.failures()
+    assert "operator 'numbers': an element of Numbers.kept can't be stored: Expected `int`" in str(event.failure)
 
 
 @pytest.mark.parametrize(
