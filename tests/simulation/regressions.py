@@ -8,9 +8,10 @@
 1       the cleaner cut the exchange logs of such a job by what its earlier life had retained
 0, 30   checkpoints that don't align came faster than sinks commit: their barriers alone kept producers blocked
 706     the barriers of concurrent checkpoints alone passed the limit of what an alignment may hold back
+219     a rescale of a vertex that had partly finished: who took over the partitions of finished subtasks read them anew
 510     a dead worker's last heartbeat reached a new coordinator late and replaced the worker's successor for good
 """
 
 from __future__ import annotations
 
-SEEDS = (0, 1, 5, 30, 31, 38, 93, 510, 706)
+SEEDS = (0, 1, 5, 30, 31, 38, 93, 219, 510, 706)

@@ -19,7 +19,8 @@ from moorage.checkpoint.notices import CheckpointDone, CheckpointFailed
 from moorage.cluster.protocol import JobAccepted, Refusal, Refused, RescaleRequested
 from moorage.cluster.scheduler import SlotPool
 from moorage.effects import Effects
-from moorage.graph.job_graph import JobGraph
+from moorage.graph.job_graph import JobGraph, JobVertex
+from moorage.graph.restorable import bound_vertex
 from moorage.ids import JobId, OperatorId, VertexId
 from moorage.messages.registry import JobRecord, JobStatus
 
@@ -101,28 +102,15 @@ class Scaling:
     # --- the next attempt --------------------------------------------------------------------------------------------
 
     def restores(self, present: JobGraph, partly_finished: frozenset[OperatorId]) -> None:
-        """The next attempt goes on from a checkpoint in which some subtasks of these operators had finished.
-
-        A subtask that has finished left no positions: whoever took over its partitions could not tell what of them is
-        done, and would process it once more. So their vertices keep their parallelism. Sources don't mind, they read
-        nothing of a partition that no checkpoint knows.
-        """
+        """The next attempt goes on from a checkpoint in which some subtasks of these operators had finished."""
         rescale = self._rescale
-        if rescale is None or not partly_finished:
+        vertex = None if rescale is None else bound_vertex(present, rescale.graph, partly_finished)
+        if rescale is None or vertex is None:
             return
-        wanted = rescale.graph.parallelism()
-        for vertex in present.vertices:
-            finishes = vertex.inputs and any(node.operator_id in partly_finished for node in vertex.operators)
-            if finishes and wanted[vertex.vertex] != vertex.parallelism:
-                self._rescale = None
-                if rescale.request is not None:
-                    self._refuse(
-                        rescale.request,
-                        Refusal.CONFLICT,
-                        f"job {self._job} is about to finish: some subtasks of {vertex.name} have done so already, and"
-                        f" the others go on with parallelism {vertex.parallelism}",
-                    )
-                return
+        self._rescale = None
+        if rescale.request is not None:
+            message = f"job {self._job} is about to finish: {what_binds(vertex)}"
+            self._refuse(rescale.request, Refusal.CONFLICT, message)
 
     def next_graph(self, present: JobGraph) -> JobGraph:
         return present if self._rescale is None else self._rescale.graph
@@ -168,6 +156,14 @@ def requested_parallelism(request: RescaleRequested, graph: JobGraph, slots: int
     if needed > slots:
         return f"{needed} slots are needed, and there are {slots} for job {graph.job}: add workers first"
     return wanted
+
+
+def what_binds(vertex: JobVertex) -> str:
+    """About a ``bound_vertex``."""
+    return (
+        f"some subtasks of {vertex.name} have done so already, and the others go on with parallelism"
+        f" {vertex.parallelism}"
+    )
 
 
 def automatic_parallelism(graph: JobGraph, slots: int) -> int:

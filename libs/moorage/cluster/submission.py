@@ -9,6 +9,7 @@ import msgspec
 
 from moorage.cleaner.retention import CheckpointRetention, is_discarded
 from moorage.cluster.protocol import JobAccepted, Refusal, Refused, SubmitJob
+from moorage.cluster.rescale import what_binds
 from moorage.effects import (
     CallError,
     CallFailure,
@@ -22,8 +23,8 @@ from moorage.effects import (
 )
 from moorage.errors import StateError
 from moorage.graph.job_graph import JobGraph
-from moorage.graph.restorable import check_restorable
-from moorage.ids import JobId
+from moorage.graph.restorable import bound_vertex, check_restorable
+from moorage.ids import JobId, OperatorId
 from moorage.messages.registry import JobRecord, JobStatus, RestoreSettings
 from moorage.naming import commits_topic, exchange_topic
 from moorage.ports import TopicSpec
@@ -70,6 +71,7 @@ class Submission:
         self._from = request.restore
         self._first_only = request.first_only
         self._restore: RestoreSettings | None = None
+        self._partly_finished: frozenset[OperatorId] = frozenset()
         self._stored = stored
         self._ended = ended
         effects.call(ReadJob(job=request.graph.job), self._read_savepoint, self._refuse)
@@ -98,6 +100,7 @@ class Submission:
             allow_non_restored=self._from.allow_non_restored,
             mode=self._from.mode,
         )
+        self._partly_finished = frozenset(o.operator for o in found.metadata.operators if o.partly_finished)
         self._create_topics(earlier)
 
     def _create_topics(self, earlier: JobHistory) -> None:
@@ -106,6 +109,10 @@ class Submission:
 
     def _save(self, earlier: JobHistory, _: None) -> None:
         if self._restore is not None and (former := resumable(earlier, self._graph, self._restore.path)) is not None:
+            if (vertex := bound_vertex(former.graph, self._graph, self._partly_finished)) is not None:
+                detail = f"it was about to finish when it ended: {what_binds(vertex)}"
+                self._refuse(CallError(CallFailure.REFUSED, detail))
+                return
             record = _resumed(former, self._graph, self._effects.wall_ms)
         else:
             record = JobRecord(

@@ -5,6 +5,7 @@ Flink: Checkpoints.loadAndValidateCheckpoint, StateAssignmentOperation's checks,
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import IntEnum
 
 from moorage.errors import StateError
@@ -33,6 +34,21 @@ def check_restorable(metadata: CheckpointMetadata, graph: JobGraph, *, allow_non
                     " state"
                 )
     _check_finished(states, graph)
+
+
+def bound_vertex(present: JobGraph, wanted: JobGraph, partly_finished: Collection[OperatorId]) -> JobVertex | None:
+    """A vertex of the job that can't have the parallelism of ``wanted`` when the job goes on from a checkpoint in which
+    some subtasks of these operators had finished; None: all can.
+
+    A subtask that has finished left no positions: whoever took over its partitions could not tell what of them is done,
+    and would process it once more. Sources don't mind, they read nothing of a partition that no checkpoint knows.
+    """
+    parallelism = wanted.parallelism()
+    for vertex in present.vertices:
+        finishes = vertex.inputs and any(node.operator_id in partly_finished for node in vertex.operators)
+        if finishes and parallelism[vertex.vertex] != vertex.parallelism:
+            return vertex
+    return None
 
 
 def _check_homes(states: dict[OperatorId, OperatorState], graph: JobGraph, *, allow_non_restored: bool) -> None:

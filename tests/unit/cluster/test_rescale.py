@@ -119,6 +119,26 @@ def test_without_a_checkpoint_the_job_stays_as_it_is(world: World, leader: TestC
     assert leader.job(JOB).status is JobStatus.RUNNING
 
 
+def test_a_vertex_that_has_partly_finished_keeps_its_parallelism(world: World, leader: TestCoordinator) -> None:
+    """Nobody could tell what is done of the partitions of a subtask that has finished."""
+    world.workers[0].report(JOB, Attempt(1), SubtaskId(TOTALS, 0), SubtaskState.FINISHED)
+    request = rescale(leader, parallelism=3)
+    world.run_until(partial(recovered, leader, 2))
+    refused = leader.replies[request]
+    assert isinstance(refused, Refused)
+    assert refused.refusal is Refusal.CONFLICT
+    assert "some subtasks of totals have done so already, and the others go on with parallelism 2" in refused.message
+    assert deployed(world).graph.parallelism() == GRAPH.parallelism()
+
+
+def test_a_source_that_has_partly_finished_is_rescaled(world: World, leader: TestCoordinator) -> None:
+    world.workers[0].report(JOB, Attempt(1), SubtaskId(SOURCE, 0), SubtaskState.FINISHED)
+    request = rescale(leader, vertices={SOURCE: 3})
+    world.run_until(partial(recovered, leader, 2))
+    assert leader.replies[request] == JobAccepted(JOB)
+    assert deployed(world).graph.parallelism()[SOURCE] == 3
+
+
 def test_a_failure_meanwhile_does_not_lose_the_rescale(world: World, leader: TestCoordinator) -> None:
     world.run_until(lambda: leader.completed(JOB) > 0)
     for worker in world.workers:

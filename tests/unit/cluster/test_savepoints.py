@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
-from tests.unit.cluster.graphs import JOB, SOURCE, orders_graph
+from tests.unit.cluster.graphs import JOB, SOURCE, TOTALS, orders_graph
 from tests.unit.cluster.world import STEP_MS, TestCoordinator, World, running_world, runs
 
 from moorage.checkpoint.notices import CheckpointDone, CheckpointFailed
@@ -259,9 +261,11 @@ def test_a_savepoint_that_a_job_needs_is_not_disposed_of(world: World, leader: T
 # --- going on with a former life -------------------------------------------------------------------------------------
 
 
-def _cancelled_world(graph: JobGraph) -> tuple[World, str]:
+def _cancelled_world(graph: JobGraph, finished: Sequence[SubtaskId] = ()) -> tuple[World, str]:
     """The job was cancelled, its newest checkpoint is retained, and its sinks had not committed with it."""
     world = running_world(graph)
+    for subtask in finished:
+        world.workers[subtask.subtask].report(JOB, Attempt(1), subtask, SubtaskState.FINISHED)
     leader = world.coordinators[0]
     world.run_until(lambda: leader.completed(JOB) >= 2)
     for worker in world.workers:
@@ -290,6 +294,16 @@ def test_the_newest_checkpoint_of_a_cancelled_job_is_gone_on_from_as_after_a_fai
     assert set(deploy.graph.parallelism().values()) == {1}
     before = leader.completed(JOB)
     world.run_until(lambda: leader.completed(JOB) > before)
+
+
+def test_a_vertex_that_had_partly_finished_when_the_job_was_cancelled_keeps_its_parallelism() -> None:
+    world, path = _cancelled_world(ALIGNED, finished=[SubtaskId(SOURCE, 0), SubtaskId(SOURCE, 1), SubtaskId(TOTALS, 0)])
+    leader = world.coordinators[0]
+    wider = ALIGNED.with_parallelism({TOTALS: 1})
+    refused = answer(world, leader, submit(leader, wider, path))
+    assert isinstance(refused, Refused)
+    assert "about to finish when it ended: some subtasks of totals have done so already" in refused.message
+    assert answer(world, leader, submit(leader, ALIGNED, path)) == JobAccepted(JOB)
 
 
 def test_an_older_checkpoint_or_another_pipeline_begins_a_new_life() -> None:
