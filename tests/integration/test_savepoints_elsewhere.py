@@ -81,7 +81,8 @@ class Story:
     def savepoint(self, directory: str) -> str:
         location = self.client.savepoint(JOB, directory).wait(TIMEOUT_S).location
         assert location is not None
-        assert location.startswith(f"{directory.rstrip('/')}/savepoint-")
+        folder = f"file://{directory}" if directory.startswith("/") else directory.rstrip("/")
+        assert location.startswith(f"{folder}/savepoint-")
         return location
 
     def stop(self, directory: str) -> str:
@@ -123,12 +124,13 @@ def test_savepoints_in_two_folders_and_a_bucket(tmp_path: Path, s3: S3Server) ->
             story.submit(from_bucket)
             story.round()
 
-            for location in (kept, from_folder, in_bucket, from_bucket):
+            plain = story.savepoint(str(tmp_path / "third"))
+            for location in (kept, from_folder, in_bucket, from_bucket, plain):
                 assert "_metadata" in names(location, s3), location
-            for wrong in ("nowhere://folder", "file:/folder", "/folder", "a folder"):
+            for wrong in ("nowhere://folder", "file:/folder", "a folder"):
                 with pytest.raises(RestError, match=re.escape(wrong)):
                     story.savepoint(wrong)
-            for location in (kept, in_bucket):
+            for location in (kept, in_bucket, plain):
                 story.client.dispose(location).wait(TIMEOUT_S)
                 assert names(location, s3) == set()
             assert "_metadata" in names(from_folder, s3)
