@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -29,6 +30,8 @@ RATE = 300
 MOORAGE = ("coordinator", "standby", "worker", "cleaner")
 DASHBOARDS = ("moorage-checkpoints", "moorage-pipeline", "moorage-services")
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+NOT_HERE = re.compile(r"moorage_rocksdb_|_last_failed_|_savepoints_left_")
+"""Metrics without samples as long as no checkpoint fails and no job keeps its state in RocksDB."""
 SCREENSHOTS = ROOT / "build" / "screenshots"
 
 
@@ -103,6 +106,7 @@ def test_prometheus_has_every_metric(project: Project, traffic: Traffic) -> None
 def test_every_query_of_every_dashboard_returns_data(project: Project, traffic: Traffic) -> None:
     found = {entry["uid"] for entry in project.get("GRAFANA_PORT", "/api/search?type=dash-db")}
     assert found == set(DASHBOARDS)
+    project.compose("exec", "--no-TTY", "coordinator", "moorage", "savepoint", "orders")
 
     def without_data() -> list[str]:
         return [name for uid in DASHBOARDS for name in _panels_without_data(project, uid)]
@@ -132,7 +136,8 @@ def _panels_without_data(project: Project, uid: str) -> Iterator[str]:
                 )
             )
             result = answer["results"][target["refId"]]
-            if "error" in result or not any(_values(frame) for frame in result["frames"]):
+            is_empty = not any(_values(frame) for frame in result.get("frames", ()))
+            if "error" in result or (is_empty and NOT_HERE.search(expr) is None):
                 yield f"{uid}: {panel['title']}: {result.get('error', 'no data')}"
 
 
