@@ -99,8 +99,13 @@ def test_prometheus_has_every_metric(project: Project, traffic: Traffic) -> None
         return {entry.name for entries in METRICS.values() for entry in entries if entry.plain_name not in known}
 
     eventually("every metric was scraped", lambda: not missing())
-    up = project.query('up{job=~"coordinator|worker|cleaner"} == 1')
-    assert sorted(series["metric"]["job"] for series in up) == ["cleaner", *["coordinator"] * 2, *["worker"] * 2]
+
+    def up() -> list[str]:
+        found = project.query('up{job=~"coordinator|worker|cleaner"} == 1')
+        return sorted(series["metric"]["job"] for series in found)
+
+    everybody = ["cleaner", *["coordinator"] * 2, *["worker"] * 2]
+    eventually("everybody is scraped", lambda: up() == everybody)
 
 
 def test_every_query_of_every_dashboard_returns_data(project: Project, traffic: Traffic) -> None:
