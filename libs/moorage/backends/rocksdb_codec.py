@@ -17,7 +17,7 @@ lists belong to the instance and travel with its checkpoints.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -38,6 +38,8 @@ PREFIX_BYTES = _PREFIX.size
 _NUMBERS = 256
 _ARRAY = struct.Struct(">BI")
 _ARRAY_32 = 0xDD
+_KEY_AND_ENTRY = b"\x92"
+"""Before the two, it makes an array of them."""
 
 GONE = ""
 """In ``state_names``: the class does not have the state any more, and there are no entries of it."""
@@ -209,7 +211,7 @@ class RocksDbCodec(Generic[K, R]):
         """Keys and entries."""
         decode = self._entry_decoders[state.name].decode
         try:
-            pairs = [decode(b"\x92" + key[PREFIX_BYTES:]) for key in stored]  # the array of the two
+            pairs = [decode(_KEY_AND_ENTRY + key[PREFIX_BYTES:]) for key in stored]
             return (
                 self._hashable(self._key_type, [key for key, _ in pairs]),
                 self._hashable(state.entry_type, [entry for _, entry in pairs]),
@@ -233,9 +235,15 @@ class RocksDbCodec(Generic[K, R]):
         """That rows of ``encode_value`` can be read back. StateError: a field is not of its type."""
         self._check(stored, self._read_rows, None)
 
-    def check_values(self, state: StateField, stored: Sequence[bytes]) -> None:
-        """The same of values."""
-        self._check(stored, self._values_reader(state), state)
+    def check_entries(self, state: StateField, entries: Mapping[bytes, bytes]) -> None:
+        """The same of a state's entries: keys and values."""
+        decode = self._entry_decoders[state.name].decode
+        try:
+            for key in entries:
+                decode(_KEY_AND_ENTRY + key[PREFIX_BYTES:])
+        except (ValueError, TypeError, RecursionError) as error:
+            raise mistyped(self.operator, self._row_type, error, state) from error
+        self._check(list(entries.values()), self._values_reader(state), state)
 
     def _check(self, stored: Sequence[bytes], read: _Read, state: StateField | None) -> None:
         try:

@@ -130,15 +130,16 @@ class RocksDbStates(Generic[K, R]):
             if state.ttl is not None and state.ttl.time == "processing":
                 expiring += len(present)
             prefixes = self._codec.encode_prefixes(group, state, [key for key, _, _ in present])
-            written = []
+            written: dict[bytes, bytes] = {}
             for prefix, (_, entry, row) in zip(prefixes, present, strict=True):
                 value = entries_of(row, state).known(entry)
                 if value is ABSENT:
                     batch.delete(prefix + encode_entry(entry))
                 else:
-                    encoded = batch[prefix + encode_entry(entry)] = encode(value)
-                    written.append(encoded)
-            self._codec.check_values(state, written)
+                    written[prefix + encode_entry(entry)] = encode(value)
+            self._codec.check_entries(state, written)
+            for stored, encoded in written.items():
+                batch[stored] = encoded
         for row in rows.values():
             if row is not None:
                 for state in self._codec.states:

@@ -375,6 +375,7 @@ def test_fields_may_be_added_and_removed_again_and_again(new_backend: NewBackend
         pytest.param(lambda row: row.highest.add(1.5), "state 'highest': Expected `int`, got `float`", id="reducing"),
         pytest.param(lambda row: row.history.append("x"), "state 'history': Expected `int`, got `str`", id="list"),
         pytest.param(lambda row: row.items.update(a=None), "state 'items': Expected `int`, got `None`", id="map"),
+        pytest.param(lambda row: row.items.update({1: 1}), "state 'items': Expected `str`, got `int`", id="map-key"),
         pytest.param(lambda row: row.latest.set("x"), "state 'latest': Expected `array`, got `str`", id="value"),
     ],
 )
