@@ -87,8 +87,8 @@ class DirectoryStorage(ObjectStorage):
     def _link(self, temporary: Path, target: Path) -> None:
         for attempts_left in reversed(range(self._LINK_ATTEMPTS)):
             # A delete that empties a folder takes it away, perhaps right now: between our two steps, or between the two
-            # of mkdir, which then says that the folder exists and is none.
-            with suppress(FileExistsError):
+            # of mkdir, which then says that the folder exists and is none, or that the one above it doesn't.
+            with suppress(FileExistsError, FileNotFoundError):
                 target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(temporary, target)
