@@ -90,7 +90,7 @@ clean: ## remove what was made here but for .venv
 ROUNDS ?= 20
 CHAOS ?= --rescale --savepoints --failpoints
 chaos: $(INSTALLED) ## random SIGKILL and SIGSTOP of real processes under load, ROUNDS=20, and what CHAOS says besides
-	PYTHONPATH=. $(BIN)/python tests/chaos/kill_loop.py --rounds $(ROUNDS) $(CHAOS)
+	$(BIN)/python -m tests.chaos.kill_loop --rounds $(ROUNDS) $(CHAOS)
 
 .PHONY: bench
 bench: $(INSTALLED) ## the main job at full speed: records per second, CPU per record, checkpoint durations

@@ -1,6 +1,6 @@
 """How fast the Kafka adapter reads and writes records. By hand, on a Kafka that runs already:
 
-    python tests/benchmarks/bench_adapters.py --kafka localhost:9092 --records 1000000
+    python -m tests.benchmarks.bench_adapters --kafka localhost:9092 --records 1000000
 
 Prints wall clock and the CPU time of this process per record; librdkafka's threads count, the broker does not.
 """

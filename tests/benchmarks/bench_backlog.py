@@ -1,6 +1,6 @@
 """How long checkpoints take behind a backlog: a consumer slowed down, and exchanges that are full.
 
-    python tests/benchmarks/bench_backlog.py [--slow-us 50] [--backlogs 1,4,16] [--checkpoints 5] [--json]
+    python -m tests.benchmarks.bench_backlog [--slow-us 50] [--backlogs 1,4,16] [--checkpoints 5] [--json]
 
 The bound of the exchange (`exchange_max_lag_bytes`) is the backlog, since sources run as far ahead as they may. For
 each bound the job runs aligned, unaligned, and aligned with a timeout of 300 ms. Prints the durations of checkpoints

@@ -1,7 +1,7 @@
 """What a checkpoint of many subtasks on one worker costs the storage, with state files merged and not.
 
-    python tests/benchmarks/bench_merging.py --subtasks 1000 --state-bytes 40000 --checkpoints 5
-    python tests/benchmarks/bench_merging.py --url s3://bucket/prefix
+    python -m tests.benchmarks.bench_merging --subtasks 1000 --state-bytes 40000 --checkpoints 5
+    python -m tests.benchmarks.bench_merging --url s3://bucket/prefix
 
 Each subtask hands in keyed state (which later checkpoints may refer to) and state of its own, one after the other, as a
 worker's loop would. Without ``--url`` the storage is a temporary folder, synced as in production. ``--inline-bytes 0``

@@ -1,6 +1,6 @@
 """From SIGKILL of a worker to the next committed output, and where the time goes.
 
-    python tests/benchmarks/bench_recovery.py [--kills 8] [--rows 100000] [--rate 2000] [--set state.backend=rocksdb]
+    python -m tests.benchmarks.bench_recovery [--kills 8] [--rows 100000] [--rate 2000] [--set state.backend=rocksdb]
 
 Running totals with ``rows`` rows of state and a checkpoint every second, on two workers with room for all of it on one.
 The parts are the coordinator's own (``moorage_coordinator_recovery_phase_seconds``).

@@ -1,7 +1,7 @@
 """The RocksDB backend by itself: incremental checkpoints under random updates, and state much larger than its memory.
 
-    python tests/benchmarks/bench_rocksdb.py checkpoints --rows 1000000 --updates 20000 --seconds 60
-    python tests/benchmarks/bench_rocksdb.py large --gigabytes 2 --memory 64
+    python -m tests.benchmarks.bench_rocksdb checkpoints --rows 1000000 --updates 20000 --seconds 60
+    python -m tests.benchmarks.bench_rocksdb large --gigabytes 2 --memory 64
 
 ``checkpoints``: rows of 100 bytes, so many random updates a second in batches of one key group each, a checkpoint every
 second, whose second phase runs in a thread and writes what is new into a folder, with fsync, as a storage would. Then

@@ -1,6 +1,6 @@
 """What checkpoints of keyed state cost, and what they do to the loop meanwhile. By hand:
 
-    python tests/benchmarks/bench_state.py --rows 1000000 --updates 20000
+    python -m tests.benchmarks.bench_state --rows 1000000 --updates 20000
 
 For each number of rows (of about 100 bytes): a loop updates random rows at a given rate, key group by key group as
 frames bring them, and takes a checkpoint every second, which another thread encodes and writes to files, synced to the

@@ -1,6 +1,6 @@
 """``make chaos ROUNDS=20``: real processes killed, stopped and changed at random under load; an oracle judges it.
 
-    python tests/chaos/kill_loop.py [--rounds 20] [--seed 1] [--workers 2] [--rate 2000] [--json]
+    python -m tests.chaos.kill_loop [--rounds 20] [--seed 1] [--workers 2] [--rate 2000] [--json]
         [--set checkpoint.unaligned=true] [--rescale] [--savepoints] [--failpoints] [--hogs 2]
 
 Each round does one thing, waits until results of later orders are committed, and goes on for a moment. A stopped
