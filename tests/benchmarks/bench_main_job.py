@@ -3,7 +3,7 @@
 2,000,000 JSON orders (about 60 bytes, 10,000 users, 8 partitions) lie in the input topic; the job runs with parallelism
 2 on 2 workers until every result is committed. Run by hand: ``make bench`` or
 
-    python tests/benchmarks/bench_main_job.py [--records 2000000] [--workers 2] [--profile DIR] [--json]
+    python -m tests.benchmarks.bench_main_job [--records 2000000] [--workers 2] [--profile DIR] [--json]
 
 Prints records per second, CPU per record of each process (the broker's too), peak memory and checkpoint durations.
 ``--profile`` samples the workers with py-spy. The result is read back read-committed and counted.
@@ -18,9 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from operator import itemgetter
 from pathlib import Path
 
 import msgspec
@@ -109,38 +110,54 @@ def _preload(log: KafkaLog, records: int) -> None:
         writer.commit()
 
 
+def _family(pid: int | None) -> list[psutil.Process]:
+    """A process and all below it: a worker runs under a supervisor."""
+    if pid is None:
+        raise SystemExit("a process of the stack has ended; see its log")
+    parent = psutil.Process(pid)
+    return [parent, *parent.children(recursive=True)]
+
+
 def _usage(stack: Stack) -> dict[str, tuple[float, int]]:
-    """CPU seconds and peak resident bytes of every process."""
-    usage = {}
-    for name, managed in stack.processes.items():
-        process = psutil.Process(managed.pid)
+    """CPU seconds and peak resident bytes of every service, all its processes together."""
+    return {name: _usage_of(_family(managed.pid)) for name, managed in stack.processes.items()}
+
+
+def _usage_of(processes: Sequence[psutil.Process]) -> tuple[float, int]:
+    spent = 0.0
+    peak_kb = 0
+    for process in processes:
         times = process.cpu_times()
-        status = Path(f"/proc/{managed.pid}/status").read_text()
-        peak_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-        usage[name] = (times.user + times.system, peak_kb * 1024)
-    return usage
+        spent += times.user + times.system
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        peak_kb += next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    return spent, peak_kb * 1024
+
+
+def _workers(stack: Stack) -> dict[str, psutil.Process]:
+    """The processes that run subtasks: the youngest of each worker's family."""
+    return {name: _family(managed.pid)[-1] for name, managed in stack.processes.items() if name.startswith("worker")}
 
 
 def _thread_shares(stack: Stack) -> dict[str, float]:
     """How the workers' CPU is spread over the loop, librdkafka's threads and the rest."""
-    seconds: Counter[str] = Counter()
-    for name, managed in stack.processes.items():
-        if name.startswith("worker"):
-            for thread in psutil.Process(managed.pid).threads():
-                comm = Path(f"/proc/{managed.pid}/task/{thread.id}/comm").read_text().strip()
-                kind = "librdkafka" if comm.startswith("rdk:") else "loop" if thread.id == managed.pid else "other"
-                seconds[kind] += thread.user_time + thread.system_time
-    return {kind: round(spent / seconds.total(), 3) for kind, spent in seconds.most_common()}
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for process in _workers(stack).values():
+        for thread in process.threads():
+            comm = Path(f"/proc/{process.pid}/task/{thread.id}/comm").read_text().strip()
+            kind = "librdkafka" if comm.startswith("rdk:") else "loop" if thread.id == process.pid else "other"
+            seconds[kind] += thread.user_time + thread.system_time
+    total = sum(seconds.values())
+    return {kind: round(spent / total, 3) for kind, spent in sorted(seconds.items(), key=itemgetter(1), reverse=True)}
 
 
 def _profile(stack: Stack, folder: Path) -> list[subprocess.Popen[bytes]]:
     folder.mkdir(parents=True, exist_ok=True)
     profilers = []
-    for name, managed in stack.processes.items():
-        if name.startswith("worker"):
-            command = [sys.executable.replace("python", "py-spy"), "record", "-d", "10", "-r", "200", "-f", "raw"]
-            command += ["-o", str(folder / f"{name}.txt"), "-p", str(managed.pid)]
-            profilers.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    for name, process in _workers(stack).items():
+        command = [sys.executable.replace("python", "py-spy"), "record", "-d", "10", "-r", "200", "-f", "raw"]
+        command += ["-o", str(folder / f"{name}.txt"), "-p", str(process.pid)]
+        profilers.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
     return profilers
 
 
