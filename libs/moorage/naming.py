@@ -86,7 +86,7 @@ def checkpoint_prefix(job: JobId, checkpoint: CheckpointId) -> str:
 
 
 def metadata_path(job: JobId, checkpoint: CheckpointId) -> str:
-    return f"{job}/chk-{checkpoint}/{METADATA_FILE}"
+    return f"{checkpoint_prefix(job, checkpoint)}{METADATA_FILE}"
 
 
 def folder_of(path: str) -> str:
@@ -103,7 +103,7 @@ def exclusive_state_path(
     job: JobId, checkpoint: CheckpointId, attempt: Attempt, vertex: VertexId, subtask: int, name: str
 ) -> str:
     """A file that belongs to one checkpoint and goes with it."""
-    return f"{job}/chk-{checkpoint}/{vertex}-{subtask}-a{attempt}-{name}"
+    return f"{checkpoint_prefix(job, checkpoint)}{vertex}-{subtask}-a{attempt}-{name}"
 
 
 def shared_state_path(
@@ -135,7 +135,7 @@ def merged_state_path(
 ) -> str:
     """A file with state of many subtasks of a worker; ``number`` tells it from the worker's other ones."""
     name = with_checksum(f"merged-{_NOT_IN_PATHS.sub('+', worker)}-{number}-a{attempt}-state", checksum)
-    return f"{job}/shared/{checkpoint}-{name}" if shared else f"{job}/chk-{checkpoint}/{name}"
+    return f"{job}/shared/{checkpoint}-{name}" if shared else f"{checkpoint_prefix(job, checkpoint)}{name}"
 
 
 def savepoint_state_path(attempt: Attempt, vertex: VertexId, subtask: int, name: str) -> str:

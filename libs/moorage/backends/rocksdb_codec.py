@@ -25,7 +25,7 @@ import msgspec
 from moorage.api.keyed_state import renamed_fields
 from moorage.api.state import StateField, encode_state, state_fields
 from moorage.errors import CorruptDataError, StateError
-from moorage.serde.row_schema import RowReader, RowSchema, StateReader, mistyped, row_schema
+from moorage.serde.row_schema import RowReader, RowSchema, StateReader, misfit, mistyped, row_schema
 from moorage.serde.type_schema import schema_of
 from moorage.state.key_groups import hashable_keys
 
@@ -281,10 +281,7 @@ class RocksDbCodec(Generic[K, R]):
             rest = {number: iter(values) for number, values in decoded.items()}
             return [next(rest[number]) for number in numbers]
         except msgspec.ValidationError as error:
-            raise StateError(
-                f"operator {self.operator!r}: stored rows don't fit {self._row_type.__name__}: {error}."
-                " Give the field back its old type, or start without this state"
-            ) from error
+            raise misfit(self.operator, self._row_type, error) from error
         except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise self._corrupt("row", error) from error
 

@@ -27,9 +27,6 @@ from rocksdict import (
 from moorage.backends.rocksdb_directory import WorkerDirectory
 from moorage.errors import StateStoreError
 
-MIN_MEMORY_BYTES = 16 << 20
-"""Less would flush a memtable with every batch."""
-
 _MEMTABLE_SHARE = 1 / 3
 _BLOCK_BYTES = 4 << 10
 _FILTER_BITS = 10

@@ -100,7 +100,7 @@ class Submission:
             allow_non_restored=self._from.allow_non_restored,
             mode=self._from.mode,
         )
-        self._partly_finished = frozenset(o.operator for o in found.metadata.operators if o.partly_finished)
+        self._partly_finished = found.metadata.partly_finished
         self._create_topics(earlier)
 
     def _create_topics(self, earlier: JobHistory) -> None:

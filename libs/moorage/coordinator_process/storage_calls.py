@@ -75,8 +75,7 @@ def _verify_metadata(storage: CheckpointStorage, record: CheckpointRecord) -> Ve
             f" {record.metadata_bytes} were written, or its checksum differs"
         )
     metadata = decode_metadata(data)
-    partly_finished = frozenset(o.operator for o in metadata.operators if o.partly_finished)
-    return VerifiedMetadata(master_states=metadata.hook_states, partly_finished=partly_finished)
+    return VerifiedMetadata(master_states=metadata.hook_states, partly_finished=metadata.partly_finished)
 
 
 def _read_operator_states(storage: CheckpointStorage, path: str, checksum: int) -> dict[OperatorId, bytes]:

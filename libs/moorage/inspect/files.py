@@ -52,20 +52,6 @@ class StateFiles:
             size = self._sizes[path] = self._reader.size_bytes(self.locate(path))
         return size
 
-    def extent(self, stream: FileHandle | SegmentHandle) -> tuple[int, int]:
-        """Offset and size of the stream in its file, which has them; CorruptDataError."""
-        size = self.size_bytes(stream.path)
-        if isinstance(stream, FileHandle):
-            if stream.size_bytes not in (size, UNKNOWN_SIZE_BYTES):
-                raise CorruptDataError(f"{stream.path} has {size} bytes, the checkpoint says {stream.size_bytes}")
-            return 0, size
-        if stream.offset + stream.size_bytes > size:
-            raise CorruptDataError(
-                f"{stream.path} has {size} bytes, but the checkpoint has a segment of {stream.size_bytes} bytes"
-                f" at {stream.offset}"
-            )
-        return stream.offset, stream.size_bytes
-
     def read(self, stream: StreamHandle) -> bytes:
         """All of a stream; CorruptDataError when its checksum is wrong, if it has one."""
         return b"".join(self.chunks(stream))
@@ -99,7 +85,7 @@ class StateFiles:
         return data
 
     def _extent(self, stream: FileHandle | SegmentHandle) -> tuple[int, int]:
-        """Offset and size of the stream in its file."""
+        """Offset and size of the stream in its file, which has them; CorruptDataError."""
         size = self.size_bytes(stream.path)
         if isinstance(stream, FileHandle):
             if stream.size_bytes not in (size, UNKNOWN_SIZE_BYTES):

@@ -19,7 +19,7 @@ import msgspec
 
 from moorage.api.state import StateField, encode_state, state_fields
 from moorage.errors import CorruptDataError, StateError
-from moorage.serde.row_schema import RowReader, RowSchema, mistyped, row_schema
+from moorage.serde.row_schema import RowReader, RowSchema, misfit, mistyped, row_schema
 from moorage.serde.segment_blocks import (
     BASE,
     DELTA,
@@ -76,7 +76,6 @@ class KeyedSegmentCodec(Generic[K, R]):
         self.row_type = row_type
         self.states = state_fields(row_type)
         self._key_type = key_type
-        self._plain_keys = key_type is Any
         self._schema = msgspec.msgpack.encode(row_schema(key_type, row_type))
         self._readers: dict[bytes, _Reader[K, R]] = {}
 
@@ -152,10 +151,7 @@ class KeyedSegmentCodec(Generic[K, R]):
             try:
                 change = reader.decode(block)
             except msgspec.ValidationError as error:
-                raise StateError(
-                    f"operator {self.operator!r}: stored rows don't fit {self.row_type.__name__}: {error}."
-                    " Give the field back its old type, or start without this state"
-                ) from error
+                raise misfit(self.operator, self.row_type, error) from error
             except (ValueError, TypeError, IndexError, RecursionError) as error:
                 raise self._corrupt(error) from error
             if change is not None:

@@ -107,7 +107,6 @@ class RowReader(Generic[R]):
             raise CorruptDataError(f"operator {operator!r}: the schema of its rows makes no sense: {error}") from error
         self.in_place = self._places == [*range(len(written.fields))]
         """Rows have the fields of the class in the class's order."""
-        self._row = msgspec.msgpack.Decoder(row_type, dec_hook=decode_state)
         rows: Any = list[row_type]  # type: ignore[valid-type]
         self._rows = msgspec.msgpack.Decoder(rows, dec_hook=decode_state)
         self._raw = msgspec.msgpack.Decoder(list[list[msgspec.Raw]])
@@ -167,6 +166,14 @@ class RowReader(Generic[R]):
                 f"operator {self._operator!r}: {what} of {self._row_type.__name__} {why}. Give it back its old type,"
                 " give the new one another name, or start without this state"
             )
+
+
+def misfit(operator: str, row_type: type[msgspec.Struct], error: Exception) -> StateError:
+    """What to raise when stored rows, or a state of theirs, are not what their schema says."""
+    return StateError(
+        f"operator {operator!r}: stored rows don't fit {row_type.__name__}: {error}. Give the field back its old type,"
+        " or start without this state"
+    )
 
 
 def mistyped(

@@ -158,6 +158,11 @@ class CheckpointMetadata(msgspec.Struct, frozen=True, kw_only=True):
         """Those of master hooks."""
         return tuple(state for state in self.master_states if state.name != ORIGIN_STATE)
 
+    @property
+    def partly_finished(self) -> frozenset[OperatorId]:
+        """Operators some of whose subtasks had finished."""
+        return frozenset(operator.operator for operator in self.operators if operator.partly_finished)
+
     def operator(self, operator: OperatorId) -> OperatorState | None:
         return next((o for o in self.operators if o.operator == operator), None)
 
