@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from moorage.checkpoint.operator_coordinators import OperatorCoordinators
+from moorage.checkpoint.operator_holders import OperatorCoordinators
 from moorage.checkpoint.pending import PendingCheckpoint, PendingState
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
 from moorage.effects import CallError, Effects, TriggerHooks

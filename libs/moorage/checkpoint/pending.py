@@ -106,7 +106,7 @@ class PendingCheckpoint:
         self.state_bytes = 0
         self.record: CheckpointRecord | None = None
         """What the registry will be asked to add, once the metadata is written."""
-        self._plan = plan
+        self.plan = plan
         self._max_parallelism = max_parallelism
         self._missing = set(plan.wait_for)
         self._missing_operators = set(operators)
@@ -124,7 +124,7 @@ class PendingCheckpoint:
         if self.state is PendingState.ABORTED:
             return AcknowledgeOutcome.DISCARDED
         subtask = SubtaskId(message.vertex, message.subtask)
-        if subtask not in self._plan.wait_for:
+        if subtask not in self.plan.wait_for:
             return AcknowledgeOutcome.UNKNOWN
         if subtask not in self._missing:
             return AcknowledgeOutcome.DUPLICATE
@@ -169,7 +169,7 @@ class PendingCheckpoint:
         A source's positions are no such state: it reads nothing of a partition that no checkpoint knows and that it has
         read to the end.
         """
-        for vertex in self._plan.vertices:
+        for vertex in self.plan.vertices:
             if 0 < len(self._finished[vertex.vertex]) < vertex.parallelism:
                 for operator in vertex.operators:
                     states = self._operators[vertex.vertex][operator.operator_id].values()
@@ -233,7 +233,7 @@ class PendingCheckpoint:
                     coordinator=self._coordinator(vertex, operator.uid),
                     fully_finished=self._is_fully_finished(vertex),
                 )
-                for vertex in self._plan.vertices
+                for vertex in self.plan.vertices
                 for operator in vertex.operators
             ),
         )
@@ -254,7 +254,7 @@ class PendingCheckpoint:
         return len(self._finished[vertex.vertex]) == vertex.parallelism
 
     def validate(self) -> None:
-        assert self._missing <= self._plan.wait_for
+        assert self._missing <= self.plan.wait_for
         assert not any(subtask.subtask in self._finished[subtask.vertex] for subtask in self._missing)
         if self.state not in (PendingState.HOOKS, PendingState.ACKNOWLEDGING, PendingState.ABORTED):
             assert not self._missing

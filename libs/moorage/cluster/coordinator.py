@@ -14,7 +14,8 @@ from collections.abc import Callable
 from functools import partial
 
 from moorage.checkpoint.decider import CheckpointRequest
-from moorage.checkpoint.operator_coordinators import NO_KINDS, Kinds, problem_of
+from moorage.checkpoint.operator_coordinators import NO_KINDS, Kinds
+from moorage.checkpoint.operator_holders import problem_of
 from moorage.cluster.disposal import Disposal
 from moorage.cluster.ended_jobs import EndedJobs
 from moorage.cluster.job import Job

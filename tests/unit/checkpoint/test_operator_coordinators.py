@@ -408,7 +408,7 @@ def test_what_is_no_message_and_what_is_no_operation_is_refused_where_it_was_sai
 def test_more_events_than_are_kept_fail_the_attempt_rather_than_get_lost(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moorage.checkpoint.operator_coordinators.EVENTS_KEPT", 1)
+    monkeypatch.setattr("moorage.checkpoint.operator_holders.EVENTS_KEPT", 1)
     world.request()
     world.acknowledge_all()
     world.coordinator.suspend(Reason.JOB_FAILOVER)
