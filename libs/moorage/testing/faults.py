@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 
 class Faults:
@@ -18,15 +18,18 @@ class Faults:
         caller can't know the outcome."""
         self._waiting[operation].append((error, after))
 
-    @contextmanager
-    def around(self, operation: str) -> Iterator[None]:
+    def around(self, operation: str) -> AbstractContextManager[None]:
         """Raise what waits for ``operation``, before or after the body."""
         waiting = self._waiting.get(operation)
-        if not waiting:
-            yield
-            return
-        error, after = waiting.popleft()
-        if not after:
-            raise error
-        yield
+        return _failing(*waiting.popleft()) if waiting else _NOTHING
+
+
+_NOTHING = nullcontext()
+
+
+@contextmanager
+def _failing(error: Exception, after: bool) -> Iterator[None]:
+    if not after:
         raise error
+    yield
+    raise error

@@ -117,11 +117,6 @@ class _Entry(NamedTuple):
     """None: a control marker."""
     transaction: _Transaction | None
 
-    def is_visible(self, read_committed: bool) -> bool:
-        if self.payload is None:
-            return False
-        return not read_committed or self.transaction is None or self.transaction.state is _TransactionState.COMMITTED
-
 
 class _Partition:
     def __init__(self) -> None:
@@ -148,12 +143,15 @@ class _Partition:
             del self.entries[: offset - self.start]
             self.start = offset
 
-    def visible(self, first: int, limit: int, read_committed: bool) -> Iterator[tuple[int, _Payload]]:
-        for offset in range(first, limit):
-            entry = self.entries[offset - self.start]
-            if entry.is_visible(read_committed):
-                assert entry.payload is not None
-                yield offset, entry.payload
+    def visible(self, first: int, limit: int, read_committed: bool) -> list[tuple[int, _Payload]]:
+        """Offsets and payloads of the records in ``[first, limit)`` that a reader with this isolation sees."""
+        entries = self.entries[first - self.start : limit - self.start]
+        return [
+            (offset, payload)
+            for offset, (payload, transaction) in enumerate(entries, first)
+            if payload is not None
+            and (not read_committed or transaction is None or transaction.state is _TransactionState.COMMITTED)
+        ]
 
 
 class MemoryCluster:
@@ -164,6 +162,8 @@ class MemoryCluster:
         self.markers_at_once = True
         self._clock = clock
         self._topics: dict[str, list[_Partition]] = {}
+        self._partitions: dict[TopicPartition, _Partition] = {}
+        """Those of all topics: readers ask for them all the time."""
         self._transactional_ids: defaultdict[str, _TransactionalId] = defaultdict(_TransactionalId)
         self._unmarked: list[_Transaction] = []
         self._groups: dict[str, dict[TopicPartition, int]] = {}
@@ -183,13 +183,17 @@ class MemoryCluster:
         stamp = self.now_ms() if timestamp_ms is None else timestamp_ms
         return self.partition(partition).append(_Entry(_Payload(key, value, stamp, headers), None))
 
-    def records(self, topic: str, *, read_committed: bool = True) -> Sequence[StoredRecord]:
-        """Every record of a topic that a reader with this isolation can read now, by partition and offset."""
+    def records(
+        self, topic: str, *, read_committed: bool = True, starts: Mapping[int, int] | None = None
+    ) -> Sequence[StoredRecord]:
+        """Every record of a topic that a reader with this isolation can read now, by partition and offset; from the
+        offsets ``starts`` of some partitions on."""
+        starts = starts or {}
         return [
             StoredRecord(topic, number, offset, *payload)
             for number, log in enumerate(self._topics[topic])
             for offset, payload in log.visible(
-                log.start, log.last_stable if read_committed else log.end, read_committed
+                max(log.start, starts.get(number, 0)), log.last_stable if read_committed else log.end, read_committed
             )
         ]
 
@@ -239,20 +243,28 @@ class MemoryCluster:
             raise LogUnavailableError("Kafka does not answer")
 
     def has(self, partition: TopicPartition) -> bool:
-        return 0 <= partition.partition < len(self._topics.get(partition.topic, ()))
+        return partition in self._partitions
+
+    def find(self, partition: TopicPartition) -> _Partition | None:
+        return self._partitions.get(partition)
 
     def partition(self, partition: TopicPartition) -> _Partition:
-        if not self.has(partition):
+        found = self._partitions.get(partition)
+        if found is None:
             raise LogError(f"Kafka has no partition {partition.partition} of topic {partition.topic}")
-        return self._topics[partition.topic][partition.partition]
+        return found
 
     def create_topic(self, spec: TopicSpec) -> None:
-        present = self._topics.setdefault(spec.name, [_Partition() for _ in range(spec.partitions)])
+        present = self._topics.get(spec.name)
+        if present is None:
+            present = self._topics[spec.name] = [_Partition() for _ in range(spec.partitions)]
+            self._partitions.update({TopicPartition(spec.name, number): log for number, log in enumerate(present)})
         if len(present) != spec.partitions:
             raise LogError(f"topic {spec.name} has {len(present)} partitions, not {spec.partitions}")
 
     def delete_topic(self, name: str) -> None:
-        self._topics.pop(name, None)
+        for number in range(len(self._topics.pop(name, ()))):
+            del self._partitions[TopicPartition(name, number)]
 
     def init_transactions(self, transactional_id: str, timeout_ms: int) -> int:
         """Fence all holders of the id; the new epoch."""
@@ -322,11 +334,14 @@ def _everything(partition: TopicPartition, position: int, end: int) -> int:
 class InFlight:
     """Messages of one writer to one partition that have not reached the cluster, in order."""
 
-    def __init__(self, writer: _Writer, partition: TopicPartition) -> None:
+    def __init__(self, writer: _Writer, partition: TopicPartition, number: int, waiting: dict[int, InFlight]) -> None:
+        """``waiting``: where the queue is, under its ``number``, while it holds something."""
         self.writer = writer.name
         self.partition = partition
         self._writer = writer
         self._messages: deque[tuple[_Payload, _Report]] = deque()
+        self._number = number
+        self._waiting = waiting
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -335,13 +350,18 @@ class InFlight:
         return f"<InFlight {self.writer} -> {self.partition.topic}/{self.partition.partition}: {len(self)}>"
 
     def add(self, payload: _Payload, report: _Report) -> None:
+        if not self._messages:
+            self._waiting[self._number] = self
         self._messages.append((payload, report))
 
     def clear(self) -> None:
         self._messages.clear()
+        self._waiting.pop(self._number, None)
 
     def deliver_one(self, *, offset_known: bool = True) -> None:
         payload, report = self._messages.popleft()
+        if not self._messages:
+            del self._waiting[self._number]
         self._writer.deliver(self.partition, payload, report, offset_known=offset_known)
 
 
@@ -355,13 +375,16 @@ class MemoryLog:
         self.faults = Faults()
         self.fetch_limit: Callable[[TopicPartition, int, int], int] = _everything
         self._killed = False
-        self._queues: list[InFlight] = []
+        self._queues = 0
+        """How many were opened."""
+        self._waiting: dict[int, InFlight] = {}
+        """Queues that hold something, by their number."""
 
     # --- for the simulation ------------------------------------------------------------------------------------------
 
     def pending(self) -> Sequence[InFlight]:
         """Queues that hold something which could reach the cluster now, oldest queue first."""
-        return [queue for queue in self._queues if queue] if self.cluster.available else []
+        return [queue for _, queue in sorted(self._waiting.items())] if self.cluster.available else []
 
     def deliver_one(self, queue: InFlight, *, offset_known: bool = True) -> None:
         """The head of the queue reaches the cluster; its report waits for the writer's next ``poll``."""
@@ -370,7 +393,7 @@ class MemoryLog:
     def kill(self, *, keep_in_flight: bool = False) -> None:
         self._killed = True
         if not keep_in_flight:
-            for queue in self._queues:
+            for queue in list(self._waiting.values()):
                 queue.clear()
 
     # --- for the clients ---------------------------------------------------------------------------------------------
@@ -383,8 +406,9 @@ class MemoryLog:
         self.check_alive()
         self.cluster.check_available()
 
-    def open_queue(self, queue: InFlight) -> None:
-        self._queues.append(queue)
+    def open_queue(self, writer: _Writer, partition: TopicPartition) -> InFlight:
+        self._queues += 1
+        return InFlight(writer, partition, self._queues, self._waiting)
 
     # --- the port ----------------------------------------------------------------------------------------------------
 
@@ -483,7 +507,8 @@ class MemoryLog:
                 self.cluster.groups.pop(group, None)
 
     def close(self) -> None:
-        self._queues.clear()
+        for queue in list(self._waiting.values()):
+            queue.clear()
 
 
 def _log_message(partition: TopicPartition, offset: int, payload: _Payload) -> LogMessage:
@@ -509,38 +534,43 @@ class _Reader:
         self._positions.clear()
         self._turns.clear()
 
-    def _fetch(self, limit: int) -> Iterator[tuple[TopicPartition, list[tuple[int, _Payload]]]]:
+    def _fetch(self, limit: int) -> Sequence[tuple[TopicPartition, Sequence[tuple[int, _Payload]]]]:
         """Up to ``limit`` messages, partition by partition; another one comes first each time."""
         self._log.check_alive()
+        fetched: list[tuple[TopicPartition, Sequence[tuple[int, _Payload]]]] = []
         if not self._log.cluster.available:
-            return
+            return fetched
         with self._log.faults.around("fetch"):
-            for partition in tuple(self._turns):
+            for partition in self._turns:
                 messages = self._fetch_partition(partition, limit)
-                limit -= len(messages)
                 if messages:
-                    yield partition, messages
+                    limit -= len(messages)
+                    fetched.append((partition, messages))
             self._turns.rotate(-1)
+        return fetched
 
-    def _fetch_partition(self, partition: TopicPartition, limit: int) -> list[tuple[int, _Payload]]:
-        if not self._log.cluster.has(partition):
-            return []
-        log = self._log.cluster.partition(partition)
-        position = self._positions[partition]
-        if not log.start <= position <= log.end:
+    def _fetch_partition(self, partition: TopicPartition, limit: int) -> Sequence[tuple[int, _Payload]]:
+        log = self._log.cluster.find(partition)
+        if log is None:
+            return ()
+        position, end = self._positions[partition], log.end
+        if not log.start <= position <= end:
             raise OffsetOutOfRangeError(
-                f"{partition.topic}/{partition.partition} holds offsets {log.start} to {log.end}, not {position}"
+                f"{partition.topic}/{partition.partition} holds offsets {log.start} to {end}, not {position}"
             )
-        end = log.last_stable if self._read_committed else log.end
+        if self._read_committed:
+            end = log.last_stable
+        if limit <= 0 or position >= end:
+            return ()
         end = min(end, self._log.fetch_limit(partition, position, end))
-        messages: list[tuple[int, _Payload]] = []
-        if limit > 0 and position < end:
-            for message in log.visible(position, end, self._read_committed):
-                messages.append(message)
-                if len(messages) == limit:
-                    end = message[0] + 1
-                    break
-            self._positions[partition] = end
+        if position >= end:
+            return ()
+        messages = log.visible(position, end, self._read_committed)
+        if len(messages) > limit:
+            del messages[limit:]
+        if len(messages) == limit:
+            end = messages[-1][0] + 1
+        self._positions[partition] = end
         return messages
 
 
@@ -630,8 +660,7 @@ class _Writer:
         self._log.check_alive()
         queue = self._queues.get(partition)
         if queue is None:
-            queue = self._queues[partition] = InFlight(self, partition)
-            self._log.open_queue(queue)
+            queue = self._queues[partition] = self._log.open_queue(self, partition)
         queue.add(payload, report)
         if self._log.immediate:
             self._flush()

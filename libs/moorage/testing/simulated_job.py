@@ -288,9 +288,7 @@ class _Output:
         self._seen: dict[str, set[int]] = {}
 
     def check(self, cluster: MemoryCluster) -> None:
-        for record in cluster.records(self.topic):
-            if record.offset < self._next_offsets.get(record.partition, 0):
-                continue
+        for record in cluster.records(self.topic, starts=self._next_offsets):
             self._next_offsets[record.partition] = record.offset + 1
             row = msgspec.json.decode(record.value or b"null")
             key = row[self._key]

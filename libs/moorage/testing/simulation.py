@@ -414,12 +414,13 @@ class Simulation:
 
     def _deliver(self, log: MemoryLog, *, faults: bool) -> None:
         now = self.clock.monotonic_ms()
-        for queue in list(log.pending()):
+        draw = self.rng.random
+        for queue in log.pending():
             if self._slow_until.get(queue.partition, 0) > now:
                 continue
-            while len(queue) and (not faults or self.rng.random() < 0.6):
-                log.deliver_one(queue, offset_known=not faults or self.rng.random() < 0.98)
-        if not faults or self.rng.random() < 0.5:
+            while len(queue) and (not faults or draw() < 0.6):
+                queue.deliver_one(offset_known=not faults or draw() < 0.98)
+        if not faults or draw() < 0.5:
             self.cluster.write_markers()
 
     # --- faults ------------------------------------------------------------------------------------------------------
@@ -538,15 +539,14 @@ class Simulation:
 
     def _check_events(self) -> None:
         """A subtask may fail for what the scheduler did to it, never for a bug."""
-        records = self.cluster.records(EVENTS_TOPIC)
-        for record in records[self._seen_events :]:
+        for record in self.cluster.records(EVENTS_TOPIC, starts={0: self._seen_events}):
+            self._seen_events = record.offset + 1
             event = control.decode(record.value or b"", control.EVENTS)
             if not isinstance(event, WorkerHeartbeat):
                 self._say("%s", event)
             if isinstance(event, SubtaskStateChanged) and event.state is SubtaskState.FAILED:
                 last = (event.trace or "").rstrip().rpartition("\n")[2]
                 self._check(last.startswith("moorage.errors."), f"{event.vertex}/{event.subtask}: {event.trace}")
-        self._seen_events = len(records)
 
     def _check_checkpoints(self) -> None:
         """Every retained checkpoint can be restored: all its files are there, and the logs reach back to it."""
