@@ -29,12 +29,30 @@ def check_name(kind: str, name: str) -> str:
 
     Names hold no dot and no double dash, so that topics and exchange ids can be taken apart again.
     """
-    if not _NAME.fullmatch(name) or "--" in name:
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or "--" in name:
         raise PipelineError(
             f"{kind} {name!r} can't be part of a topic name: use 1 to 64 of a-z, 0-9, '_' and single '-',"
             " starting and ending with a letter or digit"
         )
     return name
+
+
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+def check_topic(what: str, topic: object, *, written: bool) -> str:
+    """``topic`` itself when Kafka takes it as a name; else PipelineError. ``written``: the pipeline writes to it, so it
+    must not be one of Moorage's own."""
+    if not isinstance(topic, str) or not topic:
+        raise PipelineError(f"{what} needs the name of a topic, not {topic!r}")
+    if not _TOPIC.fullmatch(topic) or topic in (".", ".."):
+        raise PipelineError(
+            f"{what}: {topic!r} can't be the name of a topic: use 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-', and"
+            " neither '.' nor '..' alone"
+        )
+    if written and topic.startswith("moorage."):
+        raise PipelineError(f"{what}: {topic!r} is taken: topics moorage.* are Moorage's own, and a purge deletes them")
+    return topic
 
 
 def exchange_id(producer: VertexId, consumer: VertexId) -> ExchangeId:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from moorage.errors import PipelineError
-from moorage.graph.check import check_graph
+from moorage.graph.check import allowed_text, check_graph
 from moorage.graph.job_graph import JobGraph
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -40,6 +40,6 @@ def _with(config: S, part: str, field: str, value: str) -> S:
         raise PipelineError(f"{part}.{field} is no setting; there are {', '.join(sorted(fields))}")
     try:
         converted: Any = msgspec.convert(value, fields[field].type, strict=False)
-    except msgspec.ValidationError as error:
-        raise PipelineError(f"{part}.{field}={value}: {error}") from None
+    except msgspec.ValidationError:
+        raise PipelineError(f"{part}.{field}={value}: it must be {allowed_text(fields[field].type)}") from None
     return msgspec.structs.replace(config, **{field: converted})

@@ -11,6 +11,7 @@ import msgspec
 from moorage.api.formats import Format, Json, check_format
 from moorage.errors import PipelineError
 from moorage.graph.job_graph import OperatorCoordinatorSpec
+from moorage.naming import check_topic
 
 
 class _Missing(Enum):
@@ -31,7 +32,7 @@ class StartAt(msgspec.Struct, frozen=True):
 
     @staticmethod
     def parse(value: str | int) -> StartAt:
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return StartAt("timestamp", value)
         match value:
             case "earliest" | "latest" | "committed":
@@ -82,7 +83,10 @@ class KafkaSource:
         discovery_interval_ms: int = 30_000,
         backlog_records: int | None = None,
     ) -> None:
-        self.topics = (topics,) if isinstance(topics, str) else tuple(topics)
+        named = (topics,) if isinstance(topics, str) else topics
+        if not isinstance(named, Sequence) or not named:
+            raise PipelineError(f"KafkaSource needs the name of at least one topic, not {topics!r}")
+        self.topics = tuple(check_topic("KafkaSource", topic, written=False) for topic in named)
         self.value = Json() if value is None else check_format("KafkaSource", value)
         self.start = StartAt.parse(start)
         self.until = until
@@ -92,8 +96,6 @@ class KafkaSource:
         self.group = group
         self.discovery_interval_ms = discovery_interval_ms
         self.backlog_records = backlog_records
-        if not self.topics or not all(isinstance(t, str) and t for t in self.topics):
-            raise PipelineError("KafkaSource needs the name of at least one topic")
         if len(set(self.topics)) != len(self.topics):
             raise PipelineError(f"KafkaSource names a topic twice: {', '.join(self.topics)}")
         if until is not None and until != "latest" and not _is_offsets(until):
@@ -104,10 +106,17 @@ class KafkaSource:
             raise PipelineError(f"on_error={on_error!r}: use 'fail', 'skip' or 'dead_letter'")
         if (on_error == "dead_letter") != (dead_letter_topic is not None):
             raise PipelineError("on_error='dead_letter' and dead_letter_topic='...' go together")
-        if discovery_interval_ms < 1:
-            raise PipelineError(f"discovery_interval_ms={discovery_interval_ms}: use at least 1")
-        if backlog_records is not None and backlog_records < 1:
-            raise PipelineError(f"backlog_records={backlog_records}: use at least 1")
+        if dead_letter_topic is not None:
+            check_topic("dead_letter_topic", dead_letter_topic, written=True)
+        if dead_letter_topic in self.topics:
+            raise PipelineError(f"dead_letter_topic={dead_letter_topic!r}: the source reads it, so it would never end")
+        if type(read_committed) is not bool:
+            raise PipelineError(f"read_committed={read_committed!r}: use True or False")
+        if group is not None and (not isinstance(group, str) or not group):
+            raise PipelineError(f"group={group!r}: use the name of a consumer group")
+        _check_count("discovery_interval_ms", discovery_interval_ms)
+        if backlog_records is not None:
+            _check_count("backlog_records", backlog_records)
 
     def coordinator(self) -> OperatorCoordinatorSpec:
         """What the coordinator does for the source: it looks for new partitions."""
@@ -118,8 +127,14 @@ class KafkaSource:
 
 def _is_offsets(until: object) -> bool:
     return isinstance(until, Mapping) and all(
-        isinstance(tp, tuple) and [*map(type, tp)] == [str, int] and type(offset) is int for tp, offset in until.items()
+        isinstance(tp, tuple) and [*map(type, tp)] == [str, int] and type(offset) is int and min(tp[1], offset) >= 0
+        for tp, offset in until.items()
     )
+
+
+def _check_count(name: str, value: object) -> None:
+    if type(value) is not int or value < 1:
+        raise PipelineError(f"{name}={value!r}: use a whole number of at least 1")
 
 
 class KafkaSink:
@@ -144,13 +159,11 @@ class KafkaSink:
         guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once",
         partitioner: Literal["consistent_random", "murmur2_random"] = "consistent_random",
     ) -> None:
-        self.topic = topic
+        self.topic = check_topic("KafkaSink", topic, written=True)
         self.key = key
         self.value = Json() if value is None else check_format("KafkaSink", value)
         self.guarantee = guarantee
         self.partitioner = partitioner
-        if not topic:
-            raise PipelineError("KafkaSink needs the name of a topic")
         if guarantee not in ("exactly_once", "at_least_once"):
             raise PipelineError(f"guarantee={guarantee!r}: use 'exactly_once' or 'at_least_once'")
         if partitioner not in ("consistent_random", "murmur2_random"):

@@ -11,6 +11,7 @@ from zlib import crc32
 
 from moorage.api.compiler import CompiledPipeline, compile_pipeline
 from moorage.api.pipeline import Pipeline
+from moorage.api.traces import user_place
 from moorage.errors import PipelineError, UserCodeError
 
 
@@ -46,10 +47,16 @@ def _import_module(name: str) -> ModuleType:
                 f"module {name!r} can't be found: is its folder on the Python path (MOORAGE_PIPELINE_PATH)?"
             ) from error
         raise UserCodeError(f"importing {name} failed: {error}") from error
-    except PipelineError:
-        raise
+    except PipelineError as error:
+        raise _placed(error) from error
     except (Exception, SystemExit) as error:
         raise UserCodeError(f"importing {name} failed: {type(error).__name__}: {error}") from error
+
+
+def _placed(error: PipelineError) -> PipelineError:
+    """The same, beginning with the line of the user's file that made the mistake."""
+    place = user_place(error)
+    return error if place is None else PipelineError(f"{place}: {error}")
 
 
 def _import_file(name: str) -> ModuleType:
@@ -68,9 +75,9 @@ def _import_file(name: str) -> ModuleType:
     sys.modules[module_name] = module  # dataclasses and msgspec resolve annotations through it
     try:
         spec.loader.exec_module(module)
-    except PipelineError:
+    except PipelineError as error:
         del sys.modules[module_name]
-        raise
+        raise _placed(error) from error
     except (Exception, SystemExit) as error:  # a script that runs something and exits when it is imported
         del sys.modules[module_name]
         raise UserCodeError(f"importing {path} failed: {type(error).__name__}: {error}") from error

@@ -30,6 +30,7 @@ from moorage.api.operators import (
     MapOperator,
     MergeOperator,
     Operator,
+    ProcessOperator,
     RebalanceOperator,
     SinkOperator,
     SourceOperator,
@@ -41,6 +42,7 @@ from moorage.api.operators import (
     uid_of,
 )
 from moorage.errors import PipelineError
+from moorage.graph.check import check_options
 from moorage.graph.job_graph import CheckpointConfig, RestartConfig, StateConfig
 from moorage.ids import JobId, OperatorUid
 from moorage.naming import check_name
@@ -75,16 +77,17 @@ class Pipeline:
         self.name = JobId(check_name("pipeline name", name))
         self.parallelism = parallelism
         self.max_parallelism = max_parallelism
-        self.checkpoint = checkpoint or CheckpointConfig()
-        self.restart = restart or RestartConfig()
-        self.state = state or StateConfig()
+        self.checkpoint = CheckpointConfig() if checkpoint is None else checkpoint
+        self.restart = RestartConfig() if restart is None else restart
+        self.state = StateConfig() if state is None else state
         self.sources: list[Node] = []
-        self._nodes: dict[OperatorUid, Node] = {}
-        if not 1 <= max_parallelism <= UPPER_BOUND_MAX_PARALLELISM:
-            raise PipelineError(f"max_parallelism={max_parallelism} must be from 1 to {UPPER_BOUND_MAX_PARALLELISM}")
+        self._uids: set[OperatorUid] = set()
+        if type(max_parallelism) is not int or not 1 <= max_parallelism <= UPPER_BOUND_MAX_PARALLELISM:
+            raise PipelineError(f"max_parallelism={max_parallelism!r} must be from 1 to {UPPER_BOUND_MAX_PARALLELISM}")
         self._check_parallelism("pipeline", parallelism)
         if name == "control":
             raise PipelineError("pipeline name 'control' is taken: moorage.control.* are Moorage's own topics")
+        check_options(f"pipeline {name!r}", self.checkpoint, self.restart, self.state)
 
     def source(self, uid: str, source: KafkaSource, *, parallelism: int | None = None) -> Stream:
         """Start a stream."""
@@ -99,11 +102,18 @@ class Pipeline:
     def operator_uid(self, uid: str) -> OperatorUid:
         return OperatorUid(check_name("operator uid", uid))
 
-    def add(self, operator: Operator, parents: Node | Sequence[Node] | None, parallelism: int | None) -> Node:
-        if operator.uid in self._nodes:
+    def check_free(self, uid: OperatorUid) -> None:
+        if uid in self._uids:
             raise PipelineError(
-                f"two operators have the uid {operator.uid!r}: state is found by it, so give one of them another"
+                f"two operators have the uid {uid!r}: state is found by it, so give one of them another"
             )
+
+    def add(self, operator: Operator, parents: Node | Sequence[Node] | None, parallelism: int | None) -> Node:
+        uids = [operator.uid]
+        if isinstance(operator, ProcessOperator) and operator.broadcast is not None:
+            uids.append(operator.broadcast.uid)
+        for uid in uids:
+            self.check_free(uid)
         if parallelism is not None:
             self._check_parallelism(f"operator {operator.uid!r}", parallelism)
         before = [parents] if isinstance(parents, Node) else list(parents or ())
@@ -112,11 +122,11 @@ class Pipeline:
         node = Node(operator, inherited if parallelism is None else parallelism)
         for parent in before:
             parent.children.append(node)
-        self._nodes[operator.uid] = node
+        self._uids.update(uids)
         return node
 
     def _check_parallelism(self, what: str, parallelism: int) -> None:
-        if not isinstance(parallelism, int) or not 1 <= parallelism <= self.max_parallelism:
+        if type(parallelism) is not int or not 1 <= parallelism <= self.max_parallelism:
             raise PipelineError(
                 f"{what}: parallelism={parallelism!r} must be from 1 to max_parallelism={self.max_parallelism}"
             )
@@ -266,8 +276,14 @@ class KeyedStream:
         besides, as ``ctx.broadcast``.
         """
         name = self._pipeline.operator_uid(uid)
+        self._pipeline.check_free(name)
         operator = process_operator(name, state, returns)
         if broadcast is not None:
+            if not isinstance(broadcast, Broadcast) or broadcast.stream._pipeline is not self._pipeline:  # noqa: SLF001
+                raise PipelineError(
+                    f"process {uid!r}: broadcast={broadcast!r} must be a moorage.Broadcast of a stream of pipeline"
+                    f" {self._pipeline.name!r}"
+                )
             kept = BroadcastStateOperator(OperatorUid(f"{name}-broadcast-state"), broadcast.state)
             operator = replace(operator, broadcast=kept)
         keyed = [

@@ -19,7 +19,7 @@ read counts as a write. Flink: ValueState, ListState, MapState, ReducingState, S
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args, get_origin
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect
@@ -49,8 +49,16 @@ class Ttl(msgspec.Struct, frozen=True, kw_only=True):
     """Whose time passes: the worker's clock, or the timestamps of the key's own records."""
 
     def __post_init__(self) -> None:
-        if self.after_ms <= 0:
-            raise PipelineError(f"Ttl(after_ms={self.after_ms}): it must be more than 0")
+        if type(self.after_ms) is not int or self.after_ms <= 0:
+            raise PipelineError(f"Ttl(after_ms={self.after_ms!r}): it must be a whole number of ms, more than 0")
+        for name, allowed in _TTL_CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise PipelineError(
+                    f"Ttl({name}={getattr(self, name)!r}): it must be one of {', '.join(map(repr, allowed))}"
+                )
+
+
+_TTL_CHOICES = {name: get_args(hint) for name, hint in get_type_hints(Ttl).items() if get_origin(hint) is Literal}
 
 
 class StateTime(Protocol):
@@ -109,6 +117,8 @@ class State:
     __slots__ = ("_entries", "_key", "_table")
 
     def __init__(self, *, ttl: Ttl | None = None) -> None:
+        if not isinstance(ttl, Ttl | None):
+            raise PipelineError(f"{type(self).__name__}(ttl={ttl!r}): it must be a moorage.Ttl")
         self._key: Any = None
         self._entries: MutableMapping[Any, Any] = {}
         self._table = StateTable(ttl, False, _UNBOUND, _UNBOUND)
@@ -200,6 +210,8 @@ class ReducingState(State, Generic[V]):
 
     def __init__(self, reduce: Callable[[V, V], V], *, ttl: Ttl | None = None) -> None:
         super().__init__(ttl=ttl)
+        if not callable(reduce):
+            raise PipelineError(f"ReducingState({reduce!r}): expected a function of two values")
         self._reduce = reduce
 
     def fresh(self) -> Any:

@@ -12,8 +12,16 @@ _OURS = f"{Path(__file__).parents[1]}/"
 def user_trace(error: BaseException) -> str:
     """The traceback of an error that the user's code raised, from its first frame that is theirs on."""
     shown = traceback.TracebackException.from_exception(error)
-    theirs = dropwhile(
-        lambda f: f.filename.startswith((_OURS, "<frozen importlib")) or "/importlib/" in f.filename, shown.stack
-    )
+    theirs = dropwhile(lambda frame: _is_ours(frame.filename), shown.stack)
     shown.stack = traceback.StackSummary.from_list(list(theirs))
     return "".join(shown.format())
+
+
+def user_place(error: BaseException) -> str | None:
+    """File and line of the user's code that called what raised ``error``; None: no code of theirs did."""
+    theirs = [f for f in traceback.extract_tb(error.__traceback__) if not _is_ours(f.filename)]
+    return f"{theirs[-1].filename}:{theirs[-1].lineno}" if theirs else None
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith((_OURS, "<frozen importlib")) or "/importlib/" in filename

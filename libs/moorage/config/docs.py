@@ -18,6 +18,9 @@ Settings are environment variables. One that is empty counts as not set. A value
 Times are in ms, sizes in bytes. Options of Kafka and Redis clients are given as a JSON object
 (`{"security.protocol": "SASL_SSL"}`) or as `name=value,name=value`. Neither they nor secrets are ever logged.
 
+What belongs to one job is said in its pipeline, or at submit by `--set PART.NAME=VALUE`: `checkpoint.*` and `restart.*`
+are in [checkpoints.md](checkpoints.md), `state.backend` in [state.md](state.md).
+
 <!-- Written by python -m moorage.config.docs; change the declarations in moorage.config, not this file. -->
 """
 

@@ -52,11 +52,12 @@ class FixedDelay:
 
     def __init__(self, config: RestartConfig) -> None:
         self._config = config
+        self._attempts = config.attempts
         self._restarts = 0
 
     def failed(self, now_ms: int, jitter: float) -> RestartAfter | GiveUp:
-        if self._restarts >= self._config.max_attempts:
-            return GiveUp(f"it was restarted {self._restarts} times, the most that max_attempts allows")
+        if self._attempts is not None and self._restarts >= self._attempts:
+            return GiveUp(f"it was restarted {_times(self._restarts)}, the most that max_attempts allows")
         self._restarts += 1
         return RestartAfter(self._config.initial_delay_ms)
 
@@ -67,6 +68,7 @@ class ExponentialDelay:
 
     def __init__(self, config: RestartConfig) -> None:
         self._config = config
+        self._attempts = config.attempts
         self._restarts = 0
         self._delay_ms = float(config.initial_delay_ms)
         self._restarted_ms: int | None = None
@@ -76,8 +78,8 @@ class ExponentialDelay:
         if self._restarted_ms is not None and now_ms - self._restarted_ms >= config.reset_after_ms:
             self._restarts = 0
             self._delay_ms = float(config.initial_delay_ms)
-        if self._restarts >= config.max_attempts:
-            return GiveUp(f"it was restarted {self._restarts} times in a row, the most that max_attempts allows")
+        if self._attempts is not None and self._restarts >= self._attempts:
+            return GiveUp(f"it was restarted {_times(self._restarts)} in a row, the most that max_attempts allows")
         self._restarts += 1
         delay_ms = min(self._delay_ms * (1 + JITTER_SHARE * jitter), float(config.max_delay_ms))
         self._delay_ms = min(self._delay_ms * config.multiplier, float(config.max_delay_ms))
@@ -90,6 +92,7 @@ class FailureRate:
 
     def __init__(self, config: RestartConfig) -> None:
         self._config = config
+        self._attempts = config.attempts
         self._failures_ms: deque[int] = deque()
 
     def failed(self, now_ms: int, jitter: float) -> RestartAfter | GiveUp:
@@ -97,9 +100,13 @@ class FailureRate:
         while self._failures_ms and now_ms - self._failures_ms[0] > config.failure_interval_ms:
             self._failures_ms.popleft()
         self._failures_ms.append(now_ms)
-        if len(self._failures_ms) > config.max_attempts:
+        if self._attempts is not None and len(self._failures_ms) > self._attempts:
             return GiveUp(
-                f"it failed {len(self._failures_ms)} times within {config.failure_interval_ms} ms,"
-                f" max_attempts allows {config.max_attempts}"
+                f"it failed {_times(len(self._failures_ms))} within {config.failure_interval_ms} ms,"
+                f" max_attempts allows {self._attempts}"
             )
         return RestartAfter(config.initial_delay_ms)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import types
+import typing
 from collections.abc import Iterator
+from typing import Any
+
+import msgspec
 
 from moorage.errors import PipelineError
-from moorage.graph.job_graph import CheckpointConfig, JobGraph, JobVertex, RestartConfig
+from moorage.graph.job_graph import CheckpointConfig, JobGraph, JobVertex, RestartConfig, StateConfig
 from moorage.naming import check_name, exchange_id
 from moorage.state.key_groups import UPPER_BOUND_MAX_PARALLELISM
 
@@ -26,6 +31,50 @@ def check_graph(graph: JobGraph) -> None:
         *_restart_problems(graph.restart),
     ):
         raise PipelineError(f"job {graph.job} can't be run: {problem}")
+
+
+def check_options(what: str, checkpoint: CheckpointConfig, restart: RestartConfig, state: StateConfig) -> None:
+    """PipelineError that names the first option that is wrong, and what is allowed. Types are checked, too: nobody did
+    so for what was made in Python."""
+    for problem in _option_problems(checkpoint, restart, state):
+        raise PipelineError(f"{what}: {problem}")
+
+
+def _option_problems(checkpoint: CheckpointConfig, restart: RestartConfig, state: StateConfig) -> Iterator[str]:
+    yield from _type_problems("checkpoint", checkpoint, CheckpointConfig)
+    yield from _type_problems("restart", restart, RestartConfig)
+    yield from _type_problems("state", state, StateConfig)
+    yield from _checkpoint_problems(checkpoint)
+    yield from _restart_problems(restart)
+
+
+def _type_problems(part: str, config: msgspec.Struct, kind: type[msgspec.Struct]) -> Iterator[str]:
+    if not isinstance(config, kind):
+        yield f"{part}={config!r} must be a moorage.{kind.__name__}"
+        return
+    for field in msgspec.structs.fields(kind):
+        value = getattr(config, field.name)
+        try:
+            msgspec.convert(value, field.type)
+        except msgspec.ValidationError:
+            yield f"{part}.{field.name} must be {allowed_text(field.type)}, not {value!r}"
+
+
+_ALLOWED: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    types.NoneType: "None",
+}
+
+
+def allowed_text(option_type: Any) -> str:
+    """What an option of this type may be, for people."""
+    if typing.get_origin(option_type) is typing.Literal:
+        return f"one of {', '.join(map(repr, typing.get_args(option_type)))}"
+    if typing.get_origin(option_type) in (types.UnionType, typing.Union):
+        return " or ".join(map(allowed_text, typing.get_args(option_type)))
+    return _ALLOWED[option_type]
 
 
 def _vertex_problems(graph: JobGraph) -> Iterator[str]:
@@ -125,7 +174,8 @@ def _restart_problems(config: RestartConfig) -> Iterator[str]:
         ("max_attempts", config.max_attempts, 0, MAX_COUNT),
         ("failure_interval_ms", config.failure_interval_ms, 1, MAX_MS),
     ):
-        yield from _range_problems(f"restart.{name}", value, least, most)
+        if value is not None:
+            yield from _range_problems(f"restart.{name}", value, least, most)
 
 
 def _range_problems(name: str, value: float, least: float, most: float) -> Iterator[str]:

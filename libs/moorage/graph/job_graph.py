@@ -136,18 +136,27 @@ class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RestartConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """When a failed job is started again."""
+    """When a failed job is started again. Times in ms."""
 
     strategy: Literal["exponential_delay", "fixed_delay", "failure_rate", "none"] = "exponential_delay"
     initial_delay_ms: int = 100
+    """Between the failure and the restart; exponential_delay: of the first one."""
     max_delay_ms: int = 30_000
+    """exponential_delay: it grows no further."""
     multiplier: float = 1.5
+    """exponential_delay: what each delay is longer than the last one."""
     reset_after_ms: int = 300_000
-    """A run without failure for so long sets the delay back."""
-    max_attempts: int = 2**31 - 1
-    """fixed_delay and exponential_delay: restarts in a row before the job fails."""
+    """exponential_delay: a run without failure for so long sets the delay and the count of restarts back."""
+    max_attempts: int | None = None
+    """Restarts before the job fails. fixed_delay: over its whole life; exponential_delay: in a row; failure_rate:
+    within ``failure_interval_ms``. None: as in Flink, 1, and for exponential_delay no limit."""
     failure_interval_ms: int = 60_000
     """failure_rate: window in which at most ``max_attempts`` failures are tolerated."""
+
+    @property
+    def attempts(self) -> int | None:
+        """``max_attempts`` with the strategy's own default. None: no limit."""
+        return 1 if self.max_attempts is None and self.strategy != "exponential_delay" else self.max_attempts
 
 
 class StateConfig(msgspec.Struct, frozen=True, kw_only=True):

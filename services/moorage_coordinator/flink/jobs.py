@@ -159,6 +159,10 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     execution_config: ExecutionConfig
 
 
+UNLIMITED_ATTEMPTS = 2**31 - 1
+"""As Flink shows that there is no limit."""
+
+
 def jobs(view: ClusterView) -> Jobs:
     return Jobs(tuple(JobIdWithStatus(id=job.job, status=job.status) for job in view.jobs))
 
@@ -222,20 +226,21 @@ def job_config(job: JobView) -> JobConfig:
 
 
 def _restart_strategy(config: RestartConfig) -> str:
+    attempts = UNLIMITED_ATTEMPTS if config.attempts is None else config.attempts
     match config.strategy:
         case "none":
             return "No restart"
         case "fixed_delay":
-            return f"Restart with fixed delay ({config.initial_delay_ms} ms). #{config.max_attempts} restart attempts."
+            return f"Restart with fixed delay ({config.initial_delay_ms} ms). #{attempts} restart attempts."
         case "failure_rate":
             return (
-                f"Failure rate restart with maximum of {config.max_attempts} failures within interval"
+                f"Failure rate restart with maximum of {attempts} failures within interval"
                 f" {config.failure_interval_ms} ms and fixed delay {config.initial_delay_ms} ms."
             )
         case "exponential_delay":
             return (
                 f"Restart with exponential delay ({config.initial_delay_ms} to {config.max_delay_ms} ms, factor"
-                f" {config.multiplier}, reset after {config.reset_after_ms} ms). #{config.max_attempts} restart"
+                f" {config.multiplier}, reset after {config.reset_after_ms} ms). #{attempts} restart"
                 " attempts."
             )
 

@@ -140,11 +140,11 @@ def test_the_users_own_error_is_the_cause(
 
 
 @pytest.mark.parametrize("as_module", [False, True])
-def test_a_mistake_in_the_pipeline_stays_what_it_is(folder: Path, as_module: bool) -> None:
+def test_a_mistake_in_the_pipeline_stays_what_it_is_and_names_its_line(folder: Path, as_module: bool) -> None:
     name = f"mistaken_{uuid.uuid4().hex}"
     path = written(folder, "import moorage as mo\nmo.Pipeline('No Name')", f"{name}.py")
     sys.path.insert(0, str(folder))
-    with pytest.raises(PipelineError, match="pipeline name 'No Name'"):
+    with pytest.raises(PipelineError, match=f"^/.*{name}.py:2: pipeline name 'No Name'"):
         load_pipeline(f"{name if as_module else path}:pipeline")
 
 

@@ -114,11 +114,25 @@ def dangling(made: mo.Pipeline) -> None:
     stream.map(double).filter(bool, uid="leftover")
 
 
+class Rules(mo.CheckpointedFunction):
+    rules: mo.OperatorListState[int] = mo.OperatorListState("broadcast")
+
+    def __call__(self, value: Any) -> None:
+        self.rules[:] = [value]
+
+
+def broadcasts(uid: str, of: mo.Stream | None = None) -> None:
+    stream = orders()
+    stream.map(double, uid=uid)
+    stream.key_by("user").process("totals", Count, broadcast=mo.Broadcast(of or stream, Rules))
+
+
 MISTAKES: list[tuple[Callable[[], object], str]] = [
     # names
     (lambda: mo.Pipeline("Orders"), "pipeline name 'Orders' can't be part of a topic name: use 1 to 64 of a-z"),
     (lambda: mo.Pipeline("a--b"), "pipeline name 'a--b' can't be part of a topic name"),
     (lambda: mo.Pipeline("x" * 65), "can't be part of a topic name"),
+    (lambda: mo.Pipeline(5), "pipeline name 5 can't be part of a topic name"),  # type: ignore[arg-type]
     (lambda: mo.Pipeline("control"), "pipeline name 'control' is taken"),
     (lambda: pipeline().source("the orders", mo.KafkaSource("orders")), "operator uid 'the orders' can't be part of"),
     (lambda: orders().sink("Results", sink()), "operator uid 'Results' can't be part of a topic name"),
@@ -135,6 +149,39 @@ MISTAKES: list[tuple[Callable[[], object], str]] = [
     ),
     (lambda: orders().sink("results", sink(), parallelism=0), "operator 'results': parallelism=0 must be from 1"),
     (lambda: orders().key_by("user").process("totals", Count, parallelism=-1), "operator 'totals': parallelism=-1"),
+    (lambda: pipeline(max_parallelism="8"), "max_parallelism='8' must be from 1 to 32768"),
+    (lambda: pipeline(parallelism=True), "pipeline: parallelism=True must be from 1"),
+    # options
+    (
+        lambda: pipeline(checkpoint=mo.CheckpointConfig(interval_ms=-1)),
+        "pipeline 'orders': checkpoint.interval_ms must be at least 0, not -1",
+    ),
+    (
+        lambda: pipeline(checkpoint=mo.CheckpointConfig(timeout_ms="1 min")),  # type: ignore[arg-type]
+        "checkpoint.timeout_ms must be a whole number, not '1 min'",
+    ),
+    (
+        lambda: pipeline(checkpoint=mo.CheckpointConfig(mode="twice")),  # type: ignore[arg-type]
+        "checkpoint.mode must be one of 'exactly_once', 'at_least_once', not 'twice'",
+    ),
+    (
+        lambda: pipeline(checkpoint=mo.CheckpointConfig(alignment_limit_bytes=0.5)),  # type: ignore[arg-type]
+        "checkpoint.alignment_limit_bytes must be a whole number or None, not 0.5",
+    ),
+    (
+        lambda: pipeline(checkpoint=mo.CheckpointConfig(aligned_timeout_ms=300)),
+        "checkpoint.aligned_timeout_ms needs checkpoint.unaligned",
+    ),
+    (lambda: pipeline(checkpoint={}), r"checkpoint=\{\} must be a moorage.CheckpointConfig"),
+    (
+        lambda: pipeline(restart=mo.RestartConfig(strategy="fixed-delay")),  # type: ignore[arg-type]
+        "restart.strategy must be one of 'exponential_delay', 'fixed_delay', 'failure_rate', 'none', not 'fixed-delay'",
+    ),
+    (lambda: pipeline(restart=mo.RestartConfig(max_attempts=-1)), "restart.max_attempts must be at least 0, not -1"),
+    (
+        lambda: pipeline(state=mo.StateConfig(backend="heap")),  # type: ignore[arg-type]
+        "state.backend must be one of 'memory', 'rocksdb', not 'heap'",
+    ),
     # operators
     (lambda: pipeline().source("orders", "orders"), "source 'orders': expected a KafkaSource, not 'orders'"),
     (lambda: orders().sink("results", "totals"), "sink 'results': expected a KafkaSink, not 'totals'"),
@@ -143,6 +190,16 @@ MISTAKES: list[tuple[Callable[[], object], str]] = [
         "two operators have the uid 'results': state is found by it, so give one of them another",
     ),
     (lambda: orders().map(double).map(double), "two operators have the uid 'double'"),
+    (
+        lambda: twice(lambda stream: stream.key_by("user").process("results", Count)),
+        "two operators have the uid 'results'",
+    ),
+    (lambda: broadcasts("totals-broadcast-state"), "two operators have the uid 'totals-broadcast-state'"),
+    (lambda: broadcasts("copy", of=orders()), "process 'totals': broadcast=.* must be a moorage.Broadcast of a stream"),
+    (
+        lambda: orders().key_by("user").process("totals", Count, broadcast=Rules),  # type: ignore[arg-type]
+        "process 'totals': broadcast=.*Rules.* must be a moorage.Broadcast of a stream of pipeline 'orders'",
+    ),
     (lambda: orders().map(lambda value: value), r"map: a lambda has no name of its own, and a uid made of its code"),
     (lambda: orders().filter(lambda value: True), r"filter: a lambda has no name .* filter\(..., uid='...'\)"),
     (lambda: orders().flat_map(lambda value: []), "flat_map: a lambda has no name of its own"),
@@ -199,9 +256,43 @@ MISTAKES: list[tuple[Callable[[], object], str]] = [
         lambda: orders().key_by("user").process("totals", Unstorable),
         "process 'totals': a field of Unstorable can't be stored",
     ),
+    (lambda: mo.Ttl(after_ms=0), r"Ttl\(after_ms=0\): it must be a whole number of ms, more than 0"),
+    (lambda: mo.Ttl(after_ms="1 h"), r"Ttl\(after_ms='1 h'\): it must be a whole number"),  # type: ignore[arg-type]
+    (
+        lambda: mo.Ttl(after_ms=1, update="on_create"),  # type: ignore[arg-type]
+        r"Ttl\(update='on_create'\): it must be one of 'on_write', 'on_read_and_write'",
+    ),
+    (
+        lambda: mo.Ttl(after_ms=1, visibility="always"),  # type: ignore[arg-type]
+        r"Ttl\(visibility='always'\): it must be one of 'never_expired', 'until_cleaned_up'",
+    ),
+    (lambda: mo.Ttl(after_ms=1, time="event"), r"Ttl\(time='event'\): it must be one of"),  # type: ignore[arg-type]
+    (lambda: mo.MapState(ttl=5), r"MapState\(ttl=5\): it must be a moorage.Ttl"),  # type: ignore[arg-type]
+    (lambda: mo.ReducingState(0), r"ReducingState\(0\): expected a function"),  # type: ignore[arg-type]
     # connectors
+    (lambda: mo.KafkaSource("new orders"), "KafkaSource: 'new orders' can't be the name of a topic: use 1 to 249 of"),
+    (lambda: mo.KafkaSource(["a", ".."]), "KafkaSource: '..' can't be the name of a topic"),
+    (lambda: mo.KafkaSource("x" * 250), "can't be the name of a topic: use 1 to 249 of"),
+    (lambda: mo.KafkaSource(["a", 5]), "KafkaSource needs the name of a topic, not 5"),  # type: ignore[list-item]
+    (lambda: mo.KafkaSource(5), "KafkaSource needs the name of at least one topic, not 5"),  # type: ignore[arg-type]
+    (
+        lambda: mo.KafkaSource("a", on_error="dead_letter", dead_letter_topic="a/b"),
+        "dead_letter_topic: 'a/b' can't be the name of a topic",
+    ),
+    (
+        lambda: mo.KafkaSource("a", on_error="dead_letter", dead_letter_topic="a"),
+        "dead_letter_topic='a': the source reads it",
+    ),
+    (lambda: mo.KafkaSource("a", start=-1), "start=-1: use 'earliest'"),
+    (lambda: mo.KafkaSource("a", until={("a", 0): -1}), "use 'latest' or a mapping of"),
+    (lambda: mo.KafkaSource("a", discovery_interval_ms=0), "discovery_interval_ms=0: use a whole number of at least 1"),
+    (lambda: mo.KafkaSource("a", backlog_records="5"), "backlog_records='5': use"),  # type: ignore[arg-type]
+    (lambda: mo.KafkaSource("a", group=""), "group='': use the name of a consumer group"),
+    (lambda: mo.KafkaSource("a", read_committed="no"), "read_committed='no': use True"),  # type: ignore[arg-type]
+    (lambda: mo.KafkaSink("daily totals", key=None), "KafkaSink: 'daily totals' can't be the name of a topic"),
+    (lambda: mo.KafkaSink("moorage.orders.commits", key=None), "topics moorage.* are Moorage's own"),
     (lambda: mo.KafkaSource([]), "KafkaSource needs the name of at least one topic"),
-    (lambda: mo.KafkaSource(""), "KafkaSource needs the name of at least one topic"),
+    (lambda: mo.KafkaSource(""), "KafkaSource needs the name of a topic, not ''"),
     (lambda: mo.KafkaSource(["a", "b", "a"]), "KafkaSource names a topic twice: a, b, a"),
     (lambda: mo.KafkaSource("a", start="begin"), "start='begin': use 'earliest', 'latest', 'committed' or a timestamp"),
     (lambda: mo.KafkaSource("a", start=True), "start=True: use 'earliest'"),

@@ -31,7 +31,7 @@ from moorage.serde.metadata import decode_metadata
 def graph() -> JobGraph:
     plain = orders_graph(
         checkpoint=CheckpointConfig(interval_ms=200),
-        restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=100),
+        restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=100, max_attempts=1_000),
     )
     source = plain.vertices[0]
     spec = mo.KafkaSource("input", discovery_interval_ms=1_000).coordinator()

@@ -204,7 +204,7 @@ def test_a_cancel_that_comes_while_the_attempt_is_started_wins(world: World) -> 
 
 
 def test_a_job_that_restarts_can_be_cancelled() -> None:
-    graph = orders_graph(restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=60_000))
+    graph = orders_graph(restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=60_000, max_attempts=1_000))
     world = running_world(graph)
     leader = world.coordinators[0]
     world.workers[0].report(JOB, Attempt(1), SubtaskId(TOTALS, 0), SubtaskState.FAILED, "boom")
@@ -259,7 +259,8 @@ def test_a_restart_before_its_first_checkpoint_does_not_restore_the_earlier_life
     leader.cancel(JOB)
     world.run_until(lambda: leader.job(JOB).status is JobStatus.CANCELED)
     by_hand = orders_graph(
-        checkpoint=CheckpointConfig(interval_ms=0), restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=50)
+        checkpoint=CheckpointConfig(interval_ms=0),
+        restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=50, max_attempts=1_000),
     )
     leader.submit(by_hand)
     world.run_until(lambda: runs(leader, by_hand))

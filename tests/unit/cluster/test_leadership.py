@@ -25,7 +25,8 @@ from moorage.naming import COMMANDS_TOPIC
 from moorage.serde import control
 
 GRAPH = orders_graph(
-    checkpoint=CheckpointConfig(interval_ms=200), restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=100)
+    checkpoint=CheckpointConfig(interval_ms=200),
+    restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=100, max_attempts=1_000),
 )
 
 

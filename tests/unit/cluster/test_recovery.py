@@ -13,7 +13,8 @@ from moorage.messages.events import SubtaskState, WorkerLost
 from moorage.serde import control
 
 GRAPH = orders_graph(
-    checkpoint=CheckpointConfig(interval_ms=200), restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=300)
+    checkpoint=CheckpointConfig(interval_ms=200),
+    restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=300, max_attempts=1_000),
 )
 
 

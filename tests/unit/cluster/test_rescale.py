@@ -18,7 +18,7 @@ from moorage.messages.registry import JobStatus
 
 GRAPH = orders_graph(
     checkpoint=CheckpointConfig(interval_ms=200, timeout_ms=5_000),
-    restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=100),
+    restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=100, max_attempts=1_000),
 )
 
 

@@ -35,7 +35,7 @@ from moorage.serde.metadata import decode_metadata
 
 GRAPH = orders_graph(
     checkpoint=CheckpointConfig(interval_ms=200, timeout_ms=5_000, unaligned=True),
-    restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=100),
+    restart=RestartConfig(strategy="fixed_delay", initial_delay_ms=100, max_attempts=1_000),
 )
 
 

@@ -87,3 +87,15 @@ def test_failure_rate_gives_up_when_failures_come_too_often() -> None:
     assert strategy.failed(600, 0.0) == RestartAfter(10)
     assert strategy.failed(1_100, 0.0) == RestartAfter(10)
     assert isinstance(strategy.failed(1_200, 0.0), GiveUp)
+
+
+@pytest.mark.parametrize("name", ["fixed_delay", "failure_rate"])
+def test_one_restart_is_the_default(name: str) -> None:
+    strategy = restart_strategy(RestartConfig(strategy=name, initial_delay_ms=10))  # type: ignore[arg-type]
+    assert strategy.failed(0, 0.0) == RestartAfter(10)
+    assert isinstance(strategy.failed(1_000, 0.0), GiveUp)
+
+
+def test_exponential_delay_has_no_limit_of_its_own() -> None:
+    strategy = restart_strategy(RestartConfig())
+    assert all(isinstance(strategy.failed(second * 1_000, 0.0), RestartAfter) for second in range(5_000))

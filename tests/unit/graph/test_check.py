@@ -116,3 +116,11 @@ def test_contradictions_that_are_none_are_accepted() -> None:
         CheckpointConfig(min_pause_ms=500, max_concurrent=1),
     ):
         check_graph(replaced(checkpoint=config))
+
+
+def test_attempts_have_the_default_of_their_strategy() -> None:
+    assert RestartConfig().attempts is None
+    assert RestartConfig(strategy="fixed_delay").attempts == 1
+    assert RestartConfig(strategy="failure_rate").attempts == 1
+    assert RestartConfig(strategy="failure_rate", max_attempts=7).attempts == 7
+    assert RestartConfig(max_attempts=0).attempts == 0
