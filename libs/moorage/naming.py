@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from hashlib import sha256
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from moorage.errors import PipelineError, StorageError
 from moorage.ids import Attempt, CheckpointId, ExchangeId, JobId, OperatorUid, VertexId, WorkerId
@@ -175,6 +176,11 @@ def checksum_of(path: str) -> int | None:
     return None if match is None else int(match[1], 16)
 
 
+def is_savepoint_file(path: str, folder: str) -> bool:
+    """Whether ``path`` is what a savepoint in ``folder`` consists of: files of ours lie in it, not below it."""
+    return folder_of(path) == folder and (path.endswith(f"/{METADATA_FILE}") or checksum_of(path) is not None)
+
+
 def is_url(path: str) -> bool:
     """Whether an object of another storage is named, and not one of the checkpoint storage."""
     return "://" in path
@@ -185,9 +191,10 @@ _URL = re.compile(r"([a-z0-9+]+://[^/]*(?:/[^/]+)*?)/([^/]+(?:/[^/]+)?)")
 
 def split_url(url: str) -> tuple[str, str]:
     """The URL of an object or a folder, taken apart: a storage, and the path in it, which has two names if that many
-    stand behind the bucket."""
+    stand behind the bucket. StorageError for any other, and for one that goes up again (``..``) on its way: a place has
+    one URL."""
     match = _URL.fullmatch(url)
-    if match is None:
+    if match is None or not {".", ".."}.isdisjoint(unquote(match[1]).split("/")):
         raise StorageError(f"{url} does not name an object or folder of a storage")
     return match[1], check_storage_path(match[2])
 

@@ -80,7 +80,9 @@ def test_a_url_is_taken_apart(root: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://bucket", "s3://bucket/", "s3://bucket/a//b", "s3://bucket/a/../b", "s3://bucket/a b/c", "s3://b/a/#"]
+    "url",
+    ["s3://bucket", "s3://bucket/", "s3://bucket/a//b", "s3://bucket/a/../b", "s3://bucket/a b/c", "s3://b/a/#"]
+    + [f"file:///a/{up}/b/c/d" for up in ("..", ".", "%2e%2e", "%2E.", "x/%2e%2e%2Fy")],
 )
 def test_a_url_that_names_nothing_is_refused(url: str) -> None:
     world = World()

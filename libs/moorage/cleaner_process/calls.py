@@ -16,10 +16,10 @@ from moorage.ids import CheckpointId, JobId, OperatorUid, TopicPartition
 from moorage.messages.registry import CheckpointRecord, JobRecord, RestoreMode
 from moorage.naming import (
     CLEANUP_TOPIC,
-    checksum_of,
     commits_topic,
     folder_of,
     is_job_topic,
+    is_savepoint_file,
     is_url,
     job_prefix,
     parse_storage_path,
@@ -197,10 +197,11 @@ def list_claimed(
         if starts_there and not _has_moved_on(other, _own_checkpoints(other, known)):
             return ()
     referenced = {path for manifest in manifests for path in manifest.paths}
+    folder = folder_of(restore.path)
     return [
         Deletion(found.path, found.size_bytes, found.modified_ms, Verdict.DELETE_CLAIMED)
-        for found in sorted(storage.list(f"{folder_of(restore.path)}/"), key=lambda found: found.path != restore.path)
-        if found.path not in referenced and (found.path == restore.path or checksum_of(found.path) is not None)
+        for found in sorted(storage.list(f"{folder}/"), key=lambda found: found.path != restore.path)
+        if found.path not in referenced and is_savepoint_file(found.path, folder)
     ]
 
 

@@ -26,8 +26,9 @@ from moorage.graph.job_graph import JobGraph
 from moorage.graph.restorable import bound_vertex, check_restorable
 from moorage.ids import JobId, OperatorId
 from moorage.messages.registry import JobRecord, JobStatus, RestoreSettings
-from moorage.naming import commits_topic, exchange_topic
+from moorage.naming import commits_topic, exchange_topic, folder_of
 from moorage.ports import TopicSpec
+from moorage.state.places import check_places
 
 SEGMENT_BYTES = 64 << 20
 """A log is trimmed by whole segments: small ones keep little that nobody needs."""
@@ -88,6 +89,7 @@ class Submission:
     def _check(self, earlier: JobHistory, found: FoundSavepoint) -> None:
         assert self._from is not None
         try:
+            check_places(found.metadata, folder_of(found.path))
             check_restorable(found.metadata, self._graph, allow_non_restored=self._from.allow_non_restored)
         except StateError as error:
             self._refuse(CallError(CallFailure.REFUSED, f"{found.path} can't be restored: {error}"))

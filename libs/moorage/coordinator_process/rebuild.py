@@ -81,7 +81,7 @@ def _read_checkpoint(
 
 
 def _is_whole(metadata: CheckpointMetadata, present: Mapping[str, ObjectInfo]) -> bool:
-    """Is every file there, and long enough? Those at a URL are another storage's: they are looked at when restored."""
+    """Is every file there, and long enough?"""
     for operator in metadata.operators:
         for subtask in operator.subtasks.values():
             for handle in subtask.handles():
@@ -91,7 +91,7 @@ def _is_whole(metadata: CheckpointMetadata, present: Mapping[str, ObjectInfo]) -
 
 
 def _is_there(stream: StreamHandle, present: Mapping[str, ObjectInfo]) -> bool:
-    if isinstance(stream, ByteStreamHandle) or "://" in stream.path:
+    if isinstance(stream, ByteStreamHandle):
         return True
     found = present.get(stream.path)
     end = stream.size_bytes + (stream.offset if isinstance(stream, SegmentHandle) else 0)

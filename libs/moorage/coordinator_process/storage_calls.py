@@ -22,7 +22,7 @@ from moorage.effects import (
 from moorage.errors import CorruptDataError, MoorageError, ObjectExistsError
 from moorage.ids import OperatorId
 from moorage.messages.registry import CheckpointRecord
-from moorage.naming import METADATA_FILE, metadata_of
+from moorage.naming import folder_of, is_savepoint_file, metadata_of
 from moorage.ports import CheckpointStorage
 from moorage.serde.metadata import decode_metadata, encode_metadata
 
@@ -50,7 +50,7 @@ def run_storage_call(operation: Operation[Any], storage: CheckpointStorage) -> A
         case DeleteSavepoint(path=path):
             _delete_savepoint(storage, metadata_of(path))
         case DiscardSavepoint(folder=folder):
-            _delete_folder(storage, folder)
+            _delete_files(storage, folder)
         case _:
             raise TypeError(f"{operation} has nothing to do with the storage")
     return None
@@ -88,16 +88,21 @@ def _read_operator_states(storage: CheckpointStorage, path: str, checksum: int) 
 
 def _read_savepoint(storage: CheckpointStorage, path: str) -> FoundSavepoint:
     data = storage.read(path)
-    return FoundSavepoint(path=path, checksum=xxhash.xxh3_64_intdigest(data), metadata=decode_metadata(data))
+    metadata = decode_metadata(data, folder_of(path))
+    return FoundSavepoint(path=path, checksum=xxhash.xxh3_64_intdigest(data), metadata=metadata)
 
 
 def _delete_savepoint(storage: CheckpointStorage, path: str) -> None:
     """``_metadata`` goes first: what is left after a crash is no savepoint that somebody could try to restore."""
-    if not decode_metadata(storage.read(path)).savepoint:
+    folder = folder_of(path)
+    metadata = decode_metadata(storage.read(path), folder)
+    if not metadata.savepoint:
         raise MoorageError(f"{path} is a checkpoint, not a savepoint: the cleaner deletes it when nothing needs it")
     storage.delete([path])
-    _delete_folder(storage, path.removesuffix(f"/{METADATA_FILE}"))
+    _delete_files(storage, folder, frozenset(metadata.paths()))
 
 
-def _delete_folder(storage: CheckpointStorage, folder: str) -> None:
-    storage.delete([found.path for found in storage.list(f"{folder}/")])
+def _delete_files(storage: CheckpointStorage, folder: str, named: frozenset[str] = frozenset()) -> None:
+    """Of a savepoint: whatever else people keep in its folder stays, and so does what ``named`` has outside of it."""
+    files = [found.path for found in storage.list(f"{folder}/")]
+    storage.delete([path for path in files if path in named or is_savepoint_file(path, folder)])

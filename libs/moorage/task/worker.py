@@ -51,6 +51,7 @@ from moorage.serde import control
 from moorage.serde.metadata import decode_metadata
 from moorage.state.key_groups import key_group_range
 from moorage.state.operator_state import CheckpointMetadata
+from moorage.state.places import check_places
 from moorage.task.chain import Chain
 from moorage.task.committer import CommitterSubtask
 from moorage.task.context import TaskContext, TaskSettings
@@ -414,7 +415,10 @@ class WorkerProcess:
         data = self._storage.read(command.restore_path)
         if command.restore_checksum is not None and xxhash.xxh3_64_intdigest(data) != command.restore_checksum:
             raise CorruptDataError(f"{command.restore_path}: wrong checksum")
-        return pipeline, decode_metadata(data, folder_of(command.restore_path))
+        folder = folder_of(command.restore_path)
+        metadata = decode_metadata(data, folder)
+        check_places(metadata, folder)
+        return pipeline, metadata
 
     def _build(self, deployment: Deployment, pipeline: CompiledPipeline, metadata: CheckpointMetadata | None) -> None:
         for vertex, slot in deployment.planned():

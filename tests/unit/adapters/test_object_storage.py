@@ -37,7 +37,10 @@ def test_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(open_storage("az://container/prefix", azure)) is ObjectStorage
 
 
-@pytest.mark.parametrize("url", ["ftp://host/path", "s3://", "nonsense://x", "file://relative/path", "file://"])
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://host/path", "http://127.0.0.1/x", "memory:///", "s3://", "nonsense://x", "file://relative/path", "file://"],
+)
 def test_a_url_that_is_not_understood_is_named(url: str) -> None:
     with pytest.raises(SettingError, match=url):
         open_storage(url)
@@ -227,4 +230,47 @@ def test_what_a_crash_left_behind_goes_after_an_hour(tmp_path: Path) -> None:
     assert young.exists()
     assert foreign.exists(), "somebody else's"
     assert folder.exists()
+    assert list(storage.list("job/")) == []
+
+
+# --- links ---------------------------------------------------------------------------------------------------------
+
+
+def test_links_lead_nowhere(tmp_path: Path) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"password")
+    storage = open_storage(str(root))
+    storage.write("job/real", b"x")
+    (root / "job" / "folder").symlink_to(outside)
+    (root / "job" / "file").symlink_to(outside / "secret")
+    (root / "up").symlink_to("..")
+    ways_out = ("job/folder/secret", "job/file", "up/outside/secret", "up/root/job/folder/secret")
+    for path in ways_out:
+        for read in (storage.read, lambda path: storage.read_range(path, 0, 1)):
+            with pytest.raises(StorageError, match=f"can't read {path} in .*root: a symbolic link leads out"):
+                read(path)
+    for path in ("job/folder/new", "job/folder/below/new", "up/new"):
+        with pytest.raises(StorageError, match="can't write"):
+            storage.write(path, b"x")
+    for path in ("job/folder/secret", "up/outside/secret"):
+        with pytest.raises(StorageError, match="can't delete"):
+            storage.delete(["job/real", path])
+    assert [info.path for info in storage.list("job/")] == ["job/real"]
+    for prefix in ("up/", "job/folder/"):
+        with pytest.raises(StorageError, match="can't list"):
+            list(storage.list(prefix))
+    storage.delete([info.path for info in storage.list("job/")])
+    assert [file.name for file in outside.iterdir()] == ["secret"]
+    assert (outside / "secret").read_bytes() == b"password"
+
+
+def test_the_folder_itself_may_be_a_link_and_links_may_stay_inside(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "root").symlink_to(tmp_path / "disk")
+    storage = open_storage(str(tmp_path / "root"))
+    storage.write("job/a", b"x")
+    (tmp_path / "disk" / "other").symlink_to("job")
+    assert storage.read("job/a") == storage.read("other/a") == b"x"
+    storage.delete(["job/a"])
     assert list(storage.list("job/")) == []

@@ -29,6 +29,7 @@ from moorage.messages.registry import JobStatus, RestoreMode, RestoreSettings
 from moorage.naming import (
     CLEANUP_TOPIC,
     commits_topic,
+    folder_of,
     savepoint_folder,
     savepoint_state_path,
     transactional_id,
@@ -246,11 +247,11 @@ def test_a_job_that_another_one_starts_from_is_not_purged_until_that_one_needs_i
 
 
 def savepoint(world: World) -> tuple[str, list[str]]:
-    """Outside of every job's sweep: its ``_metadata``, and all of its files."""
+    """Outside of every job's sweep: its ``_metadata``, and all of its files. Somebody keeps others in its folder."""
     folder = savepoint_folder(None, JOB, CheckpointId(1), 5)
-    state = f"{folder}/{with_checksum(savepoint_state_path(world.record.attempt, TOTALS, 0, 'rows'), 7)}"
-    paths = [f"{folder}/_metadata", state]
-    for path in (*paths, f"{folder}/notes.txt"):
+    name = with_checksum(savepoint_state_path(world.record.attempt, TOTALS, 0, "rows"), 7)
+    paths = [f"{folder}/_metadata", f"{folder}/{name}"]
+    for path in (*paths, f"{folder}/notes.txt", f"{folder}/below/{name}"):
         world.storage.write(path, b"12345")
     return paths[0], paths
 
@@ -268,7 +269,8 @@ def test_a_claimed_savepoint_goes_when_no_checkpoint_needs_it(world: World) -> N
     assert [file for file in files if file in world.storage.paths()] == [files[1]]
     world.checkpoint([], base=2)
     world.work(2 * LATER_MS)
-    assert [left for left in world.storage.paths() if "savepoint" in left] == [path.replace("_metadata", "notes.txt")]
+    left = [left.removeprefix(f"{folder_of(path)}/") for left in world.storage.paths() if "savepoint" in left]
+    assert [name.partition("/")[0] for name in left] == ["below", "notes.txt"]
     assert Verdict.DELETE_CLAIMED in {verdict for verdict, _, _ in world.seen.deleted}
 
 

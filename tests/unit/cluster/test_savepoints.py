@@ -30,8 +30,11 @@ from moorage.messages.barriers import Alignment, SnapshotKind
 from moorage.messages.commands import DeployJob, TriggerCheckpoint
 from moorage.messages.events import SubtaskState
 from moorage.messages.registry import JobStatus
-from moorage.naming import metadata_of
-from moorage.serde.metadata import decode_metadata
+from moorage.naming import metadata_of, with_checksum
+from moorage.serde.metadata import decode_metadata, encode_metadata
+from moorage.state.handles import FileHandle, KeyGroupsHandle
+from moorage.state.key_groups import KeyGroupRange
+from moorage.state.operator_state import OperatorSubtaskState
 
 GRAPH = orders_graph(
     checkpoint=CheckpointConfig(interval_ms=200, timeout_ms=5_000, unaligned=True),
@@ -223,6 +226,21 @@ def test_no_savepoint_no_job(world: World, leader: TestCoordinator) -> None:
     assert "nowhere/savepoint-1/_metadata" in refused.message
 
 
+def test_a_savepoint_that_names_a_file_elsewhere_is_refused(world: World, leader: TestCoordinator) -> None:
+    done = savepoint(world, leader)
+    metadata = decode_metadata(world.storage.read(metadata_of(done.path)))
+    stray = KeyGroupsHandle(KeyGroupRange(0, 0), (0,), FileHandle("http://127.0.0.1/latest", 5))
+    first, *others = metadata.operators
+    hostile = msgspec.structs.replace(first, subtasks={0: OperatorSubtaskState(managed_keyed=(stray,))})
+    changed = msgspec.structs.replace(metadata, operators=(hostile, *others))
+    world.storage.write("handed/in/_metadata", encode_metadata(changed))
+    refused = answer(world, leader, submit(leader, copy_of(GRAPH), "handed/in", allow_non_restored=True))
+    assert isinstance(refused, Refused)
+    assert refused.refusal is Refusal.CONFLICT
+    assert f"operator {str(first.uid)!r}: its state is said to lie in 'http://127.0.0.1/latest'" in refused.message
+    assert all(record.job == JOB for record in world.registry.jobs())
+
+
 # --- disposal --------------------------------------------------------------------------------------------------------
 
 
@@ -348,7 +366,7 @@ def test_a_savepoint_that_is_acknowledged_after_its_attempt_leaves_no_files(
     trigger = next(t for t in world.commands(TriggerCheckpoint) if t.options.location)
     world.workers[0].report(JOB, trigger.attempt, SubtaskId(SOURCE, 0), SubtaskState.FAILED, "boom")
     world.run_until(lambda: leader.job(JOB).attempt == trigger.attempt + 1)
-    late = f"{trigger.options.location}/late"
+    late = f"{trigger.options.location}/{with_checksum(f'{SOURCE}-0-a1-late', 7)}"
     world.storage.write(late, b"state")
     world.workers[0].acknowledge(
         JOB, trigger.attempt, SubtaskId(SOURCE, 0), trigger.checkpoint, trigger.options.location

@@ -9,6 +9,8 @@ from moorage.coordinator_process.origin import origin_of, with_origin
 from moorage.effects import (
     AcquireLease,
     CallFailure,
+    DeleteSavepoint,
+    DiscardSavepoint,
     FollowEvents,
     Operation,
     ReadJob,
@@ -29,11 +31,20 @@ from moorage.errors import (
     StaleAttemptError,
     StorageError,
 )
-from moorage.ids import Attempt, CheckpointId, Epoch, JobId
+from moorage.ids import Attempt, CheckpointId, Epoch, JobId, OperatorId
 from moorage.messages.registry import CheckpointRecord, Lease
 from moorage.naming import CONTROL_TOPICS, metadata_path
-from moorage.serde.metadata import decode_metadata
-from moorage.state.operator_state import ORIGIN_STATE, CheckpointMetadata, CheckpointOrigin, MasterState
+from moorage.serde.metadata import decode_metadata, encode_metadata
+from moorage.state.handles import FileHandle, KeyGroupsHandle
+from moorage.state.key_groups import KeyGroupRange
+from moorage.state.operator_state import (
+    ORIGIN_STATE,
+    CheckpointMetadata,
+    CheckpointOrigin,
+    MasterState,
+    OperatorState,
+    OperatorSubtaskState,
+)
 from moorage.testing.clocks import ManualClock
 from moorage.testing.memory_log import MemoryCluster, MemoryLog
 from moorage.testing.memory_registry import MemoryRegistry
@@ -112,6 +123,31 @@ def test_a_missing_file_is_found(ports: Ports) -> None:
     ports.storage.delete([record.metadata_path])
     with pytest.raises(ObjectMissingError):
         ports.run(VerifyMetadata(record=record))
+
+
+def test_of_a_savepoints_folder_what_is_the_savepoints_goes(ports: Ports) -> None:
+    folder, storage = "orders/savepoints/savepoint-1", ports.storage
+    named, strays = FileHandle("x", 1, "state-as-flink-names-it"), ("orders/shared/3-t-0-a1-rows.0123456789abcdef",)
+    handles = tuple(KeyGroupsHandle(KeyGroupRange(0, 0), (0,), s) for s in (named, FileHandle(strays[0], 1)))
+    operator = OperatorState(
+        operator=OperatorId("0" * 32),
+        uid=None,
+        name=None,
+        parallelism=1,
+        max_parallelism=1,
+        subtasks={0: OperatorSubtaskState(managed_keyed=handles)},
+    )
+    metadata = CheckpointMetadata(checkpoint=CheckpointId(7), operators=(operator,), savepoint=True)
+    ours = "totals-0-a1-rows.0123456789abcdef"
+    kept = [*strays, *(f"{folder}/{name}" for name in ("notes.txt", f"below/{ours}", "below/_metadata"))]
+    gone = [f"{folder}/{name}" for name in ("_metadata", ours)]
+    for path in (*kept, gone[1], f"{folder}/{named.relative_path}"):
+        storage.write(path, b"x")
+    ports.run(DiscardSavepoint(folder=folder))
+    storage.write(gone[0], encode_metadata(metadata))
+    storage.write(gone[1], b"x")
+    ports.run(DeleteSavepoint(path=gone[0]))
+    assert storage.paths() == sorted(kept)
 
 
 def test_the_lease_or_who_has_it(ports: Ports) -> None:

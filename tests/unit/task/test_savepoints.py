@@ -22,8 +22,9 @@ from moorage.naming import folder_of, metadata_of
 from moorage.ports import CheckpointStorage
 from moorage.serde.metadata import decode_metadata, encode_metadata
 from moorage.serde.state_files import read_stream
-from moorage.state.handles import FileHandle, streams_of
-from moorage.state.operator_state import CheckpointMetadata, OperatorState
+from moorage.state.handles import FileHandle, KeyGroupsHandle, streams_of
+from moorage.state.key_groups import KeyGroupRange
+from moorage.state.operator_state import CheckpointMetadata, OperatorState, OperatorSubtaskState
 from moorage.task.state_writer import StateFileLimits
 from moorage.testing.clocks import ManualClock
 from moorage.testing.memory_storage import MemoryStorage
@@ -186,3 +187,38 @@ def test_a_savepoint_names_its_files_relative_to_itself(tmp_path: Path) -> None:
     assert sorted(f.name for f in (tmp_path / "savepoint-1").iterdir()) == sorted(
         ["_metadata", *(str(file.relative_path) for file in files)]
     )
+
+
+def test_a_worker_reads_nothing_elsewhere(tmp_path: Path) -> None:
+    """The coordinator has refused such a savepoint before; this is the second door."""
+    opened: list[str] = []
+
+    def open_any(url: str, *, create: bool) -> CheckpointStorage:
+        opened.append(url)
+        return open_storage(url, create=create)
+
+    harness = SavepointHarness(LocatedStorage(MemoryStorage(ManualClock()), open_any))
+    secret = tmp_path / "secrets" / "of"
+    secret.mkdir(parents=True)
+    (secret / "others").write_bytes(b"password")
+    folder = (tmp_path / "savepoint-1").as_uri()
+    graph = harness.compiled.graph
+    totals = next(node for vertex in graph.vertices for node in vertex.operators if node.uid == "totals")
+    stray = FileHandle("others", 8, "%2e%2e/secrets/of/others")
+    handle = KeyGroupsHandle(KeyGroupRange(0, 7), (0,) * 8, stray)
+    operator = OperatorState(
+        operator=totals.operator_id,
+        uid=totals.uid,
+        name=None,
+        parallelism=1,
+        max_parallelism=graph.max_parallelism,
+        subtasks={0: OperatorSubtaskState(managed_keyed=(handle,))},
+    )
+    metadata = CheckpointMetadata(checkpoint=CheckpointId(1), operators=(operator,), savepoint=True)
+    harness.storage.write(metadata_of(folder), encode_metadata(metadata))
+    harness.restore(folder)
+    failures = harness.failures()
+    assert failures
+    assert all(failure.permanent for failure in failures)
+    assert "savepoint-1/%2e%2e/secrets/of/others" in str(failures[0].failure)
+    assert opened == [tmp_path.as_uri()], "the folder of the savepoint"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from obstore.store import LocalStore
 from moorage.adapters.object_storage.bucket import ObjectStorage
 from moorage.errors import ObjectMissingError, StorageError
 from moorage.naming import check_storage_path
-from moorage.ports import UnfinishedUpload, Upload
+from moorage.ports import ObjectInfo, UnfinishedUpload, Upload
 
 _TEMPORARY = re.compile(r".+\.[0-9a-f]{32}")
 """What a file in ``.tmp`` is called: the first name of the object's path, and a UUID."""
@@ -27,6 +28,9 @@ class DirectoryStorage(ObjectStorage):
     obstore's LocalStore creates atomically but never syncs, so after a power cut a checkpoint that was registered could
     be an empty file. Hence our own way to create: the data goes to a file in ``.tmp`` and is synced, a hard link
     gives it its name (or fails, where there is one), and the folders are synced, before anybody hears of it.
+
+    LocalStore follows symbolic links wherever they lead. Those that lead out of the folder are refused here: somebody
+    may have unpacked a savepoint that others made. The folder itself may be one.
     """
 
     _TMP = ".tmp"
@@ -49,6 +53,38 @@ class DirectoryStorage(ObjectStorage):
             raise StorageError(f"checkpoint storage {root} can't be used: {error.strerror}") from error
         super().__init__(LocalStore(self._root, automatic_cleanup=True), str(self._root))
 
+    def read(self, path: str) -> bytes:
+        self._refuse_way_out("read", path, self._root / check_storage_path(path))
+        return super().read(path)
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        self._refuse_way_out("read", path, self._root / check_storage_path(path))
+        return super().read_range(path, offset, length)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Links are neither found nor followed: LocalStore would walk into them, and fail where they form a circle."""
+
+        def failed(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise error
+
+        with self._errors("list", prefix):
+            top = self._root / prefix
+            self._refuse_way_out("list", prefix, top)
+            for folder, _, names in os.walk(top, onerror=failed):
+                below = Path(folder).relative_to(self._root).as_posix()
+                for name in names:
+                    with suppress(FileNotFoundError):
+                        status = os.lstat(f"{folder}/{name}")
+                        if stat.S_ISREG(status.st_mode):
+                            yield ObjectInfo(f"{below}/{name}", status.st_size, status.st_mtime_ns // 1_000_000)
+
+    def delete(self, paths: Sequence[str]) -> None:
+        # Of a link the link goes, and not where it leads.
+        for folder, path in {str((self._root / check_storage_path(path)).parent): path for path in paths}.items():
+            self._refuse_way_out("delete", path, Path(folder))
+        super().delete(paths)
+
     def unfinished_uploads(self, prefix: str) -> Sequence[UnfinishedUpload]:
         check_storage_path(prefix.removesuffix("/"))
         top = prefix.partition("/")[0]
@@ -65,7 +101,15 @@ class DirectoryStorage(ObjectStorage):
             with self._errors("abort the upload of", upload.path):
                 (self._tmp / Path(upload.upload).name).unlink(missing_ok=True)
 
+    def _refuse_way_out(self, operation: str, path: str, place: Path) -> None:
+        if not self._is_inside(place):
+            raise StorageError(f"can't {operation} {path} in {self._root}: a symbolic link leads out of that folder")
+
+    def _is_inside(self, place: Path) -> bool:
+        return Path(os.path.realpath(place)).is_relative_to(os.path.realpath(self._root))
+
     def _create(self, path: str, data: bytes | Upload) -> None:
+        self._refuse_way_out("write", path, (self._root / path).parent)
         temporary = self._tmp / f"{path.partition('/')[0]}.{uuid.uuid4().hex}"
         chunks: Iterable[bytes] = data.chunks if isinstance(data, Upload) else (data,)
         self._tmp.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,10 @@ from moorage.adapters.object_storage.bucket import ObjectStorage, reason_of
 from moorage.adapters.object_storage.directory import DirectoryStorage
 from moorage.errors import SettingError, StorageError
 
+SCHEMES = ("s3", "gs", "az")
+"""Of buckets. obstore knows more, of which ``http`` would let whoever names a savepoint ask servers for him that only
+we can reach."""
+
 _PROBE = b"Moorage was here to see whether it can write."
 
 
@@ -50,6 +54,8 @@ def open_storage(url: str, options: StorageOptions = _DEFAULTS, *, create: bool 
         if parts.netloc not in ("", "localhost") or not parts.path:
             raise SettingError(f"checkpoint storage {url}: use file:///path, with three slashes")
         return DirectoryStorage(Path(unquote(parts.path)), create=create)
+    if parts.scheme not in SCHEMES:
+        raise SettingError(f"checkpoint storage {url}: use a folder, or a URL of file:, s3:, gs: or az:")
     retry = {"max_retries": options.retries, "retry_timeout": timedelta(milliseconds=options.retry_timeout_ms)}
     try:
         store = from_url(url, **{"retry_config": retry, **options.client})
