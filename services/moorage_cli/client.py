@@ -66,7 +66,8 @@ class TaskManager(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Why one attempt of a job ended. ``timestamp`` in ms since 1970; ``task`` and ``worker`` None: not one's fault."""
+    """Why attempts of a job ended: the newest of the ``times`` that it happened. Times in ms since 1970; ``task`` and
+    ``worker`` None: not one's fault."""
 
     cause: str = msgspec.field(name="exceptionName")
     trace: str = msgspec.field(name="stacktrace")
@@ -74,6 +75,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     task: str | None = msgspec.field(name="taskName", default=None)
     worker: str | None = msgspec.field(name="taskManagerId", default=None)
     attempt: int = 0
+    times: int = 1
+    first_timestamp: int = msgspec.field(name="firstTimestamp", default=0)
 
 
 class CheckpointCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -288,7 +291,7 @@ class CoordinatorClient:
         return self._get(_job_path(job), dict[str, Any])
 
     def failures(self, job: str) -> tuple[Failure, ...]:
-        """Newest first, as far as the present leader has seen them."""
+        """Newest first, one for each cause."""
         return self._get(f"{_job_path(job)}/exceptions", _Exceptions).exception_history.entries
 
     def checkpoints(self, job: str) -> CheckpointStatistics:

@@ -74,7 +74,7 @@ def refuse_another(fingerprint: str, graph: JobGraph, data_dir: Path) -> None:
 
 
 class FailureNews:
-    """Tells the newest failure of a job once, with its trace unless that was shown for the one before."""
+    """Tells the newest failure of a job once, with its trace the first time that its cause appears."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -86,7 +86,7 @@ class FailureNews:
             return
         before, self._told = self._told, failures[0]
         self._screen.event(self._told.cause, "red")
-        if before is None or before.trace != self._told.trace:
+        if before is None or self._told.times == 1:
             self._screen.text(self._told.trace)
 
 

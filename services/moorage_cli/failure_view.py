@@ -1,9 +1,8 @@
-"""Why attempts of jobs ended, for people: what is repeated is said once."""
+"""Why attempts of jobs ended, for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from rich.text import Text
 
@@ -11,38 +10,18 @@ from moorage_cli.client import Failure, JobOverview
 from moorage_cli.screen import time_text
 
 
-class FoldedFailure(NamedTuple):
-    """Failures in a row with the same cause at the same place."""
-
-    newest: Failure
-    oldest: Failure
-    times: int
-
-
-def fold(failures: Iterable[Failure]) -> list[FoldedFailure]:
-    """``failures``: newest first, and so is what comes out."""
-    folded: list[FoldedFailure] = []
-    for failure in failures:
-        if folded and _place(folded[-1].newest) == _place(failure):
-            newest, _, times = folded[-1]
-            folded[-1] = FoldedFailure(newest, failure, times + 1)
-        else:
-            folded.append(FoldedFailure(failure, failure, 1))
-    return folded
-
-
 def failures_text(failures: Sequence[Failure], *, traces: bool) -> Text:
     """Newest first: when, which attempt, where, then the cause; no table, because causes are long."""
     text = Text()
-    for newest, oldest, times in fold(failures):
-        where = "" if newest.task is None else f"  {newest.task}"
-        where += "" if newest.worker is None else f"  on {newest.worker}"
-        text.append(time_text(newest.timestamp), "bold").append(f"  attempt {newest.attempt}{where}")
-        if times > 1:
-            text.append(f"  ({times} times since {time_text(oldest.timestamp)})", "yellow")
-        text.append(f"\n  {newest.cause}\n", "red")
-        if traces and newest.trace != newest.cause:
-            text.append("".join(f"    {line}\n" for line in newest.trace.rstrip().splitlines()))
+    for failure in failures:
+        where = "" if failure.task is None else f"  {failure.task}"
+        where += "" if failure.worker is None else f"  on {failure.worker}"
+        text.append(time_text(failure.timestamp), "bold").append(f"  attempt {failure.attempt}{where}")
+        if failure.times > 1:
+            text.append(f"  ({failure.times} times since {time_text(failure.first_timestamp)})", "yellow")
+        text.append(f"\n  {failure.cause}\n", "red")
+        if traces and failure.trace != failure.cause:
+            text.append("".join(f"    {line}\n" for line in failure.trace.rstrip().splitlines()))
     return text
 
 
@@ -55,7 +34,3 @@ def troubles(jobs: Iterable[JobOverview]) -> list[Text]:
                 if reason:
                     waiting.setdefault(reason, []).append(job.jid)
     return [Text(f"{', '.join(names)}: {reason}") for reason, names in waiting.items()]
-
-
-def _place(failure: Failure) -> tuple[str, str | None, str | None]:
-    return failure.cause, failure.task, failure.worker

@@ -80,14 +80,19 @@ class RestoreSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of a job's history of failures. ``subtask`` and ``worker`` None: not the fault of one."""
+    """One entry of a job's history: a failure, and how often it came. ``subtask`` and ``worker`` None: not the fault of
+    one."""
 
     failed_ms: int
+    """Of the newest one; so is everything else."""
     attempt: Attempt
     cause: str
     trace: str | None
     subtask: SubtaskId | None
     worker: WorkerId | None
+    times: int = 1
+    first_ms: int | None = None
+    """When the first of them was. None: it is the only one."""
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,8 @@ from moorage.messages.registry import JobFailure
 
 
 class RootException(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """``task_name`` and ``endpoint`` null: not the fault of one subtask. ``attempt``: Flink has no such field."""
+    """The newest of all failures with one cause. ``task_name`` and ``endpoint`` null: not the fault of one subtask.
+    ``attempt``, ``times`` and ``first_timestamp``: Flink has no such fields."""
 
     exception_name: str
     stacktrace: str
@@ -21,6 +22,8 @@ class RootException(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     concurrent_exceptions: tuple[str, ...] = ()
     """Always empty: what follows from the first failure of an attempt is not kept."""
     attempt: int
+    times: int
+    first_timestamp: int
 
 
 class ExceptionHistory(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,4 +54,6 @@ def _entry(failure: JobFailure) -> RootException:
         endpoint=failure.worker,
         task_manager_id=failure.worker,
         attempt=failure.attempt,
+        times=failure.times,
+        first_timestamp=failure.failed_ms if failure.first_ms is None else failure.first_ms,
     )

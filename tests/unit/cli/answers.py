@@ -94,17 +94,16 @@ ANSWERS: dict[str, Any] = {
                     "taskManagerId": "worker-0/ab",
                     "attempt": 4,
                 },
-                *(
-                    {
-                        "exceptionName": "worker worker-0/ab is lost: no heartbeat",
-                        "stacktrace": "worker worker-0/ab is lost: no heartbeat",
-                        "timestamp": 3_000 - 1_000 * times,
-                        "taskName": None,
-                        "taskManagerId": "worker-0/ab",
-                        "attempt": 4 - times,
-                    }
-                    for times in (1, 2)
-                ),
+                {
+                    "exceptionName": "worker worker-0/ab is lost: no heartbeat",
+                    "stacktrace": "worker worker-0/ab is lost: no heartbeat",
+                    "timestamp": 2_000,
+                    "taskName": None,
+                    "taskManagerId": "worker-0/ab",
+                    "attempt": 3,
+                    "times": 2,
+                    "firstTimestamp": 1_000,
+                },
             ],
             "truncated": False,
         }

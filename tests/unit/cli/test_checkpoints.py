@@ -26,10 +26,8 @@ from moorage_cli.client import (
     CheckpointSummary,
     CoordinatorClient,
     CoordinatorUnreachableError,
-    Failure,
     SubtaskCheckpoint,
 )
-from moorage_cli.failure_view import failures_text, fold
 from moorage_cli.screen import Screen
 
 
@@ -129,7 +127,7 @@ def test_watches_until_it_is_interrupted(coordinator_url: str) -> None:
     assert "1 completed, 1 failed, 0 in progress; last 7" in line
 
 
-def test_tells_why_attempts_ended_and_says_repetitions_once(coordinator_url: str) -> None:
+def test_tells_why_attempts_ended_and_how_often(coordinator_url: str) -> None:
     result = run("exceptions", "orders", "--rest", coordinator_url)
     assert result.returncode == 0
     first, cause, second, lost = result.stdout.splitlines()
@@ -140,7 +138,7 @@ def test_tells_why_attempts_ended_and_says_repetitions_once(coordinator_url: str
     traces = run("exceptions", "orders", "--traces", "--rest", coordinator_url)
     assert "    Traceback (most recent call last):" in traces.stdout
     as_json = run("exceptions", "orders", "--json", "--rest", coordinator_url)
-    assert [entry["attempt"] for entry in json.loads(as_json.stdout)] == [4, 3, 2]
+    assert [entry["attempt"] for entry in json.loads(as_json.stdout)] == [4, 3]
 
 
 def test_an_address_needs_no_scheme(coordinator_url: str) -> None:
@@ -184,20 +182,6 @@ def test_the_slowest_subtasks_are_few() -> None:
     assert [row for row in drawn(slowest_table(many)).split() if row.startswith("v/")] == [
         f"v/{n}" for n in (99, 98, 97, 96, 95)
     ]
-
-
-def test_failures_are_folded_only_when_they_follow_each_other() -> None:
-    def failure(cause: str, at_ms: int, worker: str = "w1") -> Failure:
-        return Failure(cause=cause, trace=cause, timestamp=at_ms, worker=worker, attempt=at_ms)
-
-    history = [failure("a", 6), failure("a", 5), failure("b", 4), failure("a", 3), failure("a", 2, worker="w2")]
-    assert [(f.newest.timestamp, f.oldest.timestamp, f.times) for f in fold(history)] == [
-        (6, 5, 2),
-        (4, 4, 1),
-        (3, 3, 1),
-        (2, 2, 1),
-    ]
-    assert failures_text(history, traces=True).plain.count("a\n") == 3
 
 
 def test_watching_survives_a_coordinator_that_goes(

@@ -75,13 +75,13 @@ def test_tells_why_a_job_does_not_run() -> None:
     ]
 
 
-def test_tells_each_failure_once_and_its_trace_when_it_is_another(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tells_each_failure_once_and_its_trace_when_its_cause_is_new(capsys: pytest.CaptureFixture[str]) -> None:
     news = FailureNews(Screen(Console(soft_wrap=True)))
     first = Failure(cause="a[1] failed", trace="line [7]\n", timestamp=1)
-    again = Failure(cause="a[2] failed", trace="line [7]\n", timestamp=2)
+    again = Failure(cause="a[2] failed", trace="line [7]: 2\n", timestamp=2, times=2, first_timestamp=1)
     other = Failure(cause="b failed", trace="line 8\n", timestamp=3)
 
-    for failures in ([], [first], [first], [again, first], [other, again, first]):
+    for failures in ([], [first], [first], [again], [other, again]):
         news.tell(failures)
 
     lines = [line[line.find("s  ") + 3 :] if " s  " in line else line for line in capsys.readouterr().out.splitlines()]

@@ -196,7 +196,12 @@ FLINK: dict[str, Any] = {
     },
 }
 
-OURS = frozenset({"waiting-for", "failure", "fingerprint", "attempt", "unreadable-checkpoints", "assignedTasks"})
+OURS = frozenset(
+    {
+        *("waiting-for", "failure", "fingerprint", "attempt", "unreadable-checkpoints", "assignedTasks"),
+        *("times", "firstTimestamp"),
+    }
+)
 """Fields that Flink does not have."""
 
 
