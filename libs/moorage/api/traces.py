@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from itertools import dropwhile
 from pathlib import Path
+from types import TracebackType
 
 _OURS = f"{Path(__file__).parents[1]}/"
 
@@ -15,6 +16,14 @@ def user_trace(error: BaseException) -> str:
     theirs = dropwhile(lambda frame: _is_ours(frame.filename), shown.stack)
     shown.stack = traceback.StackSummary.from_list(list(theirs))
     return "".join(shown.format())
+
+
+def user_traceback(error: BaseException) -> TracebackType | None:
+    """The same as an object, for whoever raises ``error`` anew. None: no code of theirs took part."""
+    trace = error.__traceback__
+    while trace is not None and _is_ours(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return trace
 
 
 def user_place(error: BaseException) -> str | None:

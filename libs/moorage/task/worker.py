@@ -91,6 +91,8 @@ class WorkerHooks:
     """None: state is always restored from the storage."""
     rocksdb: RocksDbEnvironment | None = None
     """None: this process keeps no state in RocksDB."""
+    failed: Callable[[Exception], None] | None = None
+    """Told what a subtask failed with, besides the coordinator."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -216,8 +218,13 @@ class WorkerProcess:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - as the docstring says
-            self.counters.failures += 1
+            self._count_failure(error)
             subtask.fail(error)
+
+    def _count_failure(self, error: Exception) -> None:
+        self.counters.failures += 1
+        if self._hooks.failed is not None:
+            self._hooks.failed(error)
 
     def leave(self) -> None:
         """Say goodbye; the loop should go on for a moment so that it is sent."""
@@ -472,7 +479,7 @@ class WorkerProcess:
         return self._hooks.new_source_reader(context, uid, operator.source)  # type: ignore[union-attr]
 
     def _loading_failed(self, deployment: Deployment, error: Exception) -> None:
-        self.counters.failures += 1
+        self._count_failure(error)
         deployment.failed = True
         for subtask in deployment.subtasks:
             subtask.close()

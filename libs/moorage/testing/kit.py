@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -30,6 +30,7 @@ from moorage.api.compiler import CompiledPipeline, compile_pipeline
 from moorage.api.connectors import KafkaSink, KafkaSource
 from moorage.api.operators import SinkOperator, SourceOperator
 from moorage.api.pipeline import Pipeline
+from moorage.api.traces import user_traceback
 from moorage.checkpoint.notices import CheckpointDone, CheckpointFailed
 from moorage.cluster.coordinator import CoordinatorCore
 from moorage.cluster.protocol import (
@@ -45,7 +46,7 @@ from moorage.cluster.protocol import (
 from moorage.connectors.kafka_source import KafkaSourceReader
 from moorage.connectors.kafka_source_coordinator import OPERATOR_COORDINATORS
 from moorage.coordinator_process.process import CoordinatorProcess
-from moorage.errors import MoorageError
+from moorage.errors import MoorageError, UserCodeError
 from moorage.ids import TopicPartition, WorkerId
 from moorage.messages.registry import JobRecord, JobStatus
 from moorage.naming import CONTROL_TOPICS
@@ -69,7 +70,8 @@ TIMEOUT_MS = 120_000
 
 
 class PipelineTestError(MoorageError):
-    """The pipeline did not get where the test wanted it; says why its last attempt failed."""
+    """The pipeline did not get where the test wanted it; says why its last attempt failed. An error of the pipeline's
+    own code is the ``__cause__``, with its traceback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +121,35 @@ class Record:
 
 
 def run_pipeline(
-    pipeline: Pipeline, inputs: Mapping[str, Sequence[Any]], *, workers: int = WORKERS
+    pipeline: Pipeline, inputs: Mapping[str, Sequence[Any]], *, workers: int = WORKERS, restarts: bool = False
 ) -> dict[str, list[Any]]:
     """The committed records of each output topic, decoded from JSON where they are JSON, by partition and offset.
 
     ``inputs``: for each input topic its records, as values that JSON can write or as ``Record``, with actions between
     them. The topics are gone through in turn, one item of each. The pipeline is drained in the end. PipelineTestError
-    when it does not get there; the user's own error is part of the message.
+    when it does not get there.
+
+    ``restarts``: an error of the pipeline's own code is left to its restart strategy, as in production. Without, the
+    first one ends the test, with the code's own traceback; faults that the inputs ask for never do.
     """
-    world = _World(pipeline, workers)
+    __tracebackhide__ = True  # for pytest: what follows is no code of the test's
+    try:
+        return _run(pipeline, inputs, workers=workers, restarts=restarts)
+    except PipelineTestError as error:
+        raise error.with_traceback(None)  # noqa: B904 - the same error, without our frames
+
+
+def _run(
+    pipeline: Pipeline, inputs: Mapping[str, Sequence[Any]], *, workers: int, restarts: bool
+) -> dict[str, list[Any]]:
+    if workers < 1:
+        raise PipelineTestError(f"workers={workers}: a pipeline needs at least one")
+    for action in (item for items in inputs.values() for item in items if isinstance(item, KillWorker)):
+        if not 0 <= action.worker < workers:
+            raise PipelineTestError(
+                f"{action}: the workers are 0 to {workers - 1}; run_pipeline(..., workers={action.worker + 1}) has more"
+            )
+    world = _World(pipeline, workers, restarts=restarts)
     world.run_until(world.is_running, "the job does not start")
     queues = {topic: list(items) for topic, items in inputs.items()}
     if unknown := sorted(queues.keys() - set(world.input_topics())):
@@ -141,7 +163,10 @@ def run_pipeline(
 
 
 class _World:
-    def __init__(self, pipeline: Pipeline, workers: int) -> None:
+    def __init__(self, pipeline: Pipeline, workers: int, *, restarts: bool) -> None:
+        self._restarts = restarts
+        self._user_error: Exception | None = None
+        """The first one of the pipeline's own code."""
         self._clock = ManualClock()
         self._cluster = MemoryCluster(self._clock)
         self._registry = MemoryRegistry(self._clock)
@@ -219,9 +244,15 @@ class _World:
                 new_source_reader=KafkaSourceReader,
                 warn=lambda _: None,
                 failpoint=lambda _: None,
+                failed=self._failed,
             ),
         )
         return worker, log, executor
+
+    def _failed(self, error: Exception) -> None:
+        """Everything that Moorage raises by itself is left to the job: it follows from faults, or ends it."""
+        if self._user_error is None and (isinstance(error, UserCodeError) or not isinstance(error, MoorageError)):
+            self._user_error = error
 
     def _step(self) -> None:
         self._clock.advance(STEP_MS)
@@ -236,15 +267,24 @@ class _World:
         end_ms = self._clock.monotonic_ms() + TIMEOUT_MS
         while not condition():
             self._check()
-            job = self._job()
             if self._clock.monotonic_ms() > end_ms:
-                raise PipelineTestError(f"{complaint} within {TIMEOUT_MS} ms{'' if job is None else f': {_why(job)}'}")
+                self._give_up(f"{complaint} within {TIMEOUT_MS} ms")
             self._step()
 
     def _check(self) -> None:
+        error = self._user_error
+        if error is not None and not self._restarts:
+            raise PipelineTestError(_text(error)) from _shown(error)
         job = self._job()
         if job is not None and job.status is JobStatus.FAILED:
-            raise PipelineTestError(f"the job has failed: {_why(job)}")
+            self._give_up("the job has failed")
+
+    def _give_up(self, complaint: str) -> NoReturn:
+        job = self._job()
+        error = self._user_error
+        raise PipelineTestError(complaint if job is None else f"{complaint}: {_why(job)}") from (
+            None if error is None else _shown(error)
+        )
 
     def _job(self) -> JobRecord | None:
         return next((job for job in self._registry.jobs() if job.job == self._compiled.graph.job), None)
@@ -271,6 +311,7 @@ class _World:
                 self._coordinator = self._new_coordinator()
             case Rescale(parallelism=parallelism):
                 job = self._compiled.graph.job
+                self._check_parallelism(parallelism)
                 self._ask(
                     lambda number: RescaleRequested(request=number, job=job, parallelism=parallelism), JobAccepted
                 )
@@ -279,9 +320,22 @@ class _World:
             case _:
                 self._produce(topic, item if isinstance(item, Record) else Record(item))
 
+    def _check_parallelism(self, parallelism: int) -> None:
+        """The coordinator would say it, too; but it is asked until it agrees."""
+        most, slots = self._compiled.graph.max_parallelism, SLOTS * len(self._workers)
+        if not 1 <= parallelism <= most:
+            raise PipelineTestError(f"Rescale({parallelism}): use 1 to {most}, the pipeline's max_parallelism")
+        if parallelism > slots:
+            raise PipelineTestError(
+                f"Rescale({parallelism}): the {len(self._workers)} workers have {slots} slots;"
+                f" run_pipeline(..., workers={-(-parallelism // SLOTS)}) has enough"
+            )
+
     def _produce(self, topic: str, record: Record) -> None:
         turn = self._turns[topic] = self._turns.get(topic, -1) + 1
         partition = turn % PARTITIONS if record.partition is None else record.partition
+        if not 0 <= partition < PARTITIONS:
+            raise PipelineTestError(f"{record}: topic {topic!r} has the partitions 0 to {PARTITIONS - 1}")
         value = record.value if isinstance(record.value, bytes | None) else msgspec.json.encode(record.value)
         timestamp_ms = self._clock.wall_ms() if record.timestamp_ms is None else record.timestamp_ms
         self._cluster.append(TopicPartition(topic, partition), value, key=record.key, timestamp_ms=timestamp_ms)
@@ -329,7 +383,7 @@ class _World:
         while not isinstance(answer, wanted):
             if answer is not None and self._clock.monotonic_ms() > end_ms:
                 message = answer.message if isinstance(answer, CheckpointFailed) else getattr(answer, "message", answer)
-                raise PipelineTestError(f"the coordinator refuses: {message}")
+                self._give_up(f"the coordinator refuses: {message}")
             self._requests += 1
             number = self._requests
             self._coordinator[0].request(make(number))
@@ -358,3 +412,16 @@ def _why(job: JobRecord) -> str:
     if newest is None:
         return f"it is {job.status.value}"
     return f"{newest.cause}\n{newest.trace}" if newest.trace else newest.cause
+
+
+def _text(error: Exception) -> str:
+    return str(error) if isinstance(error, UserCodeError) else f"{type(error).__name__}: {error}"
+
+
+def _shown(error: Exception) -> BaseException:
+    """What the pipeline's own code raised, without our frames around it."""
+    cause = error if error.__cause__ is None else error.__cause__
+    context = cause.__context__
+    if context is not None and user_traceback(context) is None:
+        cause.__suppress_context__ = True
+    return cause.with_traceback(user_traceback(cause))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -118,9 +119,74 @@ def test_keys_timestamps_and_bytes_may_be_given() -> None:
     assert rows == {"totals": [{"user": "ann", "total": 7}]}
 
 
-def test_an_error_of_the_pipeline_is_shown() -> None:
-    with pytest.raises(PipelineTestError, match="a negative amount"):
-        _totals(1, -1, pipeline=_pipeline(restart=mo.RestartConfig(strategy="none")))
+@pytest.mark.parametrize("restart", [mo.RestartConfig(), mo.RestartConfig(strategy="none")], ids=lambda r: r.strategy)
+def test_an_error_of_the_pipeline_ends_the_test_at_once_with_its_own_traceback(restart: mo.RestartConfig) -> None:
+    with pytest.raises(PipelineTestError, match=r"operator 'totals' failed on .*a negative amount") as caught:
+        _totals(1, -1, pipeline=_pipeline(restart=restart))
+    cause = caught.value.__cause__
+    assert isinstance(cause, ValueError)
+    assert [frame.name for frame in traceback.extract_tb(cause.__traceback__)] == ["process"]
+    assert [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)][-1] == "run_pipeline"
+
+
+def test_a_record_that_can_t_be_decoded_ends_the_test_at_once() -> None:
+    with pytest.raises(PipelineTestError, match=r"can't decode the record at orders\[0\] offset 0") as caught:
+        run_pipeline(_pipeline(), {"orders": [Record(b"{", partition=0)]})
+    assert "truncated" in str(caught.value.__cause__)
+
+
+class _Flaky(mo.KeyedState):
+    """Fails once, as something outside may."""
+
+    calls: ClassVar[int] = 0
+
+    def process(self, order: Row, ctx: mo.KeyedContext) -> Row:
+        type(self).calls += 1
+        if self.calls == 1:
+            raise ConnectionError("try again")
+        return {"user": ctx.key, "amount": order["amount"]}
+
+
+def test_restarts_may_be_asked_for() -> None:
+    pipeline = mo.Pipeline("orders", parallelism=1, max_parallelism=8)
+    orders = pipeline.source("orders", mo.KafkaSource("orders"))
+    orders.key_by("user").process("flaky", _Flaky).sink("results", mo.KafkaSink("totals", key="user"))
+    rows = run_pipeline(pipeline, {"orders": _orders(1, 2, KillWorker(), 3)}, restarts=True)["totals"]
+    assert [row["amount"] for row in rows] == [1, 2, 3]
+
+
+def test_a_job_that_restarts_too_often_shows_the_error() -> None:
+    once = mo.RestartConfig(strategy="fixed_delay", max_attempts=1)
+    with pytest.raises(PipelineTestError, match=r"the job has failed: .*a negative amount") as caught:
+        run_pipeline(_pipeline(restart=once), {"orders": _orders(-1)}, restarts=True)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (KillWorker(7), r"KillWorker\(worker=7\): the workers are 0 to 1; run_pipeline\(..., workers=8\) has more"),
+        (KillWorker(-1), r"KillWorker\(worker=-1\): the workers are 0 to 1"),
+        (Rescale(9), r"Rescale\(9\): use 1 to 8, the pipeline's max_parallelism"),
+        (Rescale(0), r"Rescale\(0\): use 1 to 8"),
+        (Record(1, partition=2), r"Record\(.*partition=2\): topic 'orders' has the partitions 0 to 1"),
+    ],
+    ids=str,
+)
+def test_what_can_t_be_done_is_refused(item: Any, message: str) -> None:
+    with pytest.raises(PipelineTestError, match=message):
+        _totals(1, item)
+
+
+def test_a_pipeline_needs_workers_with_slots() -> None:
+    with pytest.raises(PipelineTestError, match="workers=0: a pipeline needs at least one"):
+        run_pipeline(_pipeline(), {}, workers=0)
+    wide = mo.Pipeline("wide", max_parallelism=32)
+    wide.source("orders", mo.KafkaSource("orders")).sink("results", mo.KafkaSink("totals", key=None))
+    with pytest.raises(
+        PipelineTestError, match=r"the 1 workers have 8 slots; run_pipeline\(..., workers=2\) has enough"
+    ):
+        run_pipeline(wide, {"orders": [Rescale(9)]}, workers=1)
 
 
 def test_topics_that_nobody_reads_are_refused() -> None:
