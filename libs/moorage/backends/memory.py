@@ -10,7 +10,9 @@ chain that a restore must read stay bounded.
 Segments of one checkpoint lie in one file. A chain may refer to files of earlier checkpoints, but only to those that
 the *base* checkpoint referred to: the newest completed one when this one was triggered, whose files are kept until this
 one is decided (``Registry.add_checkpoint``). What changed since the base is therefore remembered for every checkpoint
-that is still undecided, and is written again by the next.
+that is still undecided, and is written again by the next. Where that comes to as much as the key group itself, it is
+not remembered any more, and the key group is written in full: so what is remembered never outgrows the state, though no
+checkpoint completes for hours.
 
 The synchronous phase only notes down what changed. Rows are encoded afterwards (``memory_encoding``).
 """
@@ -48,6 +50,21 @@ _EXPIRED_MAX = 10_000
 """So many entries of a key group whose time is over are removed at the end of a snapshot."""
 _EXPIRED_BATCH = 1_000
 """So many of the rest are removed before each batch: about a millisecond."""
+_NOTED_MIN = 1_000
+"""Changed rows and entries of a key group that are remembered in any case."""
+_UNDECIDED_MAX = 20
+"""Undecided snapshots that are remembered. An older one whose fate is unknown may still complete; then the next
+checkpoint, which finds that it does not know its base, is full."""
+
+
+class _Unnoted:
+    """In place of the entries that changed, where nothing is noted any more."""
+
+    def add(self, change: tuple[Any, Any]) -> None:
+        """Nobody asks."""
+
+
+_UNNOTED = _Unnoted()
 
 
 class MemoryKeyedBackend(Generic[K, R]):
@@ -87,6 +104,8 @@ class MemoryKeyedBackend(Generic[K, R]):
         self._files: dict[int, StreamHandle] = {}
         self._next_file = 0
         self._undecided: list[MemorySnapshot[K, R]] = []
+        self._forgotten: list[object] = []
+        """What is not needed any more: the next snapshot's thread frees it."""
 
     def _no_changes(self) -> dict[int, Changes[K, R]]:
         return {group: Changes(self._codec) for group in self._key_groups.groups()}
@@ -99,7 +118,9 @@ class MemoryKeyedBackend(Generic[K, R]):
         touched = set(keys)
         if group in self._under_way:
             self._preserve(group, touched)
-        self._changes[group].keys |= touched
+        changes = self._changes[group]
+        if not changes.whole:
+            changes.keys |= touched
         self._touched = (group, touched)
         return self.rows[group]
 
@@ -114,6 +135,21 @@ class MemoryKeyedBackend(Generic[K, R]):
             changes.write_log(self.rows[group], touched)
         else:
             changes.log = None
+            self._bound(group, self._changes)
+
+    def _bound(self, group: int, noted: dict[int, Changes[K, R]]) -> None:
+        """Note nothing any more where the key group will be written in full anyway."""
+        chain = self._chains[group]
+        worth = chain[0].size // 2 if chain else len(self.rows[group])
+        if len(noted[group]) > max(worth, _NOTED_MIN):
+            self._outgrow(group, noted)
+
+    def _outgrow(self, group: int, noted: dict[int, Changes[K, R]]) -> None:
+        self._forgotten.append(noted[group])
+        noted[group] = Changes(self._codec, whole=True)  # another one: a snapshot may still have to encode the former
+        if noted is self._changes:
+            for table in self._tables[group]:
+                table.changed = _UNNOTED
 
     @staticmethod
     def _delta_is_worth_it(chain: Chain, changed: int) -> bool:
@@ -122,7 +158,9 @@ class MemoryKeyedBackend(Generic[K, R]):
     def new_row(self, group: int, key: K) -> R:
         row = self._row_type()
         if self._codec.states:
-            self._changes[group].renewed.add(key)
+            changes = self._changes[group]
+            if not changes.whole:
+                changes.renewed.add(key)
             self._bind(group, key, row)
         return row
 
@@ -134,7 +172,7 @@ class MemoryKeyedBackend(Generic[K, R]):
             bound.bind(key, dict(sorted(entries.items())) if state.kind == "list" else entries, table)
 
     def _preserve(self, group: int, keys: Collection[K]) -> None:
-        encodings = [encoding for encoding in self._under_way[group] if not encoding.finished]
+        encodings = self._unfinished(group)
         for encoding in encodings:
             encoding.preserve(keys)
         if encodings:
@@ -171,7 +209,8 @@ class MemoryKeyedBackend(Generic[K, R]):
                 del entries[entry]
                 if self._is_blank(row):
                     del rows[key]
-                    self._changes[group].keys.add(key)
+                    if not self._changes[group].whole:
+                        self._changes[group].keys.add(key)
 
     def _is_blank(self, row: R) -> bool:
         states = {state.name for state in self._codec.states}
@@ -187,7 +226,9 @@ class MemoryKeyedBackend(Generic[K, R]):
     ) -> MemorySnapshot[K, R]:
         self._log_touched()
         self._remove_some_expired()
-        forgotten = self._adopt(base)
+        self._adopt(base)
+        while len(self._undecided) >= _UNDECIDED_MAX:
+            self._forget(self._undecided[0])
         changes = self._take_changes()
         since_base = [*(snapshot.changes for snapshot in self._undecided), changes]
         full = form is not SnapshotForm.INCREMENTAL
@@ -198,10 +239,11 @@ class MemoryKeyedBackend(Generic[K, R]):
             rows, chain = self.rows[group], () if full else self._chains[group]
             since = [earlier[group] for earlier in since_base]
             changed = sum(map(len, since))
-            if not (chain or rows) or not (changed or group in rolled or not chain):
+            too_much = any(earlier.whole for earlier in since)
+            if not (chain or rows) or not (changed or too_much or group in rolled or not chain):
                 chains[group] = chain
                 continue
-            in_full = group in rolled or not self._delta_is_worth_it(chain, changed)
+            in_full = too_much or group in rolled or not self._delta_is_worth_it(chain, changed)
             chains[group] = () if in_full else chain
             encodings.append(
                 (len(rows) if in_full else changed, group, self._encoding(group, None if in_full else since))
@@ -219,8 +261,9 @@ class MemoryKeyedBackend(Generic[K, R]):
             self._files,
             changes,
             self._found_expired,
-            forgotten,
+            self._forgotten,
         )
+        self._forgotten = []
         self._undecided.append(snapshot)
         return snapshot
 
@@ -230,8 +273,11 @@ class MemoryKeyedBackend(Generic[K, R]):
         if logged is not None:
             return logged
         encoding = GroupEncoding(self._codec, self.rows[group], self._tables[group], since, self._turn)
-        self._under_way.setdefault(group, []).append(encoding)
+        self._under_way[group] = [*self._unfinished(group), encoding]
         return encoding
+
+    def _unfinished(self, group: int) -> list[GroupEncoding[K, R]]:
+        return [encoding for encoding in self._under_way.get(group, ()) if not encoding.finished]
 
     def _take_changes(self) -> dict[int, Changes[K, R]]:
         taken, self._changes = self._changes, self._no_changes()
@@ -252,10 +298,10 @@ class MemoryKeyedBackend(Generic[K, R]):
         # Entries whose time is over are found when a base is written, so a key group that rests needs one, too.
         return self._has_ttl and bool(chain) and self._next_file - chain[0].file > _RESTING_CHECKPOINTS
 
-    def _adopt(self, base: CheckpointId) -> list[Changes[K, R]]:
-        """``base`` is complete: later checkpoints build on it. Returns changes that need not be remembered any more."""
+    def _adopt(self, base: CheckpointId) -> None:
+        """``base`` is complete: later checkpoints build on it."""
         if base == self._base:
-            return []
+            return
         snapshot = next((s for s in self._undecided if s.checkpoint == base), None)
         if snapshot is None:
             # A base that this subtask never took part in: build on nothing.
@@ -265,19 +311,30 @@ class MemoryKeyedBackend(Generic[K, R]):
             self._chains = snapshot.chains
             self._files = snapshot.files
         self._base = base
-        forgotten = [changes for s in self._undecided if s.checkpoint <= base for changes in s.changes.values()]
+        self._forgotten += [changes for s in self._undecided if s.checkpoint <= base for changes in s.changes.values()]
         self._undecided = [s for s in self._undecided if s.checkpoint > base]
-        return forgotten
 
     def aborted(self, checkpoint: CheckpointId) -> None:
         snapshot = next((s for s in self._undecided if s.checkpoint == checkpoint), None)
         if snapshot is None:
             return
         snapshot.cancel()
+        for group in list(self._under_way):
+            self._under_way[group] = self._unfinished(group)
+        self._forget(snapshot)
+
+    def _forget(self, snapshot: MemorySnapshot[K, R]) -> None:
+        """Nothing builds on it: what it has written, later ones write again."""
         self._undecided.remove(snapshot)
-        later = next((s.changes for s in self._undecided if s.checkpoint > checkpoint), self._changes)
-        for group, changes in snapshot.changes.items():
-            later[group].absorb(changes)
+        later = next((s.changes for s in self._undecided if s.checkpoint > snapshot.checkpoint), self._changes)
+        for group, earlier in snapshot.changes.items():
+            if later[group].whole:
+                continue
+            if earlier.whole:
+                self._outgrow(group, later)
+            else:
+                later[group].absorb(earlier)
+                self._bound(group, later)
 
     # --- restore -----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,9 @@ it has to come from main memory again, and it is user code that waits meanwhile,
 rows are encoded when their batch is over, into a log of blocks that is the delta of the next snapshot as it is. That is
 worth it as long as keys are touched about once between two snapshots. When they are touched more often, the log is
 dropped and the snapshot encodes the rows itself (``memory_encoding``).
+
+What is noted is bounded though no checkpoint completes for hours: when it outgrows what a delta is worth, the key group
+is just known to have changed as a whole.
 """
 
 from __future__ import annotations
@@ -31,16 +34,18 @@ _LOG_BYTES = 2 << 20
 class Changes(Generic[K, R]):
     """Of one key group, between two snapshots."""
 
-    __slots__ = ("entries", "keys", "log", "renewed")
+    __slots__ = ("entries", "keys", "log", "renewed", "whole")
 
-    def __init__(self, codec: KeyedSegmentCodec[K, R]) -> None:
+    def __init__(self, codec: KeyedSegmentCodec[K, R], *, whole: bool = False) -> None:
         self.keys: set[K] = set()
         self.renewed: set[K] = set()
         """Rows that were made anew: whatever entries were stored under the key are gone."""
         self.entries: list[set[tuple[K, Any]]] = [set() for _ in codec.states]
         """Of each state: key and entry."""
-        self.log: SegmentWriter[K, R] | None = None if codec.states else codec.writer(DELTA)
+        self.log: SegmentWriter[K, R] | None = None if codec.states or whole else codec.writer(DELTA)
         """Every key as it was when it was touched last; None: not known."""
+        self.whole = whole
+        """So much has changed that nothing is noted any more: the key group is written in full next."""
 
     def __len__(self) -> int:
         return len(self.keys) + sum(map(len, self.entries))
@@ -59,7 +64,7 @@ class Changes(Generic[K, R]):
             self.log = None  # the snapshot will meet the row, too, and fails of it
 
     def absorb(self, earlier: Changes[K, R]) -> None:
-        """These are now the changes since an earlier snapshot."""
+        """These are now the changes since an earlier snapshot; neither is ``whole``."""
         self.keys |= earlier.keys
         self.renewed |= earlier.renewed
         for mine, others in zip(self.entries, earlier.entries, strict=True):

@@ -116,6 +116,7 @@ class GroupEncoding(Generic[K, R]):
             self.writer.all_entries(number, entries)
         # Forgotten here, because to forget many keys takes a while.
         self._keys, self._done, self._copied = [], set(), []
+        self._since, self._changes, self._changed_entries = None, None, []
 
     def cancel(self) -> None:
         """Nobody wants the segment any more."""

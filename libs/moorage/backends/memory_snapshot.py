@@ -46,9 +46,9 @@ class MemorySnapshot(Generic[K, R]):
         chains: dict[int, Chain],
         encodings: Mapping[int, Encoding[K, R]],
         files: Mapping[int, StreamHandle],
-        changes: Mapping[int, Changes[K, R]],
+        changes: dict[int, Changes[K, R]],
         expired: Callable[[int, Sequence[Expired]], None],
-        forgotten: list[Changes[K, R]],
+        forgotten: list[object],
     ) -> None:
         """``forgotten``: what nobody asks for any more."""
         self._name = name
@@ -101,6 +101,7 @@ class MemorySnapshot(Generic[K, R]):
         self.files = {file: known[file] for file in offsets}
         for group, encoding in self._encodings.items():
             self._expired(group, encoding.expired)
+        self._encodings = {}
         return tuple(
             KeyGroupsHandle(
                 self._key_groups,

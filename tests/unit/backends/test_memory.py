@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import weakref
 from collections.abc import Callable
 from typing import Any
 from zlib import crc32
@@ -211,6 +212,17 @@ class BackendMachine(RuleBasedStateMachine):
         self.taken.clear()
 
     @invariant()
+    def what_is_remembered_is_bounded(self) -> None:
+        backend = self.backend
+        assert len(backend._undecided) <= memory._UNDECIDED_MAX
+        for noted in (backend._changes, *(snapshot.changes for snapshot in backend._undecided)):
+            for group, changes in noted.items():
+                assert not changes.whole or not (changes.keys or changes.renewed or any(changes.entries))
+                chain = backend._chains[group]
+                worth = chain[0].size // 2 if chain else len(backend.rows[group])
+                assert len(changes) <= max(worth, len(KEYS)) + 8, "but for what the last batch has changed"
+
+    @invariant()
     def the_latest_checkpoint_restores(self) -> None:
         latest = max(self.completed, default=None)
         if latest is None:
@@ -229,6 +241,8 @@ def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moorage.backends.memory_encoding._KEYS_WITH_STATES", 2)
     monkeypatch.setattr("moorage.backends.memory_encoding.BLOCK_ROWS", 2)
     monkeypatch.setattr("moorage.backends.memory_encoding._ENTRIES_MAX", 1)
+    monkeypatch.setattr(memory, "_NOTED_MIN", 2)
+    monkeypatch.setattr(memory, "_UNDECIDED_MAX", 3)
 
 
 class StatesMachine(BackendMachine):
@@ -299,6 +313,60 @@ def test_keys_that_are_touched_again_and_again_are_stored_once() -> None:
         backend.rows_for(0, ["0-7", "0-8"])["0-7"].count = number
     second, _ = stored(backend, 2)
     assert second < 200
+
+
+def remembered(backend: MemoryKeyedBackend[Any, Any]) -> int:
+    """Rows and entries that the backend has noted as changed."""
+    noted = [backend._changes, *(snapshot.changes for snapshot in backend._undecided)]
+    return sum(len(changes) for groups in noted for changes in groups.values())
+
+
+@pytest.mark.parametrize("triggered", [False, True])
+@pytest.mark.parametrize("row_type", [Row, Basket])
+def test_what_is_remembered_does_not_grow_while_no_checkpoint_completes(row_type: Any, triggered: bool) -> None:
+    backend: MemoryKeyedBackend[str, Any] = MemoryKeyedBackend("totals", KeyGroupRange(0, 0), str, row_type)
+    files = Files()
+    for number in range(100):
+        backend.rows_for(0, [f"{number}"])[f"{number}"] = backend.new_row(0, f"{number}")
+    files.store("f1", backend.snapshot(CheckpointId(1), CheckpointId(0)))
+    files.store("f2", backend.snapshot(CheckpointId(2), CheckpointId(1)))
+    for number in range(2_000):
+        key = f"gone-{number}"
+        rows = backend.rows_for(0, [key, "7"])
+        rows[key] = row = backend.new_row(0, key)
+        if isinstance(row, Basket):
+            rows["7"].items[key] = number
+            del rows["7"].items[key]
+        del rows[key]
+        rows["7"].count = number
+        if triggered and number % 50 == 49:
+            checkpoint = CheckpointId(3 + number // 50)
+            files.store(f"f{checkpoint}", backend.snapshot(checkpoint, CheckpointId(2)))
+            if checkpoint % 3:
+                backend.aborted(checkpoint)
+        assert remembered(backend) <= 350, "each of four: half of what is stored, and what the last batch changed"
+    handles = files.store("f1000", backend.snapshot(CheckpointId(1_000), CheckpointId(2)))
+    restored = backend.load(handles, files.read).rows[0]
+    assert len(restored) == 100
+    assert restored["7"].count == 1_999
+
+
+def test_a_checkpoint_completes_though_nobody_expected_it_any_more() -> None:
+    backend = filled(100)
+    stored(backend, 1)
+    for number in range(2, 10):
+        backend.rows_for(0, [f"0-{number}"])["0-1"].count = number
+        backend.snapshot(CheckpointId(number), CheckpointId(1)).encode()
+    _, (handle,) = stored(backend, 3)
+    assert handle.stream.path == "f3", "the base is unknown: everything is written"
+
+
+def test_what_an_aborted_snapshot_held_is_let_go_of() -> None:
+    backend = filled(10, groups=2)
+    snapshot = weakref.ref(backend.snapshot(CheckpointId(1), CheckpointId(0)))
+    backend.aborted(CheckpointId(1))
+    assert snapshot() is None
+    assert not any(backend._under_way.values())
 
 
 def test_one_entry_of_a_large_map_is_stored_by_itself() -> None:
