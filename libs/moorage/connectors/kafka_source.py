@@ -210,7 +210,7 @@ class KafkaSourceReader:
 
     # --- records -----------------------------------------------------------------------------------------------------
 
-    def poll(self, now_ms: int) -> Sequence[Batch]:
+    def poll(self, now_ms: int, max_records: int) -> Sequence[Batch]:
         if self._discovered:
             found, self._discovered = self._discovered, ()
             self._add(found)
@@ -219,7 +219,7 @@ class KafkaSourceReader:
         self._measure_lag(now_ms)
         if self._dead_letters is not None:
             self._dead_letters.poll()
-        batches = [self._batch(records) for records in self._reader.poll(self._context.settings.max_poll_records)]
+        batches = [self._batch(records) for records in self._reader.poll(max_records)]
         if self._ended:
             # Not earlier: only now the positions are behind everything that was polled.
             self._ended = False

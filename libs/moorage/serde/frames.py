@@ -118,6 +118,11 @@ class Columns(NamedTuple, Generic[K, V]):
     def __len__(self) -> int:
         return len(self.values)
 
+    def piece(self, start: int, end: int) -> Columns[K, V]:
+        """The records from index ``start`` to before ``end``."""
+        headers = None if self.headers is None else self.headers[start:end]
+        return Columns(self.keys[start:end], self.values[start:end], self.timestamps_ms[start:end], headers)
+
 
 class ColumnCodec(Generic[K, V]):
     """Payloads of data frames. Types make decoding faster and give typed values back; ``Any`` gives what msgpack has:

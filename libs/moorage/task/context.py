@@ -32,6 +32,8 @@ class TaskSettings:
     limits: ExchangeLimits = field(default_factory=ExchangeLimits)
     max_poll_records: int = 10_000
     max_poll_frames: int = 64
+    max_step_ms: int = 50
+    """Of user code without a break in which the worker hears and says something."""
     linger_ms: int = 100
     """Buffered records wait at most so long for more while input keeps coming."""
     idle_linger_ms: int = 5

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from moorage.barrier.gate import InputGate, Verdict
 from moorage.barrier.pending import Declined
@@ -23,6 +23,7 @@ from moorage.serde import control
 from moorage.serde.frames import SEQUENCES, ColumnCodec, Columns, Frame, FrameKind, decode_frame
 from moorage.task.alignment import AlignmentTimes
 from moorage.task.context import TaskContext
+from moorage.task.pace import Pace
 
 
 class InputUser(Protocol):
@@ -41,6 +42,16 @@ _REPEAT_INTERVALS = 20
 """Positions that do not change are published again once in so many intervals."""
 
 
+class _Rest(NamedTuple):
+    """What is left of a frame that the gate let pass."""
+
+    tp: TopicPartition
+    offset: int
+    columns: Columns[Any, Any]
+    start: int
+    """Index of the next record."""
+
+
 class ExchangeInput:
     def __init__(
         self,
@@ -52,8 +63,11 @@ class ExchangeInput:
         starts: Mapping[TopicPartition, int],
         user: InputUser,
         resumed: Collection[TopicPartition] = (),
+        pace: Pace | None = None,
     ) -> None:
-        """``resumed``: partitions whose start lies behind the first frames of the running attempt."""
+        """``resumed``: partitions whose start lies behind the first frames of the running attempt. ``pace``: of a user
+        whose own code decides how long a record takes; a frame may be processed in several steps then, but no snapshot
+        is due in between. None: whole frames."""
         self._context = context
         self._inputs = inputs
         self._codecs = codecs
@@ -63,6 +77,8 @@ class ExchangeInput:
         self.processed_bytes = 0
         """Of frames with records; barriers and what is passed over are no input."""
         self._user = user
+        self._pace = pace
+        self._rest: _Rest | None = None
         self._is_paused = False
         """A snapshot is due or being decided on."""
         self._queue: deque[LogMessage] = deque()
@@ -84,14 +100,25 @@ class ExchangeInput:
 
     def step(self) -> bool:
         """Work off a bounded number of records; nothing while a snapshot is waited for."""
-        counters, settings = self._context.counters, self._context.settings
-        if not self._queue and not self._is_paused:
+        if self._is_paused:
+            return False
+        if not self._queue and self._rest is None:
             self._queue.extend(self._poll())
-        worked = bool(self._queue) and not self._is_paused
-        records_in_max = counters.records_in + settings.max_poll_records
-        while self._queue and not self._is_paused and counters.records_in < records_in_max:
-            self._offer(self._queue.popleft())
-        return worked
+            if not self._queue:
+                return False
+        counters, pace = self._context.counters, self._pace
+        started_ms, records_before = self._context.clock.monotonic_ms(), counters.records_in
+        records_max = self._context.settings.max_poll_records if pace is None else pace.records
+        while not self._is_paused and counters.records_in < records_before + records_max:
+            if self._rest is not None:
+                self._process(self._rest)
+            elif self._queue:
+                self._offer(self._queue.popleft())
+            else:
+                break
+        if pace is not None:
+            pace.took(counters.records_in - records_before, self._context.clock.monotonic_ms() - started_ms)
+        return True
 
     @property
     def waiting_bytes(self) -> int:
@@ -147,13 +174,8 @@ class ExchangeInput:
                     columns = self._codecs[tp.topic].decode(frame.payload)
                 except CorruptDataError as error:
                     raise CorruptDataError(f"{tp.topic}[{tp.partition}] offset {message.offset}: {error}") from error
-                counters.records_in += len(columns)
                 self.processed_bytes += len(message.value)
-                try:
-                    self._user.on_records(tp, columns)
-                except RecordError as error:
-                    where = f"in a frame of {len(columns)} in {tp.topic}[{tp.partition}] offset {message.offset}"
-                    raise RecordError(f"{error}, {where}") from error.__cause__
+                self._process(_Rest(tp, message.offset, columns, 0))
             case Verdict.VOID:
                 counters.frames_void += 1
             case Verdict.SEEN:
@@ -164,8 +186,26 @@ class ExchangeInput:
                     self.times.arrived(barrier.checkpoint, now_ms, self.processed_bytes)
                 self._follow()
 
+    def _process(self, rest: _Rest) -> None:
+        """A frame, or as much of it as is due in one step."""
+        tp, offset, columns, start = rest
+        size = len(columns)
+        end = size if self._pace is None else min(size, start + self._pace.records)
+        self._rest = rest._replace(start=end) if end < size else None
+        piece = columns if end - start == size else columns.piece(start, end)
+        self._context.counters.records_in += end - start
+        try:
+            self._user.on_records(tp, piece)
+        except RecordError as error:
+            where = f"in a frame of {size} in {tp.topic}[{tp.partition}] offset {offset}"
+            raise RecordError(f"{error}, {where}") from error.__cause__
+        if start and self._rest is None:
+            self._follow()
+
     def _follow(self) -> None:
-        """Do what the gate asks for."""
+        """Do what the gate asks for, but not in the middle of a frame: its position is behind all of it."""
+        if self._rest is not None:
+            return
         gate = self.gate
         if gate.declined:
             for declined in gate.declined:

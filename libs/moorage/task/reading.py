@@ -34,6 +34,7 @@ from moorage.task.ending import finished_parts, is_last
 from moorage.task.inputs import ExchangeInput
 from moorage.task.operator_states import Restored
 from moorage.task.outputs import Outputs
+from moorage.task.pace import Pace
 from moorage.task.snapshots import StatePart, decline
 
 _NO_BASE = CheckpointId(-1)
@@ -116,6 +117,7 @@ class ReadingSubtask(ChainedSubtask):
             gate,
             restored.starts,
             self,
+            pace=Pace(context.settings.max_poll_records, context.settings.max_step_ms),
         )
         self.running()
         self._input.open()

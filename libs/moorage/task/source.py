@@ -21,6 +21,7 @@ from moorage.task.context import TaskContext
 from moorage.task.ending import finished_parts, is_last
 from moorage.task.operator_states import Restored
 from moorage.task.outputs import Outputs
+from moorage.task.pace import Pace
 from moorage.task.snapshots import StatePart
 
 SOURCE_OFFSETS = "source-offsets"
@@ -39,7 +40,7 @@ class SourceReader(Protocol):
         """Begin to read what ``find`` found."""
         ...
 
-    def poll(self, now_ms: int) -> Sequence[Batch]:
+    def poll(self, now_ms: int, max_records: int) -> Sequence[Batch]:
         """Decoded records that have arrived; never waits. RecordError for one that can't be decoded."""
         ...
 
@@ -76,6 +77,7 @@ class SourceSubtask(ChainedSubtask):
     ) -> None:
         super().__init__(context, new_chain)
         self._reader = new_reader(context)
+        self._pace = Pace(context.settings.max_poll_records, context.settings.max_step_ms)
         self._positions: dict[CheckpointId, Sequence[bytes]] = {}
         """What each undecided checkpoint holds."""
         self._last_triggered = CheckpointId(0)
@@ -121,15 +123,18 @@ class SourceSubtask(ChainedSubtask):
     def _read(self, now_ms: int) -> bool:
         if self.data_ended or self._stopping is not None:
             return False
-        batches = self._reader.poll(now_ms)
+        context, pace = self.context, self._pace
+        started_ms, records_before = context.clock.monotonic_ms(), context.counters.records_in
+        batches = self._reader.poll(now_ms, pace.records)
         for batch in batches:
-            self.context.counters.records_in += len(batch.values)
+            context.counters.records_in += len(batch.values)
             try:
                 self._chain.head.push(batch)
             except RecordError as error:
                 raise self._located(batch, error) from error.__cause__
         if self._reader.has_ended:
             self._end_data()
+        pace.took(context.counters.records_in - records_before, context.clock.monotonic_ms() - started_ms)
         return bool(batches)
 
     def _located(self, batch: Batch, error: RecordError) -> RecordError:

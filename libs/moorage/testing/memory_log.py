@@ -254,6 +254,13 @@ class MemoryCluster:
             raise LogError(f"Kafka has no partition {partition.partition} of topic {partition.topic}")
         return found
 
+    def add_partitions(self, topic: str, count: int = 1) -> None:
+        """As an administrator does while jobs run."""
+        present = self._topics[topic]
+        for number in range(len(present), len(present) + count):
+            present.append(_Partition())
+            self._partitions[TopicPartition(topic, number)] = present[number]
+
     def create_topic(self, spec: TopicSpec) -> None:
         present = self._topics.get(spec.name)
         if present is None:

@@ -261,7 +261,7 @@ class Harness:
             SubtaskId(vertex.vertex, index)
             for vertex in graph.vertices
             for index in range(vertex.parallelism)
-            if self.state(vertex.vertex, index) is SubtaskState.FINISHED
+            if not vertex.is_committer and self.state(vertex.vertex, index) is SubtaskState.FINISHED
         } - {SubtaskId(ack.vertex, ack.subtask) for ack in acks}
         assert len(acks) + len(finished) == expected, f"{len(acks)} of {expected} acknowledgements"
         states: dict[str, dict[int, OperatorSubtaskState]] = {}

@@ -179,9 +179,9 @@ def test_an_unaligned_final_checkpoint_may_leave_the_last_records_in_flight() ->
     harness = bounded(settings=SETTINGS.__class__(limits=limits, max_poll_records=1, max_poll_frames=1))
     harness.produce(ORDERS)
     for _ in range(6):
-        harness.run(12)
+        harness.run(20)
         checkpoint = harness.trigger(alignment=Alignment.UNALIGNED)
-        harness.run(12)
+        harness.run(20)
         harness.finalize(checkpoint)
         harness.deploy()
     for _ in range(40):

@@ -20,13 +20,14 @@ from moorage.barrier.pending import Declined
 from moorage.errors import CorruptDataError, UnknownSchemaError
 from moorage.graph.job_graph import ExchangeKind
 from moorage.ids import Attempt, CheckpointId, TopicPartition
-from moorage.messages.barriers import Barrier
+from moorage.messages.barriers import Alignment, Barrier, SnapshotOptions
 from moorage.messages.commands import JobFates
 from moorage.messages.registry import LineageSegment
 from moorage.ports import TopicSpec
 from moorage.serde import control
 from moorage.serde.frames import ColumnCodec, Columns, FrameKind, encode_frame
 from moorage.task.inputs import ExchangeInput
+from moorage.task.pace import Pace
 
 CODEC: ColumnCodec[Any, Any] = ColumnCodec()
 
@@ -52,6 +53,7 @@ class Input:
         max_poll_frames: int = 64,
         first_live: Mapping[TopicPartition, int] | None = None,
         resumed: Collection[TopicPartition] = (),
+        pace: Pace | None = None,
         **options: Any,
     ) -> None:
         self.world = world
@@ -89,6 +91,7 @@ class Input:
             self.starts,
             self,
             resumed,
+            pace,
         )
         self.processed: list[tuple[int, int]] = []
         self.aligned: dict[int, list[tuple[int, int]]] = {}
@@ -188,6 +191,40 @@ def test_a_step_is_bounded_in_records() -> None:
     while source.step():
         steps.append(len(source.processed))
     assert steps == [30, 60, 90, 100]
+
+
+def test_a_frame_that_takes_too_long_is_processed_in_pieces() -> None:
+    pace = Pace(4, 50)
+    source = small_world(data_frame(1, 0, 0, *[(0, i) for i in range(10)]), data_frame(1, 0, 1, (0, 10)), pace=pace)
+    steps = []
+    while source.step():
+        steps.append(len(source.processed))
+    assert steps == [4, 8, 11], "its rest and what follows, while there is time"
+    assert source.processed == [(0, i) for i in range(11)]
+    assert source.context.counters.records_in == 11
+    assert source.context.counters.frames_in == 2
+
+
+@pytest.mark.parametrize("alignment", [Alignment.UNALIGNED, Alignment.TIMEOUT])
+def test_no_snapshot_is_taken_in_the_middle_of_a_frame(alignment: Alignment) -> None:
+    """Its position is behind the frame, so all of the frame must be in the state."""
+    frames = [data_frame(1, 0, n, *[(0, 10 * n + i) for i in range(10)]) for n in range(2)]
+    source = small_world(*frames, pace=Pace(4, 50))
+    assert source.step()
+    options = SnapshotOptions(alignment=alignment)
+    source.input.announce(Barrier(checkpoint=CheckpointId(1), triggered_ms=0, options=options))
+    if alignment is Alignment.TIMEOUT:
+        source.input.announce(Barrier(checkpoint=CheckpointId(1), triggered_ms=0, options=options))
+        source.gate.overtake(CheckpointId(1))
+        source.input.housekeeping(0)
+    assert source.aligned == {}
+    assert source.step()
+    assert source.aligned == {}
+    assert source.step()
+    assert source.aligned == {1: [(0, i) for i in range(10)]}
+    while source.step():
+        pass
+    assert len(source.processed) == 20
 
 
 @pytest.mark.parametrize(
