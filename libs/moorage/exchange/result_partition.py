@@ -140,6 +140,7 @@ class ResultPartition:
         self._backlogs = [_Backlog() for _ in range(exchange.partitions)]
         self._lag_bytes = 0
         """Of all partitions."""
+        self._lag_frames = 0
         self._over_limit: set[int] = set()
         self.records_out = 0
         self.frames_out = 0
@@ -290,6 +291,7 @@ class ResultPartition:
         if is_data:
             backlog.under_way += 1
             self._lag_bytes += size
+            self._lag_frames += 1
         self.frames_out += 1
         self.bytes_out += size
 
@@ -308,6 +310,7 @@ class ResultPartition:
                 backlog.frames.append((offset, size))
             else:  # the consumer was faster than this report, or nothing is known
                 self._lag_bytes -= size
+                self._lag_frames -= 1
                 self._weigh(partition, backlog)
 
         self._writer.append(self._topic, partition, frame, delivered)
@@ -348,6 +351,7 @@ class ResultPartition:
         frames = backlog.frames
         while frames and frames[0][0] < position:
             self._lag_bytes -= frames.popleft()[1]
+            self._lag_frames -= 1
         self._weigh(partition, backlog)
 
     def _weigh(self, partition: int, backlog: _Backlog) -> None:
@@ -359,5 +363,4 @@ class ResultPartition:
 
     def lag(self) -> tuple[int, int]:
         """Own frames and bytes that the consumers have not processed yet, over all partitions."""
-        frames = sum(len(b.frames) + b.under_way for b in self._backlogs)
-        return frames, self._lag_bytes
+        return self._lag_frames, self._lag_bytes

@@ -83,6 +83,7 @@ class ExchangeInput:
         """A snapshot is due or being decided on."""
         self._queue: deque[LogMessage] = deque()
         """Polled and not offered yet."""
+        self._last_barrier: tuple[bytes, Barrier] | None = None
         self._published: dict[str, tuple[int, ...]] = {}
         self._next_housekeeping_ms = 0
         self._next_repeat_ms = 0
@@ -146,7 +147,7 @@ class ExchangeInput:
             self._corrupt_frame(tp, message.offset, error)
             return
         try:
-            barrier = control.decode(frame.payload, control.BARRIERS) if frame.kind is FrameKind.BARRIER else None
+            barrier = self._barrier(frame.payload) if frame.kind is FrameKind.BARRIER else None
         except MoorageError as error:
             raise type(error)(f"{tp.topic}[{tp.partition}] offset {message.offset}: {error}") from error
         verdict = self.gate.offer(
@@ -201,6 +202,12 @@ class ExchangeInput:
             raise RecordError(f"{error}, {where}") from error.__cause__
         if start and self._rest is None:
             self._follow()
+
+    def _barrier(self, payload: bytes) -> Barrier:
+        """The same bytes come once by every channel."""
+        if self._last_barrier is None or self._last_barrier[0] != payload:
+            self._last_barrier = payload, control.decode(payload, control.BARRIERS)
+        return self._last_barrier[1]
 
     def _follow(self) -> None:
         """Do what the gate asks for, but not in the middle of a frame: its position is behind all of it."""
@@ -273,9 +280,10 @@ class ExchangeInput:
         """End alignments whose time is over. Now and then: tell the producers how far their channels are processed, and
         give up checkpoints that were aborted without us hearing of it."""
         pending = () if self._is_paused else self.gate.pending
-        for overdue in self.times.overdue(pending, now_ms):
-            self.gate.overtake(overdue)
-            self._follow()
+        if pending:
+            for overdue in self.times.overdue(pending, now_ms):
+                self.gate.overtake(overdue)
+                self._follow()
         if now_ms < self._next_housekeeping_ms:
             return
         context = self._context

@@ -114,8 +114,12 @@ class Outputs:
     def count(self) -> None:
         """Bring the context's counters up to date."""
         counters = self._context.counters
-        counters.records_out = sum(p.records_out for p in self.partitions)
-        counters.bytes_out = sum(p.bytes_out for p in self.partitions)
-        lags = [p.lag() for p in self.partitions]
-        counters.lag_frames = sum(frames for frames, _ in lags)
-        counters.lag_bytes = sum(size for _, size in lags)
+        records_out = bytes_out = lag_frames = lag_bytes = 0
+        for partition in self.partitions:
+            frames, size = partition.lag()
+            records_out += partition.records_out
+            bytes_out += partition.bytes_out
+            lag_frames += frames
+            lag_bytes += size
+        counters.records_out, counters.bytes_out = records_out, bytes_out
+        counters.lag_frames, counters.lag_bytes = lag_frames, lag_bytes

@@ -208,9 +208,11 @@ class WorkerProcess:
     def _step_subtask(self, subtask: Subtask) -> bool:
         if subtask.state in TERMINAL:
             return False
-        with self._failing(subtask):
+        try:
             return subtask.step(self._clock.monotonic_ms())
-        return True
+        except Exception as error:  # noqa: BLE001 - as _failing
+            self._fail(subtask, error)
+            return True
 
     @contextmanager
     def _failing(self, subtask: Subtask) -> Iterator[None]:
@@ -218,8 +220,11 @@ class WorkerProcess:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - as the docstring says
-            self._count_failure(error)
-            subtask.fail(error)
+            self._fail(subtask, error)
+
+    def _fail(self, subtask: Subtask, error: Exception) -> None:
+        self._count_failure(error)
+        subtask.fail(error)
 
     def _count_failure(self, error: Exception) -> None:
         self.counters.failures += 1

@@ -231,7 +231,7 @@ class MemoryCluster:
         return self._clock.wall_ms()
 
     @property
-    def topics(self) -> Mapping[str, list[_Partition]]:
+    def topics(self) -> Mapping[str, Sequence[_Partition]]:
         return self._topics
 
     @property
@@ -264,8 +264,8 @@ class MemoryCluster:
     def create_topic(self, spec: TopicSpec) -> None:
         present = self._topics.get(spec.name)
         if present is None:
-            present = self._topics[spec.name] = [_Partition() for _ in range(spec.partitions)]
-            self._partitions.update({TopicPartition(spec.name, number): log for number, log in enumerate(present)})
+            present = self._topics[spec.name] = []
+            self.add_partitions(spec.name, spec.partitions)
         if len(present) != spec.partitions:
             raise LogError(f"topic {spec.name} has {len(present)} partitions, not {spec.partitions}")
 
@@ -548,18 +548,21 @@ class _Reader:
         if not self._log.cluster.available:
             return fetched
         with self._log.faults.around("fetch"):
+            positions, find = self._positions, self._log.cluster.find
             for partition in self._turns:
-                messages = self._fetch_partition(partition, limit)
+                log = find(partition)
+                if log is None or positions[partition] == log.end:
+                    continue
+                messages = self._fetch_partition(partition, log, limit)
                 if messages:
                     limit -= len(messages)
                     fetched.append((partition, messages))
             self._turns.rotate(-1)
         return fetched
 
-    def _fetch_partition(self, partition: TopicPartition, limit: int) -> Sequence[tuple[int, _Payload]]:
-        log = self._log.cluster.find(partition)
-        if log is None:
-            return ()
+    def _fetch_partition(
+        self, partition: TopicPartition, log: _Partition, limit: int
+    ) -> Sequence[tuple[int, _Payload]]:
         position, end = self._positions[partition], log.end
         if not log.start <= position <= end:
             raise OffsetOutOfRangeError(

@@ -29,10 +29,11 @@ from moorage.backends.rocksdb_environment import RocksDbEnvironment
 from moorage.cleaner.pace import CleanerOptions
 from moorage.cleaner_process.process import CleanerProcess
 from moorage.cluster.coordinator import CoordinatorCore
-from moorage.cluster.protocol import ClusterConfig
+from moorage.cluster.protocol import ClusterConfig, CoreEvent, LogSilence, Tick
 from moorage.connectors.kafka_source import KafkaSourceReader
 from moorage.connectors.kafka_source_coordinator import OPERATOR_COORDINATORS
 from moorage.coordinator_process.process import CoordinatorProcess
+from moorage.effects import Action
 from moorage.errors import LogUnavailableError, MoorageError, RegistryUnavailableError, StorageError
 from moorage.exchange.result_partition import ExchangeLimits
 from moorage.graph.job_graph import StateConfig
@@ -131,6 +132,16 @@ class _Process:
         self.stopped_until_ms = 0
         self.deaf_until: dict[TopicPartition, int] = {}
         """Partitions of which it sees nothing new before that time."""
+
+
+class _CheckedCore(CoordinatorCore):
+    """Holds its invariants against its state after every event, but for those that only told the time."""
+
+    def handle(self, event: CoreEvent) -> list[Action]:
+        actions = super().handle(event)
+        if actions or not isinstance(event, Tick | LogSilence):
+            self.validate()
+        return actions
 
 
 class Simulation:
@@ -237,9 +248,7 @@ class Simulation:
         )
         jitter = random.Random(self.rng.random())  # noqa: S311
         process = CoordinatorProcess(
-            CoordinatorCore(
-                f"{name}.{self._incarnations}", config, lambda: jitter.uniform(-1, 1), OPERATOR_COORDINATORS
-            ),
+            _CheckedCore(f"{name}.{self._incarnations}", config, lambda: jitter.uniform(-1, 1), OPERATOR_COORDINATORS),
             registry=self.registry,
             storage=self.storage,
             log=log,
@@ -251,11 +260,7 @@ class Simulation:
 
         self._coordinators[name] = process
 
-        def step() -> None:
-            process.step(self.clock.monotonic_ms())
-            process.core.validate()
-
-        return step
+        return lambda: process.step(self.clock.monotonic_ms())
 
     def _worker(self, name: str, log: MemoryLog, executor: InlineExecutor) -> Callable[[], object]:
         worker = WorkerProcess(
@@ -331,7 +336,8 @@ class Simulation:
             self._end_faults()
             limit = self.clock.monotonic_ms() + self.config.finish_ms
             while not self._is_finished():
-                self._check(self.clock.monotonic_ms() < limit, f"the job did not finish: {self._state()}")
+                if self.clock.monotonic_ms() >= limit:
+                    self._check(False, f"the job did not finish: {self._state()}")
                 self._turn(faults=False)
             self._check_checkpoints()
         except Exception as error:
