@@ -6,6 +6,7 @@ import queue
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from http import HTTPStatus
 from pathlib import Path
 from typing import NoReturn
 
@@ -117,7 +118,7 @@ class Watch:
     def _ask(self) -> None:
         try:
             self._jobs = self._client.jobs()
-            self._statistics = self._client.checkpoints(self._job)
+            self._statistics = self._checkpoints()
             failures = self._client.failures(self._job)
         except (CoordinatorUnreachableError, RestError) as error:
             state = str(error)
@@ -127,6 +128,15 @@ class Watch:
         if state != self._state:
             self._state = state
             self._screen.event(state)
+
+    def _checkpoints(self) -> CheckpointStatistics | None:
+        """None: the job takes none."""
+        try:
+            return self._client.checkpoints(self._job)
+        except RestError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
 
     def _report_exits(self) -> None:
         """Until the next question is due, tell at once about every process that dies."""

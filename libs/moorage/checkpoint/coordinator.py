@@ -23,6 +23,7 @@ from moorage.checkpoint.acknowledging import Acknowledging
 from moorage.checkpoint.asking import Asking
 from moorage.checkpoint.completed import CompletedCheckpoints
 from moorage.checkpoint.completion import Completion
+from moorage.checkpoint.deactivated import DeactivatedCheckpoints, DeactivatedTriggering
 from moorage.checkpoint.decider import CheckpointRequest
 from moorage.checkpoint.discards import Discards
 from moorage.checkpoint.fates import Fates
@@ -80,7 +81,12 @@ class CheckpointCoordinator:
         hook_timeout_ms: int | None = None,
     ) -> None:
         self.stats = CheckpointStatsTracker(history, base, history_size)
-        self.completed = CompletedCheckpoints(history.checkpoints, base)
+        store, triggering = (
+            (CompletedCheckpoints, Triggering)
+            if graph.checkpoint.enabled
+            else (DeactivatedCheckpoints, DeactivatedTriggering)
+        )
+        self.completed: CompletedCheckpoints = store(history.checkpoints, base)
         self.sink_commits = SinkCommits(graph)
         self._effects = effects
         self._random = random
@@ -128,7 +134,7 @@ class CheckpointCoordinator:
             failed=self._abort_if_open,
         )
         self._new_checkpoints = NewCheckpoints(effects, graph.job, graph.checkpoint, self._operators.uids())
-        self._triggering = Triggering(
+        self._triggering: Triggering = triggering(
             effects,
             graph.job,
             graph.checkpoint,

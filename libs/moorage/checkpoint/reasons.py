@@ -13,6 +13,7 @@ class CheckpointFailureReason(Enum):
     """Closed: who adds one decides in ``counts_as_failure`` and ``describe`` what it means."""
 
     # Nothing was triggered.
+    DEACTIVATED = auto()
     NOT_ALL_REQUIRED_TASKS_RUNNING = auto()
     TOO_MANY_REQUESTS = auto()
     ID_NOT_AVAILABLE = auto()
@@ -75,6 +76,8 @@ _COUNTED = frozenset(
 def describe(reason: CheckpointFailureReason) -> str:
     """For people."""
     match reason:
+        case _R.DEACTIVATED:
+            return "checkpointing is not enabled for this job"
         case _R.NOT_ALL_REQUIRED_TASKS_RUNNING:
             return "not all required subtasks are running"
         case _R.TOO_MANY_REQUESTS:

@@ -128,7 +128,7 @@ class Job:
         self._failure = self.record.failure
         # What a new attempt waits for.
         self._restart_at_ms = 0
-        has_hooks = config.master_hook_timeout_ms is not None
+        has_hooks = config.master_hook_timeout_ms is not None and self.record.graph.checkpoint.enabled
         self._hooks = HookRestore(effects, self.record.job, has_hooks=has_hooks, changed=self.advance)
         self._restore = RestoreChoice(effects, self.record.job, self.checkpoints.completed, self.advance)
         self._scaling = Scaling(effects, pool, self.job, self.checkpoints, self._restart_if_running)
@@ -705,7 +705,7 @@ class Job:
         stats = self.checkpoints.stats
         latest = self.checkpoints.completed.latest
         return JobCounts(
-            checkpoint_interval_ms=config.interval_ms,
+            checkpoint_interval_ms=config.interval_ms if config.enabled else 0,
             checkpoint_timeout_ms=config.timeout_ms,
             in_progress=stats.counts.in_progress,
             last_completed=latest,

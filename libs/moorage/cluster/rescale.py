@@ -60,6 +60,9 @@ class Scaling:
             self._refuse(request.request, Refusal.CONFLICT, f"job {self._job} is being rescaled already")
         elif status not in (JobStatus.CREATED, JobStatus.RUNNING, JobStatus.RESTARTING):
             self._refuse(request.request, Refusal.CONFLICT, f"job {self._job} is {status.value}")
+        elif not graph.checkpoint.enabled:
+            reason = f"job {self._job} takes no checkpoints that it could go on from: submit it anew"
+            self._refuse(request.request, Refusal.CONFLICT, reason)
         elif self._checkpoints.is_stopping:
             self._refuse(request.request, Refusal.CONFLICT, f"job {self._job} is being stopped with a savepoint")
         else:

@@ -146,9 +146,10 @@ class Submission:
 def resumable(earlier: JobHistory, graph: JobGraph, path: str) -> JobRecord | None:
     """The former life of the job, if starting from ``path`` goes on with it: the newest checkpoint that an ended job
     retained, and the same operators. Then nothing has happened since that a restart would not get over: frames in
-    flight and results that sinks had not committed lie in the exchanges still."""
+    flight and results that sinks had not committed lie in the exchanges still. A job without checkpointing goes on with
+    no former life."""
     former = earlier.record
-    if former is None or former.graph.fingerprint != graph.fingerprint:
+    if former is None or former.graph.fingerprint != graph.fingerprint or not graph.checkpoint.enabled:
         return None
     own = [record for record in earlier.checkpoints if record.checkpoint > former.base_checkpoint_id]
     restartable = [record for record in own if record.kind == "checkpoint" or record.ends_as is not None]

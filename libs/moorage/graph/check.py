@@ -105,6 +105,11 @@ def _one_vertex_problems(graph: JobGraph, vertex: JobVertex) -> Iterator[str]:
         )
     if vertex.is_committer and vertex.is_source:
         yield f"sink {vertex.vertex} has no input"
+    if vertex.is_committer and not graph.checkpoint.enabled:
+        yield (
+            f"sink {vertex.vertex} commits with checkpoints, and checkpoint.enabled is false: give it"
+            " guarantee='at_least_once'"
+        )
 
 
 def _exchange_problems(graph: JobGraph) -> Iterator[str]:
@@ -162,6 +167,9 @@ def _checkpoint_problems(config: CheckpointConfig) -> Iterator[str]:
         yield "checkpoint.aligned_timeout_ms needs checkpoint.unaligned: else there is nothing to fall back to"
     if config.alignment_limit_bytes is not None and config.mode == "at_least_once":
         yield "checkpoint.alignment_limit_bytes needs checkpoint.mode 'exactly_once': at_least_once holds nothing back"
+    for field in msgspec.structs.fields(config):
+        if not config.enabled and field.name != "enabled" and getattr(config, field.name) != field.default:
+            yield f"checkpoint.{field.name} needs checkpoint.enabled: else no checkpoint is taken"
 
 
 def _restart_problems(config: RestartConfig) -> Iterator[str]:

@@ -103,6 +103,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Flink's CheckpointConfig. Times in ms."""
 
+    enabled: bool = True
+    """False: no checkpoint is ever taken, not by hand either, and a failure starts the job from the beginning."""
     interval_ms: int = 1_000
     """Time from one trigger to the next; 0: only on demand."""
     interval_during_backlog_ms: int | None = None

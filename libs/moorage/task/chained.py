@@ -38,9 +38,17 @@ class ChainedSubtask(Subtask):
         return True
 
     def _end_data(self) -> None:
-        """No record comes any more: those behind need not wait for one. Barriers go on until the final checkpoint."""
+        """No record comes any more: those behind need not wait for one. Barriers go on until the final checkpoint; in a
+        job without checkpointing all that is left to do is to flush."""
         self._outputs.end_of_data()
         self.tell_data_ended()
+        if not self.context.deploy.graph.checkpoint.enabled:
+            flushes = self._flushes()
+            self.call(lambda: [flush() for flush in flushes], lambda _: self._ending.begin(self._outputs))
+
+    def _flushes(self) -> list[Callable[[], None]]:
+        """*Blocking* calls after which everything so far is stored outside of the exchanges."""
+        return [writer.commit for writer in self._chain.writers]
 
     def step(self, now_ms: int) -> bool:
         if self.state is not SubtaskState.RUNNING:

@@ -12,7 +12,7 @@ OVER            the subtask is FINISHED
 ==============  ===================================================  ==============================================
 
 So the last records are in a completed checkpoint, hence committed by the sinks, before anybody believes that the
-subtask is done.
+subtask is done. Without checkpointing a subtask leaves as soon as its sinks are flushed.
 """
 
 from __future__ import annotations

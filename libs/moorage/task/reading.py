@@ -187,9 +187,9 @@ class ReadingSubtask(ChainedSubtask):
         context.failpoint("after-barrier-before-snapshot")
         parts = finished_parts(context.vertex.operators) if is_final else list(self._parts(barrier, channels))
         metrics = msgspec.structs.replace(metrics, sync_ms=context.clock.monotonic_ms() - started)
-        flushes = [writer.commit for writer in self._chain.writers]
+        location = barrier.options.location
         self._snapshots.begin(
-            barrier.checkpoint, barrier.triggered_ms, parts, epochs, flushes, metrics, barrier.options.location
+            barrier.checkpoint, barrier.triggered_ms, parts, epochs, self._flushes(), metrics, location
         )
         source.release()
 

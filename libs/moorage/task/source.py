@@ -185,10 +185,7 @@ class SourceSubtask(ChainedSubtask):
         elements = list(self._reader.snapshot())
         self._positions[command.checkpoint] = elements
         parts = finished_parts(context.vertex.operators) if is_final else self._parts(elements)
-        flushes = [writer.commit for writer in self._chain.writers]
-        reader_flush = self._reader.flush()
-        if reader_flush is not None:
-            flushes.append(reader_flush)
+        flushes = self._flushes()
         metrics = CheckpointMetrics(
             start_delay_ms=max(0, context.clock.wall_ms() - command.triggered_ms),
             sync_ms=context.clock.monotonic_ms() - started,
@@ -196,6 +193,10 @@ class SourceSubtask(ChainedSubtask):
         self._snapshots.begin(
             command.checkpoint, command.triggered_ms, parts, epochs, flushes, metrics, command.options.location
         )
+
+    def _flushes(self) -> list[Callable[[], None]]:
+        reader_flush = self._reader.flush()
+        return super()._flushes() if reader_flush is None else [*super()._flushes(), reader_flush]
 
     def _parts(self, elements: Sequence[bytes]) -> list[StatePart]:
         operators, states = self.context.vertex.operators, self._operator_states

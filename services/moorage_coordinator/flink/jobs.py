@@ -125,7 +125,7 @@ class JobDetails(msgspec.Struct, frozen=True, kw_only=True):
 
     jid: str
     name: str
-    is_stoppable: bool = msgspec.field(name="isStoppable", default=True)
+    is_stoppable: bool = msgspec.field(name="isStoppable")
     state: JobStatus
     job_type: Literal["STREAMING"] = msgspec.field(name="job-type", default="STREAMING")
     start_time: int = msgspec.field(name="start-time")
@@ -195,6 +195,7 @@ def job_details(job: JobView) -> JobDetails:
     return JobDetails(
         jid=job.job,
         name=job.job,
+        is_stoppable=job.graph.checkpoint.enabled,
         state=job.status,
         start_time=start_ms,
         end_time=end_ms,

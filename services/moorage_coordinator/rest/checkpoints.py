@@ -9,6 +9,7 @@ import msgspec
 from moorage.checkpoint.notices import CheckpointDone, CheckpointFailed
 from moorage.checkpoint.stats import CheckpointStats
 from moorage.cluster.protocol import CheckpointRequested
+from moorage.cluster.views import JobView
 from moorage.ids import JobId
 from moorage_coordinator.flink import checkpoint_shapes as shapes
 from moorage_coordinator.flink import checkpoints as flink
@@ -76,11 +77,11 @@ class CheckpointsResource:
         ]
 
     async def statistics(self, call: Call) -> shapes.CheckpointingStatistics:
-        job = await self._questions.job(call.path["job_id"])
+        job = await self._job(call, "Checkpointing has not been enabled.")
         return flink.checkpointing_statistics(job.checkpoints, self._questions.storage_url)
 
     async def config(self, call: Call) -> shapes.CheckpointingConfig:
-        job = await self._questions.job(call.path["job_id"])
+        job = await self._job(call, f"Checkpointing is not enabled for this job ({call.path['job_id']}).")
         return flink.checkpointing_config(job.graph.checkpoint, job.graph.state.backend, self._questions.storage_url)
 
     async def details(self, call: Call) -> shapes.AnyCheckpoint:
@@ -105,9 +106,16 @@ class CheckpointsResource:
     async def status(self, call: Call) -> OperationResult[CheckpointInfo]:
         return await self._operations.result(_operations_of(call.path["job_id"]), call.path["trigger_id"], _info)
 
+    async def _job(self, call: Call, deactivated: str) -> JobView:
+        """``deactivated``: what is answered for a job without checkpointing, in Flink's words."""
+        job = await self._questions.job(call.path["job_id"])
+        if not job.graph.checkpoint.enabled:
+            raise RestError(404, deactivated)
+        return job
+
     async def _find(self, call: Call) -> CheckpointStats:
         number = call.number("checkpoint_id")
-        job = await self._questions.job(call.path["job_id"])
+        job = await self._job(call, f"Checkpointing was not enabled for job {call.path['job_id']}.")
         stats = job.checkpoints.find(number)
         if stats is None:
             raise RestError(404, f"checkpoint {number} is not in the history of job {job.job}")

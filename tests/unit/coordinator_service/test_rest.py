@@ -327,3 +327,25 @@ def test_a_job_that_has_ended_takes_no_requests(live: Live) -> None:
 def test_the_parallelism_of_a_job(live: Live) -> None:
     bounds = {"parallelism": {"lowerBound": 1, "upperBound": 2}}
     assert live.get("/jobs/orders/resource-requirements") == {"orders": bounds, "totals": bounds, "results": bounds}
+
+
+def test_a_job_without_checkpointing_has_no_statistics() -> None:
+    graph = orders_graph(2, checkpoint=CheckpointConfig(enabled=False), with_sink=False)
+    world = running_world(graph)
+    with Live(world, world.coordinators[0]) as live:
+        base = "/jobs/orders/checkpoints"
+        for path, error in (
+            (base, "Checkpointing has not been enabled."),
+            (f"{base}/config", "Checkpointing is not enabled for this job (orders)."),
+            (f"{base}/details/1", "Checkpointing was not enabled for job orders."),
+            (f"{base}/details/1/subtasks/totals", "Checkpointing was not enabled for job orders."),
+        ):
+            assert live.get(path, 404) == {"errors": [error]}
+        assert live.get("/jobs/orders")["isStoppable"] is False
+        for path in (base, "/jobs/orders/savepoints", "/jobs/orders/stop"):
+            trigger = live.post(path)["request-id"]
+            polled = path.replace("/stop", "/savepoints")
+            done = live.operation(f"{polled}/{trigger}")
+            cause = done["failureCause" if path == base else "failure-cause"]
+            assert cause["stack-trace"] == "checkpointing is not enabled for this job"
+        live.get("/jobs/nobody/checkpoints", 404)

@@ -124,3 +124,17 @@ def test_attempts_have_the_default_of_their_strategy() -> None:
     assert RestartConfig(strategy="failure_rate").attempts == 1
     assert RestartConfig(strategy="failure_rate", max_attempts=7).attempts == 7
     assert RestartConfig(max_attempts=0).attempts == 0
+
+
+def test_a_job_without_checkpoints_says_nothing_of_how_they_are_taken() -> None:
+    without_sink = orders_graph(2, with_sink=False)
+    check_graph(msgspec.structs.replace(without_sink, checkpoint=CheckpointConfig(enabled=False)))
+    for option, value in (("interval_ms", 0), ("unaligned", True), ("retained", 1), ("after_finish", False)):
+        config = msgspec.structs.replace(CheckpointConfig(enabled=False), **{option: value})
+        with pytest.raises(PipelineError, match=rf"checkpoint.{option} needs checkpoint.enabled"):
+            check_graph(msgspec.structs.replace(without_sink, checkpoint=config))
+
+
+def test_an_exactly_once_sink_needs_checkpoints() -> None:
+    with pytest.raises(PipelineError, match=r"sink results commits with checkpoints, .* guarantee='at_least_once'"):
+        check_graph(replaced(checkpoint=CheckpointConfig(enabled=False)))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.task.harness import SETTINGS, Harness, copy_pipeline, orders_pipeline
+from tests.unit.task.harness import SETTINGS, Harness, Order, RunningTotal, copy_pipeline, orders_pipeline
 
+import moorage as mo
+from moorage.errors import LogUnavailableError
 from moorage.exchange.result_partition import ExchangeLimits
 from moorage.ids import CheckpointId
 from moorage.messages.barriers import Alignment, SnapshotKind
-from moorage.messages.events import SubtaskState, SubtaskStateChanged
+from moorage.messages.events import AcknowledgeCheckpoint, SubtaskState, SubtaskStateChanged
 from moorage.serde.metadata import decode_metadata
 from moorage.state.operator_state import CheckpointMetadata
 
@@ -273,3 +275,54 @@ def test_a_finished_subtask_declines_nothing() -> None:
     harness.trigger()
     harness.run(20)
     assert harness.declined() == []
+
+
+# --- without checkpoints ---------------------------------------------------------------------------------------------
+
+
+def unchecked_pipeline() -> mo.Pipeline:
+    """Orders through an exchange to an at-least-once sink; no checkpoint is ever taken."""
+    pipeline = mo.Pipeline("orders", parallelism=2, max_parallelism=8, checkpoint=mo.CheckpointConfig(enabled=False))
+    (
+        pipeline.source("orders", mo.KafkaSource("orders", value=mo.Json(Order), until=ENDS))
+        .key_by("user")
+        .process("totals", RunningTotal)
+        .sink("results", mo.KafkaSink("totals", key="user", guarantee="at_least_once"))
+    )
+    return pipeline
+
+
+def test_without_checkpoints_a_bounded_job_ends_by_itself() -> None:
+    harness = Harness(unchecked_pipeline())
+    harness.started()
+    harness.produce(ORDERS)
+    harness.run(80)
+    assert harness.finished() == {"orders": 2, "totals": 2}
+    assert counts(harness) == expected()
+    assert harness.of(AcknowledgeCheckpoint) == []
+
+
+def test_without_checkpoints_a_subtask_whose_sink_could_not_write_has_failed() -> None:
+    harness = Harness(unchecked_pipeline())
+    harness.started()
+    harness.produce(ORDERS)
+    for _, _, log in harness.workers:
+        log.faults.fail_next("commit", LogUnavailableError("Kafka does not answer"))
+    harness.run(80)
+    assert harness.finished() == {"orders": 2}
+    assert {(e.vertex, e.failure) for e in harness.failures()} == {("totals", "Kafka does not answer")}
+
+
+def test_without_checkpoints_another_attempt_begins_anew() -> None:
+    harness = Harness(unchecked_pipeline())
+    harness.started()
+    harness.produce(ORDERS[:60])
+    harness.run(40)
+    assert len(harness.output()) == 60
+    harness.started()
+    harness.produce(ORDERS[60:])
+    harness.run(80)
+    assert harness.finished() == {"orders": 2, "totals": 2}
+    whole = [count for numbers in counts(harness).values() for count in numbers]
+    assert len(whole) == 60 + 90, "what the first attempt wrote is written again"
+    assert {user: sorted(set(numbers)) for user, numbers in harness.counts().items()} == expected()
