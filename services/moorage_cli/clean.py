@@ -53,9 +53,9 @@ def purge(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete all checkpoints, topics and groups of an ended job and forget it; savepoints stay."""
+    """Delete all checkpoints, topics and groups of an ended job and forget it; savepoints stay. Takes half a minute."""
     from moorage.ids import JobId
-    from moorage_cli.cleaning import cleaning, findings, removed_text, summary_table
+    from moorage_cli.cleaning import PurgeScreen, cleaning, findings, removed_text, summary_table
 
     out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
     with cleaning(os.environ) as servers:
@@ -68,9 +68,12 @@ def purge(
             err.print("Its savepoints stay, and with them its topics and its entry in the registry.", highlight=False)
         if not yes and not typer.confirm(f"Purge job {job}? This can't be undone.", err=True):
             raise typer.Exit(1)
-        err.print("purging; some time after the last deletion the registry forgets the job", highlight=False)
-        removed = servers.purge(shown)
-    err.print(f"purged job {job}: {removed_text(removed)}", highlight=False)
+        with PurgeScreen(job, err) as screen:
+            removed = servers.purge(shown, screen.tell)
+    if shown.savepoints:
+        err.print(f"Purged all of {job} but its savepoints: {removed_text(removed)}.", highlight=False)
+    else:
+        err.print(f"Purged {job}: {removed_text(removed)}. Its name is free.", highlight=False)
 
 
 def _print_json(out: Console, data: object) -> None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import Literal
+from functools import partial
+from types import TracebackType
+from typing import Literal, Self
 
 import msgspec
 from rich import box
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -32,7 +35,7 @@ from moorage.ports import CheckpointStorage, Log, Registry
 from moorage.serde.control import encode
 from moorage_cleaner.main import cleaner_options
 from moorage_cli.screen import size_text
-from moorage_service.wiring import kafka_log, open_checkpoint_storage, redis_registry
+from moorage_service.wiring import kafka_log, present_checkpoint_storage, redis_registry
 
 _WAIT_MS = 50
 _SEND_WAITS_MAX = 600
@@ -117,15 +120,16 @@ class Cleaning:
             clean_once(process, self._clock, wait)
         return removed
 
-    def purge(self, shown: Preview) -> Removed:
-        """A cleaner that runs is told, too: it goes on should this process end before the job is forgotten."""
+    def purge(self, shown: Preview, tell: Callable[[Removed, int | None], object]) -> Removed:
+        """A cleaner that runs is told, too: it goes on should this process end before the job is forgotten. ``tell``:
+        what was deleted so far, and for how many ms nothing will happen from now on but waiting; None: it deletes."""
         record = shown.record
         lease = self._registry.lease()
         epoch = Epoch(0) if lease is None else lease.epoch
         request = PurgeJob(epoch=epoch, job=record.job, submitted_ms=record.submitted_ms)
         with self._process(record.job) as (process, removed, wait):
             self._send(request, wait)
-            purge(process, self._clock, wait, request)
+            purge(process, self._clock, wait, request, partial(tell, removed))
         return removed
 
     @contextmanager
@@ -172,10 +176,48 @@ def _known(shown: Preview | None, job: JobId) -> Preview:
 def cleaning(environ: Mapping[str, str]) -> Iterator[Cleaning]:
     """*Blocking.* On the servers that the settings name."""
     options = cleaner_options(load(CleanerSettings, environ))
+    storage = present_checkpoint_storage(load(StorageSettings, environ))
     registry = redis_registry(load(RedisSettings, environ))
-    storage = open_checkpoint_storage(load(StorageSettings, environ))
     with closing(registry), closing(kafka_log(load(KafkaSettings, environ), "moorage-cli")) as log:
         yield Cleaning(registry, storage, log, msgspec.structs.replace(options, dry_run=False))
+
+
+class PurgeScreen:
+    """What a purge does and waits for: a live line on a terminal, a line for each of the two elsewhere."""
+
+    def __init__(self, job: str, console: Console) -> None:
+        self._job = job
+        self._console = console
+        self._status = console.status(f"deleting everything of {escape(job)}")
+        self._waits = False
+
+    def tell(self, removed: Removed, held_ms: int | None) -> None:
+        if held_ms is None:
+            self._status.update(f"deleting everything of {escape(self._job)}: {escape(removed_text(removed))} so far")
+            return
+        if not self._waits:
+            self._waits = True
+            self._console.print(
+                f"Deleted: {removed_text(removed)}. The registry forgets {self._job} in {seconds(held_ms)}"
+                " (MOORAGE_CLEANER_PURGE_HOLD_MS): a cleaner that is paused in the middle of a deletion must not go on"
+                " with it when the name is in use again. Ctrl-C is safe: a cleaner that runs ends the purge.",
+                markup=False,
+                highlight=False,
+            )
+        self._status.update(f"waiting: the name {escape(self._job)} is free in {seconds(held_ms)}")
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._status.stop()
+
+
+def seconds(duration_ms: int) -> str:
+    return f"{-(-duration_ms // 1_000)} s"
 
 
 # --- what people and programs are shown ------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from moorage.effects import JobHistory, RebuildJob
 from moorage.errors import MoorageError, StaleAttemptError
 from moorage.ids import Attempt, JobId
 from moorage.ports import CheckpointStorage, Registry
-from moorage_service.wiring import open_checkpoint_storage, redis_registry
+from moorage_service.wiring import present_checkpoint_storage, redis_registry
 
 _LEASE_MS = 60_000
 
@@ -24,7 +24,7 @@ class NotRebuiltError(MoorageError):
 
 def rebuild_registry(environ: Mapping[str, str], job: JobId) -> JobHistory:
     """NotRebuiltError says why it was not done."""
-    storage = open_checkpoint_storage(load(StorageSettings, environ))
+    storage = present_checkpoint_storage(load(StorageSettings, environ))
     with closing(redis_registry(load(RedisSettings, environ))) as registry:
         return rebuild_under_lease(registry, storage, job)
 

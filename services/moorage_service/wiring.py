@@ -9,6 +9,7 @@ from moorage.adapters.kafka import KafkaLog
 from moorage.adapters.object_storage import check_storage, open_storage
 from moorage.adapters.redis_registry import RedisRegistry
 from moorage.config import KafkaSettings, RedisSettings, StorageSettings
+from moorage.errors import ObjectMissingError, StorageError
 from moorage.locations import LocatedStorage
 from moorage.ports import CheckpointStorage, Registry
 from moorage.testing.memory_registry import MemoryRegistry
@@ -38,6 +39,20 @@ def connected_log(settings: KafkaSettings, client_id: str) -> KafkaLog:
 def open_checkpoint_storage(settings: StorageSettings) -> CheckpointStorage:
     """*Blocking.* Opened and checked: StorageError says why it can't be used. Savepoints may lie at any URL."""
     storage = open_storage(settings.url)
+    check_storage(storage, settings.url)
+    return LocatedStorage(storage, open_storage)
+
+
+def present_checkpoint_storage(settings: StorageSettings) -> CheckpointStorage:
+    """*Blocking.* The same for commands that work on what services have written: a folder that is not there is the
+    wrong one (StorageError), so it is not made."""
+    try:
+        storage = open_storage(settings.url, create=False)
+    except ObjectMissingError:
+        raise StorageError(
+            f"there is no checkpoint storage at {settings.checkpoint_dir}: set MOORAGE_CHECKPOINT_DIR to that of the"
+            " services"
+        ) from None
     check_storage(storage, settings.url)
     return LocatedStorage(storage, open_storage)
 

@@ -135,10 +135,17 @@ def clean_once(process: CleanerProcess, clock: Clock, wait: Callable[[], object]
         wait()
 
 
-def purge(process: CleanerProcess, clock: Clock, wait: Callable[[], object], request: PurgeJob) -> None:
+def purge(
+    process: CleanerProcess,
+    clock: Clock,
+    wait: Callable[[], object],
+    request: PurgeJob,
+    tell: Callable[[int | None], object],
+) -> None:
     """Let a new process, of this job only, purge it; returns when the registry has forgotten the job, or when only its
-    savepoints are left."""
+    savepoints are left. ``tell``: how many ms it will only wait from now on; None while it deletes."""
     process.purge(request)
     while process.is_purging(request.job):
         process.step(clock.monotonic_ms())
+        tell(process.purge_held_ms(request.job, clock.monotonic_ms()))
         wait()

@@ -120,6 +120,13 @@ class CleanerProcess:
         known = self._jobs.get(job)
         return known is not None and (known.cleaner.purge is not None or known.cleaner.held_since_ms is not None)
 
+    def purge_held_ms(self, job: JobId, now_ms: int) -> int | None:
+        """How long a purge will only wait from now on, if it finds nothing more. None: it still deletes."""
+        known = self._jobs.get(job)
+        if known is None or known.cleaner.held_since_ms is None:
+            return None
+        return max(0, known.cleaner.held_since_ms + self._options.purge_hold_ms - now_ms)
+
     def close(self) -> None:
         """Stop where it is. The result of a call that is under way is dropped."""
         if self._run is not None:

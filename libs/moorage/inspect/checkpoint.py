@@ -58,7 +58,12 @@ def open_checkpoint(
     relative_folder = folder.removeprefix(root).lstrip("/")
     path = f"{relative_folder}/{name}" if relative_folder else name
     files = StateFiles(open_reader(root, options), root)
-    size = files.size_bytes(path)
+    try:
+        size = files.size_bytes(path)
+    except ObjectMissingError:
+        raise ObjectMissingError(
+            f"there is no checkpoint at {folder}: it has no {name}. Name the folder of one, chk-<n> or savepoint-..."
+        ) from None
     if size > MAX_METADATA_BYTES:
         raise CorruptDataError(f"{folder}/{name} has {size} bytes: more than {MAX_METADATA_BYTES} can't be metadata")
     data = files.read(FileHandle(path, size))

@@ -29,8 +29,9 @@ def log_tail(log: Path, lines: int = 15) -> str:
     return f"Last lines of {log}:\n{tail}" if tail else f"{log} is empty."
 
 
-def choose_port(name: str, port: int) -> int:
-    """``port`` when nothing listens there, a free one for 0; StackError when it is taken.
+def choose_port(name: str, port: int, option: str | None = None) -> int:
+    """``port`` when nothing listens there, a free one for 0; StackError when it is taken. ``option``: of the command
+    line, that chooses another.
 
     Another process may still take the port before the server binds it; then the server's own log says so.
     """
@@ -38,11 +39,13 @@ def choose_port(name: str, port: int) -> int:
         while _refusal(port := secrets.choice(_FREE_PORTS)) is not None:
             pass
     elif (refusal := _refusal(port)) is not None:
-        raise StackError(
-            f"{name} can't listen on {LOOPBACK}:{port}: {refusal}. Stop what listens there, or choose another port with"
-            " --kafka-port, --rest-port or --metrics-port; 0 takes any free one."
-        )
+        raise port_taken(name, port, refusal, option)
     return port
+
+
+def port_taken(name: str, port: int, reason: str, option: str | None = None) -> StackError:
+    other = f"choose another port with {option}; 0 takes any free one" if option else "choose another port"
+    return StackError(f"{name} can't listen on {LOOPBACK}:{port}: {reason}. Stop what listens there, or {other}.")
 
 
 def _refusal(port: int) -> str | None:

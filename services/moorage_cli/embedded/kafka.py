@@ -26,7 +26,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from moorage_cli.embedded.cache import cache_dir
-from moorage_cli.embedded.errors import LOOPBACK, StackError, choose_port
+from moorage_cli.embedded.errors import LOOPBACK, StackError, choose_port, port_taken
 from moorage_cli.embedded.processes import ManagedProcess, ProcessExit, ProcessSpec, wait_until_ready
 
 JAVA_VERSION = 17
@@ -206,10 +206,18 @@ class EmbeddedKafka:
         self._process = ManagedProcess(ProcessSpec("kafka", command, self._log, stop_grace_s=30.0), self._on_exit)
         self._process.start()
         try:
-            wait_until_ready(self._process, lambda: answers(self.bootstrap_servers), START_TIMEOUT_S)
+            cluster = _cluster_id(log_dir)
+            wait_until_ready(self._process, lambda: self._is_up(cluster), START_TIMEOUT_S)
         except BaseException:
             self._process.stop()
             raise
+
+    def _is_up(self, cluster: str) -> bool:
+        """Our own broker answers; one of somebody else's may have taken the port after we looked."""
+        found = answering_cluster(self.bootstrap_servers)
+        if found not in (None, cluster):
+            raise port_taken("Kafka", self._port, "another Kafka answers there")
+        return found == cluster
 
     def _format(self, java: list[str], properties: Path) -> None:
         command = [*java, "kafka.tools.StorageTool", "format", "-t", _random_cluster_id(), "-c", str(properties)]
@@ -256,11 +264,19 @@ def _random_cluster_id() -> str:
     return text
 
 
-def answers(bootstrap_servers: str, timeout_s: float = 1.0) -> bool:
-    """A broker there answers a metadata request."""
+def _cluster_id(log_dir: Path) -> str:
+    match = re.search(r"^cluster\.id=(.*)$", (log_dir / "meta.properties").read_text(), re.MULTILINE)
+    if match is None:
+        raise StackError(f"{log_dir / 'meta.properties'} names no cluster: Kafka's data is damaged")
+    return match[1].strip()
+
+
+def answering_cluster(bootstrap_servers: str, timeout_s: float = 1.0) -> str | None:
+    """Id of the cluster whose broker answers a metadata request there; None: none does."""
     # The client's own log lines about refused connections would only repeat what our caller is about to say.
     client = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0, "reconnect.backoff.max.ms": 200})
     try:
-        return len(client.list_topics(timeout=timeout_s).brokers) > 0
+        found = client.list_topics(timeout=timeout_s)
     except KafkaException:
-        return False
+        return None
+    return found.cluster_id if found.brokers else None

@@ -8,6 +8,7 @@ reported, and ``start_server`` starts it again.
 from __future__ import annotations
 
 import fcntl
+import shlex
 import signal
 import sys
 import time
@@ -20,7 +21,8 @@ from types import TracebackType
 from typing import Self
 
 from moorage_cli.client import CoordinatorClient, CoordinatorUnreachableError, RestError
-from moorage_cli.embedded.errors import LOOPBACK, StackError, choose_port, log_tail
+from moorage_cli.embedded.cache import cache_dir
+from moorage_cli.embedded.errors import LOOPBACK, StackError, choose_port, log_tail, port_taken
 from moorage_cli.embedded.kafka import EmbeddedKafka
 from moorage_cli.embedded.processes import ManagedProcess, ProcessExit, ProcessSpec
 from moorage_cli.embedded.redis import EmbeddedRedis
@@ -108,6 +110,10 @@ class Stack:
         return self.data_dir / "logs"
 
     @property
+    def checkpoint_dir(self) -> Path:
+        return self.data_dir / "checkpoints"
+
+    @property
     def processes(self) -> dict[str, ManagedProcess]:
         """By name: kafka, redis, coordinator, standby, cleaner, worker-0, ...; without servers that are not ours."""
         servers = {server.process.name: server.process for server in (self._kafka, self._redis) if server is not None}
@@ -119,8 +125,7 @@ class Stack:
         """Start everything; returns once every worker has registered. On an error everything is stopped again."""
         with self._cleanup:
             self._lock()
-            self._rest_port = choose_port("The REST API", self._rest_port)  # a wrong one is told before the long starts
-            self._standby_port = choose_port("The REST API of the standby", 0)
+            self._choose_ports()
             self._start_kafka()
             self._start_redis()
             self._start_services()
@@ -177,6 +182,41 @@ class Stack:
         except OSError as error:
             raise StackError(f"the data directory {self.data_dir} can't be used: {error.strerror}") from None
 
+    def _choose_ports(self) -> None:
+        """A port that is taken is told before the long starts."""
+        self._rest_port = self._own_port("The REST API", self._rest_port, "--rest-port")
+        self._standby_port = choose_port("The REST API of the standby", 0)
+        if self._external_kafka is None and self._kafka_port:
+            self._own_port("Kafka", self._kafka_port, "--kafka-port")
+        if self._metrics_port:
+            for offset, name in enumerate(self._modules()):
+                port = self._metrics_port + offset
+                self._metrics_ports[name] = self._own_port(f"The metrics of {name}", port, "--metrics-port")
+
+    def _own_port(self, name: str, port: int, option: str) -> int:
+        """``port``, or a free one for 0. One that was asked for is ours until ``stop``, as far as this user's other
+        stacks go: until our server listens they find it free, and would then speak to our server as if it were theirs.
+        """
+        chosen = choose_port(name, port, option)
+        if port:
+            locks = cache_dir() / "ports"
+            try:
+                locks.mkdir(parents=True, exist_ok=True)
+                lock = self._cleanup.enter_context((locks / f"{port}.lock").open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise port_taken(name, port, "another `moorage dev` has it", option) from None
+            except OSError as error:
+                raise StackError(f"the cache directory {locks} can't be used: {error.strerror}") from None
+        return chosen
+
+    def _modules(self) -> dict[str, str]:
+        """What each service runs."""
+        modules = {"coordinator": "moorage_coordinator", "cleaner": "moorage_cleaner"}
+        if self._has_standby:
+            modules["standby"] = "moorage_coordinator"
+        return modules | {f"worker-{i}": "moorage_worker" for i in range(self.workers)}
+
     def _start_kafka(self) -> None:
         if self._external_kafka is not None:
             connect(self._external_kafka).close()  # says who does not answer
@@ -202,13 +242,9 @@ class Stack:
 
     def _start_services(self) -> None:
         self._announce(f"starting coordinator, cleaner and {self.workers} workers")
-        modules = {"coordinator": "moorage_coordinator", "cleaner": "moorage_cleaner"}
-        if self._has_standby:
-            modules["standby"] = "moorage_coordinator"
-        modules |= {f"worker-{i}": "moorage_worker" for i in range(self.workers)}
-        for offset, (name, module) in enumerate(modules.items()):
-            base = self._metrics_port
-            self._metrics_ports[name] = choose_port(f"The metrics of {name}", base + offset if base else 0)
+        for name, module in self._modules().items():
+            if not self._metrics_port:
+                self._metrics_ports[name] = choose_port(f"The metrics of {name}", 0)
             spec = ProcessSpec(
                 name,
                 [sys.executable, "-m", module],
@@ -223,13 +259,24 @@ class Stack:
             service.start()
         self._wait_for_services()
 
-    def _service_env(self, name: str) -> dict[str, str]:
-        env = {
+    @property
+    def env(self) -> dict[str, str]:
+        """What commands that speak to the servers themselves need."""
+        return {
             "MOORAGE_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
             "MOORAGE_REDIS_URL": self.redis_url,
-            "MOORAGE_CHECKPOINT_DIR": str(self.data_dir / "checkpoints"),
-            "MOORAGE_METRICS_PORT": str(self._metrics_ports[name]),
+            "MOORAGE_CHECKPOINT_DIR": str(self.checkpoint_dir),
         }
+
+    def write_env(self) -> Path:
+        """The same, and where the coordinator answers, as a file for a shell."""
+        path = self.data_dir / "env"
+        settings = {**self.env, "MOORAGE_REST_URL": self.rest_url}
+        path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items()))
+        return path
+
+    def _service_env(self, name: str) -> dict[str, str]:
+        env = {**self.env, "MOORAGE_METRICS_PORT": str(self._metrics_ports[name])}
         if name in ("coordinator", "standby"):
             port = self._rest_port if name == "coordinator" else self._standby_port
             env |= {"MOORAGE_REST_HOST": LOOPBACK, "MOORAGE_REST_PORT": str(port)}

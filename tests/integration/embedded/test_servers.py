@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from moorage_cli.embedded import kafka as embedded_kafka
 from moorage_cli.embedded import redis as embedded_redis
-from moorage_cli.embedded.errors import StackError
+from moorage_cli.embedded.errors import StackError, choose_port
 from moorage_cli.embedded.kafka import EmbeddedKafka
 from moorage_cli.embedded.processes import ProcessExit
 from moorage_cli.embedded.redis import EmbeddedRedis
@@ -55,7 +55,7 @@ def test_kafka_keeps_records_over_a_kill_and_a_clean_restart(broker: EmbeddedKaf
     broker.start()
     _produce(address, "kept", [b"two"])
     broker.stop()
-    assert not embedded_kafka.answers(address)
+    assert not embedded_kafka.answering_cluster(address)
     broker.start()
 
     assert broker.bootstrap_servers == address
@@ -67,6 +67,18 @@ def test_kafka_refuses_a_port_that_is_taken(broker: EmbeddedKafka, tmp_path: Pat
     port = int(broker.bootstrap_servers.rpartition(":")[2])
 
     with pytest.raises(StackError, match=rf"Kafka can't listen on 127\.0\.0\.1:{port}"):
+        EmbeddedKafka(tmp_path, tmp_path / "kafka.log", port=port).start()
+
+
+@pytest.mark.kafka
+def test_kafka_does_not_take_another_one_for_itself(
+    broker: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one took the port after we looked."""
+    port = int(broker.bootstrap_servers.rpartition(":")[2])
+    monkeypatch.setattr(embedded_kafka, "choose_port", lambda name, port: choose_port(name, 0) if port == 0 else port)
+
+    with pytest.raises(StackError, match=rf"Kafka can't listen on 127\.0\.0\.1:{port}: another Kafka answers there"):
         EmbeddedKafka(tmp_path, tmp_path / "kafka.log", port=port).start()
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from io import StringIO
+from pathlib import Path
 
 import msgspec
 import pytest
 from rich.console import Console
 from tests.unit.cleaner.jobs import JOB, KEYED_LOG, exclusive, metadata
 from tests.unit.cleaner.world import OPTIONS, World
+from tests.unit.cli.test_app import run
 
+from moorage.config import StorageSettings
 from moorage.errors import CorruptDataError, StorageError
 from moorage.ids import CheckpointId, JobId
 from moorage.messages.cleanup import PurgeJob
@@ -19,11 +22,14 @@ from moorage.serde import control
 from moorage_cli.cleaning import (
     Cleaning,
     NotPossibleError,
+    PurgeScreen,
+    Removed,
     files_table,
     findings,
     removed_text,
     summary_table,
 )
+from moorage_service.wiring import present_checkpoint_storage
 
 
 @pytest.fixture
@@ -114,7 +120,7 @@ def test_a_purge_leaves_nothing_and_tells_the_cleaner(world: World, servers: Cle
         "transactional id",
     }
     submitted_ms = world.record.submitted_ms
-    removed = servers.purge(shown)
+    removed = servers.purge(shown, lambda *_: None)
     assert world.storage.paths() == []
     assert world.registry.jobs() == []
     assert sorted(world.log.topics()) == [CLEANUP_TOPIC]
@@ -126,6 +132,29 @@ def test_a_purge_leaves_nothing_and_tells_the_cleaner(world: World, servers: Cle
     assert (request.job, request.submitted_ms) == (JOB, submitted_ms)
 
 
+def test_a_purge_tells_what_it_does_and_waits_for(world: World) -> None:
+    world.end()
+    held = msgspec.structs.replace(world.options, purge_hold_ms=60)
+    servers = Cleaning(world.registry, world.storage, world.log, held)
+    console = Console(width=200, file=StringIO())
+    told: list[int | None] = []
+    with console.capture() as capture, PurgeScreen(JOB, console) as screen:
+
+        def tell(removed: Removed, held_ms: int | None) -> None:
+            told.append(held_ms)
+            screen.tell(removed, held_ms)
+
+        servers.purge(servers.preview_purge(JOB), tell)
+    waits = [held_ms for held_ms in told if held_ms is not None]
+    assert told[0] is None
+    assert waits == sorted(waits, reverse=True)
+    assert waits[0] > 0
+    text = " ".join(capture.get().split())
+    assert text.count("The registry forgets orders in 1 s (MOORAGE_CLEANER_PURGE_HOLD_MS)") == 1
+    assert "Deleted: 4 files" in text
+    assert "3 topics" in text
+
+
 def test_a_purge_says_which_savepoints_stay(world: World, servers: Cleaning) -> None:
     world.checkpoint([exclusive(3, "all")], kind="savepoint")
     world.end(JobStatus.FAILED)
@@ -133,7 +162,28 @@ def test_a_purge_says_which_savepoints_stay(world: World, servers: Cleaning) -> 
     stays = [finding for finding in findings(shown) if not finding.goes]
     assert [(finding.what, finding.name) for finding in stays] == [("savepoint", metadata(3))]
     assert "until disposed of" in shown_text(summary_table([shown]))
-    servers.purge(shown)
+    servers.purge(shown, lambda *_: None)
     assert world.storage.paths() == sorted([metadata(3), exclusive(3, "all")])
     assert [record.checkpoint for record in world.registry.checkpoints(JOB)] == [CheckpointId(3)]
     assert [record.job for record in world.registry.jobs()] == [JOB]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["clean", "--now"], ["clean", "--dry-run"], ["purge", "orders", "--yes"], ["registry", "rebuild", "orders"]],
+    ids=" ".join,
+)
+def test_a_storage_that_is_not_there_is_refused_and_not_made(tmp_path: Path, command: list[str]) -> None:
+    storage = tmp_path / "checkpoints"
+    result = run(*command, MOORAGE_CHECKPOINT_DIR=str(storage))
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"moorage: there is no checkpoint storage at {storage}: set MOORAGE_CHECKPOINT_DIR to that of the services\n"
+    )
+    assert not storage.exists()
+
+
+def test_a_storage_that_is_there_may_be_written_to(tmp_path: Path) -> None:
+    storage = present_checkpoint_storage(StorageSettings(checkpoint_dir=str(tmp_path)))
+    storage.write("orders/chk-1/_metadata", b"x")
+    assert storage.read("orders/chk-1/_metadata") == b"x"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,50 @@ def test_a_rest_port_that_is_taken_is_refused_before_anything_starts(tmp_path: P
             stack.start()
 
     assert steps == []
+
+
+def test_a_kafka_port_that_is_taken_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOORAGE_CACHE_DIR", str(tmp_path / "cache"))
+    steps: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            StackError, match=rf"^Kafka can't listen on .*:{port}: .* port with --kafka-port; 0 takes any"
+        ):
+            Stack(tmp_path, kafka_port=port, announce=steps.append).start()
+        with pytest.raises(StackError, match=r"^The metrics of cleaner can't listen on .* with --metrics-port"):
+            Stack(tmp_path, metrics_port=port - 1, announce=steps.append).start()
+    assert steps == []
+
+
+def test_of_two_stacks_that_start_at_the_same_time_one_gets_the_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing listens there yet when the second one looks."""
+    monkeypatch.setenv("MOORAGE_CACHE_DIR", str(tmp_path / "cache"))
+    port = choose_port("The test", 0)
+    (tmp_path / "cache" / "ports").mkdir(parents=True)
+    with (tmp_path / "cache" / "ports" / f"{port}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StackError, match=rf":{port}: another `moorage dev` has it\. .* --kafka-port"):
+            Stack(tmp_path / "data", kafka_port=port).start()
+
+
+def test_the_environment_is_written_for_a_shell(tmp_path: Path) -> None:
+    stack = Stack(tmp_path / "my data", kafka="localhost:9092", redis="redis://localhost")
+    stack.data_dir.mkdir()
+    path = stack.write_env()
+    shown = subprocess.run(
+        [
+            "sh",
+            "-c",
+            '. "$0" && echo "$MOORAGE_KAFKA_BOOTSTRAP_SERVERS $MOORAGE_REDIS_URL $MOORAGE_CHECKPOINT_DIR"',
+            path,
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert shown == f"localhost:9092 redis://localhost {stack.checkpoint_dir}\n"

@@ -140,9 +140,11 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(CorruptDataError, match="has 36 bytes: more than 35 can't be metadata"):
         open_checkpoint(str(tmp_path))
     (tmp_path / "empty").mkdir()
-    for location in ("empty", "missing/chk-1"):
-        with pytest.raises(ObjectMissingError, match=r"does not exist$"):
-            open_checkpoint(str(tmp_path / location))
+    with pytest.raises(ObjectMissingError, match=rf"^there is no checkpoint at {tmp_path}/empty: it has no _metadata"):
+        open_checkpoint(str(tmp_path / "empty"))
+    with pytest.raises(ObjectMissingError, match=r"chk-1 does not exist$"):
+        open_checkpoint(str(tmp_path / "missing/chk-1"))
+    assert not (tmp_path / "missing").exists()
     with pytest.raises(SettingError, match="does not lie below"):
         open_checkpoint(str(tmp_path), root=str(tmp_path / "empty"))
     with pytest.raises(SettingError, match="ftp://host can't be read"):
