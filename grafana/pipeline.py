@@ -146,6 +146,13 @@ PIPELINE = Dashboard(
                         "{{instance}}",
                     ),
                 ),
+                graph(
+                    "Longest step",
+                    "For how long a worker's loop has been in one step, during which it hears nothing: a slow call of"
+                    " user code, or a hang. The worker's log says where.",
+                    "s",
+                    Query("max by (instance) (moorage_worker_step_seconds)", "{{instance}}"),
+                ),
             ],
         ),
         Row(

@@ -55,6 +55,7 @@ def _worker() -> Iterator[MetricEntry]:
     for name, doc in worker.GAUGES.items():
         yield MetricEntry(name, "gauge", (), doc)
     yield MetricEntry(worker.BUSY, "counter", (), worker.BUSY_DOC)
+    yield MetricEntry(worker.STEP, "gauge", (), worker.STEP_DOC)
     for metric in worker.WORKER_METRICS:
         yield MetricEntry(metric.name, metric.kind, (), metric.doc)
     for metric in worker.TASK_METRICS:

@@ -75,21 +75,30 @@ def _pass(_: str) -> None:
 
 
 class LoopTime:
-    """How long a loop was busy: the rest it waited."""
+    """How long a loop was busy: the rest it waited. Other threads may look."""
 
-    __slots__ = ("busy_ns",)
+    __slots__ = ("busy_ns", "step_started_ns")
 
     def __init__(self) -> None:
         self.busy_ns = 0
+        self.step_started_ns: int | None = None
+        """Of ``perf_counter_ns``; None: it waits."""
+
+    @property
+    def step_ms(self) -> int:
+        """For how long the present step has taken; 0 when there is none."""
+        started_ns = self.step_started_ns
+        return 0 if started_ns is None else (time.perf_counter_ns() - started_ns) // 1_000_000
 
 
 def loop(step: Callable[[], bool], stop: Callable[[], bool], wait: Callable[[float], object], time_: LoopTime) -> None:
     """Call ``step`` until ``stop``; while it finds nothing to do, ``wait`` a little longer each time, up to 5 ms."""
     idle_s = _IDLE_MIN_S
     while not stop():
-        started = time.perf_counter_ns()
+        time_.step_started_ns = started_ns = time.perf_counter_ns()
         worked = step()
-        time_.busy_ns += time.perf_counter_ns() - started
+        time_.step_started_ns = None
+        time_.busy_ns += time.perf_counter_ns() - started_ns
         if worked:
             idle_s = _IDLE_MIN_S
         else:

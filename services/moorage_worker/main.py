@@ -24,12 +24,14 @@ from moorage.exchange.result_partition import ExchangeLimits
 from moorage.ids import WorkerId
 from moorage.task.context import TaskSettings
 from moorage.task.local_recovery import LocalCopies
+from moorage.task.pulse import Pulse
 from moorage.task.state_writer import StateFileLimits
 from moorage.task.worker import WorkerConfig, WorkerHooks, WorkerProcess
 from moorage_service.metrics import serve_metrics
 from moorage_service.runtime import LoopTime, StopFlag, failpoint, loop, run, start_logging
 from moorage_service.wiring import kafka_log, open_checkpoint_storage
 from moorage_worker.metrics import WorkerCollector
+from moorage_worker.pulse_thread import PulseThread
 from moorage_worker.rocksdb_metrics import RocksDbCollector
 from moorage_worker.supervisor import die_with, supervise
 
@@ -60,19 +62,21 @@ def _worker(worker_id: WorkerId, supervisor: int, environ: Mapping[str, str], st
     rocksdb = _rocksdb(settings)
     time_ = LoopTime()
     metrics_port, registry = serve_metrics(settings.metrics_host, settings.metrics_port)
+    config = WorkerConfig(
+        worker=worker_id,
+        slots=settings.slots,
+        heartbeat_interval_ms=settings.heartbeat_interval_ms,
+        task=_task_settings(settings),
+        host=settings.metrics_host,
+        metrics_port=metrics_port,
+    )
+    clock = SystemClock()
     worker = WorkerProcess(
-        WorkerConfig(
-            worker=worker_id,
-            slots=settings.slots,
-            heartbeat_interval_ms=settings.heartbeat_interval_ms,
-            task=_task_settings(settings),
-            host=settings.metrics_host,
-            metrics_port=metrics_port,
-        ),
+        config,
         log,
         storage,
         executor,
-        SystemClock(),
+        clock,
         WorkerHooks(
             load_pipeline=load_pipeline,
             new_source_reader=KafkaSourceReader,
@@ -81,6 +85,13 @@ def _worker(worker_id: WorkerId, supervisor: int, environ: Mapping[str, str], st
             local_copies=_local_copies(settings),
             rocksdb=rocksdb,
         ),
+    )
+    pulse = PulseThread(
+        time_,
+        lambda: Pulse(config, log.writer(f"{worker_id}.pulse"), clock, lambda: worker.epoch),
+        interval_ms=settings.heartbeat_interval_ms,
+        step_timeout_ms=settings.step_timeout_ms,
+        logger=logger,
     )
     registry.register(WorkerCollector(worker, settings.slots, time_))
     registry.register(RocksDbCollector(rocksdb))
@@ -93,10 +104,12 @@ def _worker(worker_id: WorkerId, supervisor: int, environ: Mapping[str, str], st
         handed_back = executor.poll()
         return worker.step() or bool(handed_back)
 
+    pulse.start()
     try:
         loop(step, lambda: stop.is_set, lambda seconds: executor.wait(max(1, int(seconds * 1_000))), time_)
         _say_goodbye(worker)
     finally:
+        pulse.stop()
         with contextlib.suppress(MoorageError):
             worker.close()
         executor.close()

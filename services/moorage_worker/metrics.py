@@ -221,6 +221,10 @@ GAUGES = {
 
 BUSY = "moorage_worker_loop_busy_seconds_total"
 BUSY_DOC = "Time that the worker's loop was not waiting; its rate is the share of one core."
+STEP = "moorage_worker_step_seconds"
+STEP_DOC = (
+    "For how long the loop has been in its present step, in user code perhaps; more than 1 is slow code or a hang."
+)
 
 
 class WorkerCollector(Collector):
@@ -237,6 +241,7 @@ class WorkerCollector(Collector):
         for (name, doc), value in zip(GAUGES.items(), values, strict=True):
             yield GaugeMetricFamily(name, doc, value=value)
         yield CounterMetricFamily(BUSY, BUSY_DOC, value=self._loop.busy_ns / 1e9)
+        yield GaugeMetricFamily(STEP, STEP_DOC, value=self._loop.step_ms / 1e3)
         for metric in WORKER_METRICS:
             yield CounterMetricFamily(metric.name, metric.doc, value=getattr(worker.counters, metric.counter))
         contexts = list(worker.contexts())

@@ -269,6 +269,10 @@ class CoordinatorCore:
             self._effects.report(WorkerJoined(worker=message.worker, slots=message.slots))
             for job in self._jobs.values():
                 job.worker_joined(message.worker)
+        if message.busy_ms:
+            for job in self._jobs.values():
+                job.worker_busy(message.worker)
+            return None
         if not result.is_newest:
             return DropReason.LATE
         if not message.leaving:

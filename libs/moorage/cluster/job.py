@@ -266,8 +266,14 @@ class Job:
             execution.update(subtask, SubtaskState.CANCELED)  # The job stops: nothing more comes from there.
         self.advance()
 
+    def worker_busy(self, worker: WorkerId) -> None:
+        """It lives, but can't say anything of its subtasks for now."""
+        execution = self._execution
+        if execution is not None and any(execution.worker(subtask) == worker for subtask in execution.unreported()):
+            self.grace()
+
     def grace(self) -> None:
-        """Silence up to now counts for nothing: the coordinator itself was paused or cut off."""
+        """Silence up to now counts for nothing: the coordinator itself was paused or cut off, or a worker is busy."""
         if self._execution is not None and self._execution.has_unreported:
             self._deadline_ms = max(self._deadline_ms, self._effects.now_ms + self._silence_allowed_ms())
 

@@ -2,7 +2,8 @@
 
 A worker is registered by its heartbeat and lost when none came for ``timeout_ms`` of the coordinator's clock. Another
 incarnation of the same name means that the old one is dead, at once. What can't be held against a worker (the
-coordinator was paused, or could not reach Kafka) gives every worker a full timeout again.
+coordinator was paused, or could not reach Kafka) gives every worker a full timeout again. A worker that is busy in user
+code for long lives: it says so beside its loop, and says nothing else.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class HeartbeatResult(NamedTuple):
     """False: from an incarnation that was replaced; it has no effect."""
     joined: bool
     is_newest: bool
-    """False: not newer than one seen before (a duplicate); what it says of subtasks is old."""
+    """False: what it says of subtasks is old (a duplicate), or nothing (a busy worker's)."""
     lost: Sequence[LostWorker]
 
 
@@ -84,9 +85,9 @@ class Workers:
             self._workers[worker] = Worker(message, now_ms)
             self.last_joined_ms = now_ms
             self._by_name[worker_name(worker)] = worker
-            return HeartbeatResult(True, True, True, lost)
+            return HeartbeatResult(True, True, not message.busy_ms, lost)
         known.last_seen_ms = now_ms
-        is_newest = message.sent_ms > known.heartbeat.sent_ms
+        is_newest = not message.busy_ms and message.sent_ms > known.heartbeat.sent_ms
         if is_newest:
             known.heartbeat = message
         return HeartbeatResult(True, False, is_newest, lost)

@@ -308,6 +308,12 @@ class WorkerSettings(ServiceSettings, prefix="WORKER_"):
     heartbeat_interval_ms: int = setting(
         500, "Time between two heartbeats to the coordinator.", minimum=50, maximum=1_000
     )
+    step_timeout_ms: int = setting(
+        600_000,
+        "A call of user code that takes longer is stuck: the worker shows where, ends, and is started again.",
+        minimum=5_000,
+        maximum=86_400_000,
+    )
     upload_threads: int = setting(
         2, "Files of state that are written to the storage at the same time.", minimum=1, maximum=64
     )

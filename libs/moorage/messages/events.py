@@ -44,6 +44,8 @@ class WorkerHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """The worker stops after this message; its slots are free at once."""
     host: str = ""
     metrics_port: int = 0
+    busy_ms: int = 0
+    """Above 0: so long the worker's loop has been in one step. The process lives; of subtasks nothing is said."""
 
 
 class SubtaskStateChanged(msgspec.Struct, frozen=True, kw_only=True):

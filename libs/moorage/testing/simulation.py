@@ -48,6 +48,7 @@ from moorage.serde.positions import decode_positions
 from moorage.state.handles import ByteStreamHandle, InputChannelHandle
 from moorage.task.context import TaskSettings
 from moorage.task.local_recovery import LocalCopies
+from moorage.task.pulse import Pulse
 from moorage.task.state_writer import StateFileLimits
 from moorage.task.worker import WorkerConfig, WorkerHooks, WorkerProcess
 from moorage.testing.clocks import ManualClock
@@ -118,6 +119,8 @@ _FAULTS = (
     *("expire", "kafka", "registry", "storage", "write", "all"),
 )
 
+_HEARTBEAT_INTERVAL_MS = 50
+
 _CONTROL_PARTITIONS = [TopicPartition(topic, 0) for topic in CONTROL_TOPICS]
 
 
@@ -130,6 +133,9 @@ class _Process:
         self.executor = executor
         self.step = step
         self.stopped_until_ms = 0
+        self.pulse: Pulse | None = None
+        """While it is stopped: says that it is only busy. None: it is silent."""
+        self.next_pulse_ms = 0
         self.deaf_until: dict[TopicPartition, int] = {}
         """Partitions of which it sees nothing new before that time."""
 
@@ -204,6 +210,8 @@ class Simulation:
         """Since when; see the report."""
         self._manifests: dict[str, tuple[list[str], dict[TopicPartition, int]]] = {}
         self._workers: list[WorkerProcess] = []
+        self._pulses: dict[str, Pulse] = {}
+        """Of the present incarnations of workers."""
         self._coordinators: dict[str, CoordinatorProcess] = {}
         self._set_up()
 
@@ -239,7 +247,7 @@ class Simulation:
     def _coordinator(self, name: str, log: MemoryLog, executor: InlineExecutor) -> Callable[[], object]:
         config = ClusterConfig(
             lease_ttl_ms=300,
-            heartbeat_interval_ms=50,
+            heartbeat_interval_ms=_HEARTBEAT_INTERVAL_MS,
             worker_timeout_ms=250,
             adoption_timeout_ms=250,
             deploy_timeout_ms=1_500,
@@ -263,10 +271,14 @@ class Simulation:
         return lambda: process.step(self.clock.monotonic_ms())
 
     def _worker(self, name: str, log: MemoryLog, executor: InlineExecutor) -> Callable[[], object]:
+        config = WorkerConfig(
+            worker=WorkerId(f"{name}/{self._incarnations}"),
+            slots=2,
+            heartbeat_interval_ms=_HEARTBEAT_INTERVAL_MS,
+            task=self._settings,
+        )
         worker = WorkerProcess(
-            WorkerConfig(
-                worker=WorkerId(f"{name}/{self._incarnations}"), slots=2, heartbeat_interval_ms=50, task=self._settings
-            ),
+            config,
             log,
             self.storage,
             executor,
@@ -281,6 +293,7 @@ class Simulation:
             ),
         )
         self._workers.append(worker)
+        self._pulses[name] = Pulse(config, log.writer("pulse"), self.clock, lambda: worker.epoch)
         return worker.step
 
     def _copies(self, name: str) -> LocalCopies | None:
@@ -392,8 +405,12 @@ class Simulation:
         rng.shuffle(names)
         for name in names:
             process = self._processes[name]
-            if process.stopped_until_ms <= now and (not faults or rng.random() < 0.8):
-                self._step(process, faults=faults)
+            if process.stopped_until_ms <= now:
+                if not faults or rng.random() < 0.8:
+                    self._step(process, faults=faults)
+            elif process.pulse is not None and process.next_pulse_ms <= now:
+                process.next_pulse_ms = now + _HEARTBEAT_INTERVAL_MS
+                process.pulse.beat(_HEARTBEAT_INTERVAL_MS)
         for log in (*(p.log for p in self._processes.values()), *self._graves):
             self._deliver(log, faults=faults)
         if self.report.turns % 10 == 0:
@@ -442,6 +459,8 @@ class Simulation:
             case "stop" if self._processes:
                 process = self._processes[rng.choice(sorted(self._processes))]
                 process.stopped_until_ms = now + rng.choice((50, 300, 1_000))
+                is_busy = self.report.faults[name] % 2 == 1
+                process.pulse = self._pulses.get(process.name) if is_busy else None
             case "repeat":
                 self._repeat_control_message()
             case "slow":

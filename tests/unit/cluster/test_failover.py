@@ -420,3 +420,31 @@ def test_worker_ids_without_a_name_are_workers_too() -> None:
     worker.worker = WorkerId("solo")
     world.run(2 * STEP_MS)
     assert [w.worker for w in leader.view().workers] == ["solo"]
+
+
+def test_a_worker_in_a_long_call_of_user_code_is_not_lost() -> None:
+    world = running_world(GRAPH)
+    leader = world.coordinators[0]
+    attempt = leader.job(JOB).attempt
+    world.workers[0].busy_ms = 500
+    world.run(2 * CONFIG.worker_timeout_ms)
+    assert leader.job(JOB).status is JobStatus.RUNNING
+    assert leader.job(JOB).attempt == attempt
+    world.workers[0].busy_ms = 0
+    world.run(CONFIG.worker_timeout_ms)
+    assert leader.job(JOB).attempt == attempt
+
+
+def test_an_attempt_waits_for_subtasks_of_a_busy_worker() -> None:
+    world = running_world(GRAPH)
+    leader = world.coordinators[0]
+    world.workers[0].busy_ms = 500
+    running = next(iter(world.workers[1].running))
+    world.workers[1].report(*running, next(iter(world.workers[1].running[running])), SubtaskState.FAILED, "broken")
+    world.run_until(lambda: leader.job(JOB).attempt == running[1] + 1)
+    attempt = leader.job(JOB).attempt
+    world.run(2 * CONFIG.deploy_timeout_ms)
+    assert leader.job(JOB).attempt == attempt, "nobody knows better than to wait"
+    world.workers[0].busy_ms = 0
+    world.run_until(lambda: all(s.state.name == "RUNNING" for s in leader.job(JOB).subtasks))
+    assert leader.job(JOB).attempt == attempt

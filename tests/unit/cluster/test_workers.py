@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from moorage.cluster.workers import REPLACED_REMEMBERED, Workers
@@ -47,6 +48,23 @@ def test_who_was_lost_wrongly_may_come_back(workers: Workers) -> None:
     workers.heartbeat(beat("w1/a"), 0)
     workers.expire(1_000)
     assert workers.heartbeat(beat("w1/a", 1), 1_100).joined
+
+
+def test_a_busy_worker_lives_and_its_word_on_subtasks_is_the_last_that_it_gave(workers: Workers) -> None:
+    workers.heartbeat(beat("w1/a", 1), 0)
+    busy = msgspec.structs.replace(beat("w1/a", 2), busy_ms=900)
+    result = workers.heartbeat(busy, 900)
+    assert (result.accepted, result.joined, result.is_newest) == (True, False, False)
+    assert workers.expire(1_899) == []
+    (worker,) = workers.all()
+    assert worker.heartbeat.sent_ms == 1
+    assert len(workers.expire(1_900)) == 1
+
+
+def test_a_new_leader_may_hear_of_a_worker_first_when_it_is_busy(workers: Workers) -> None:
+    result = workers.heartbeat(msgspec.structs.replace(beat("w1/a", 2), busy_ms=900), 0)
+    assert (result.accepted, result.joined, result.is_newest) == (True, True, False)
+    assert not workers.heartbeat(beat("w1/a", 3), 100).joined
 
 
 def test_after_a_grace_everybody_has_a_full_timeout_again(workers: Workers) -> None:

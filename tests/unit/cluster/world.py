@@ -89,6 +89,8 @@ class TestWorker:
         self.is_alive = True
         self.is_silent = False
         """Hears and obeys, but says nothing: cut off, not dead."""
+        self.busy_ms = 0
+        """Above 0: says no more than that it lives, hears nothing, does nothing."""
         self.acknowledges = True
         self.commits = True
         self.writes_state = False
@@ -110,6 +112,10 @@ class TestWorker:
     def step(self, now_ms: int) -> None:
         if not self.is_alive:
             return
+        if self.busy_ms:
+            if now_ms >= self._heartbeat_at_ms:
+                self.heartbeat()
+            return
         for message in self._reader.poll(1_000):
             self._obey(control.decode(message.value, control.COMMANDS))
         started, self._pending_start = self._pending_start, []
@@ -128,11 +134,14 @@ class TestWorker:
                 worker=self.worker,
                 epoch=self._epoch,
                 slots=self._slots,
-                subtasks=tuple(
+                subtasks=()
+                if self.busy_ms
+                else tuple(
                     RunningSubtask(job=job, attempt=attempt, vertex=vertex, subtask=index, state=state)
                     for (job, attempt), states in self.running.items()
                     for (vertex, index), state in states.items()
                 ),
+                busy_ms=self.busy_ms,
                 sent_ms=self._world.next_stamp_ms(),
                 leaving=leaving,
                 host="localhost",

@@ -12,7 +12,7 @@ from tests.unit.task.harness import Harness, orders_pipeline
 from moorage.errors import SettingError
 from moorage_service.metrics import serve_metrics
 from moorage_service.runtime import LoopTime
-from moorage_worker.metrics import BUSY, GAUGES, TASK_METRICS, WORKER_METRICS, WorkerCollector
+from moorage_worker.metrics import BUSY, GAUGES, STEP, TASK_METRICS, WORKER_METRICS, WorkerCollector
 
 ORDERS = [(f"user-{i % 7}", float(i)) for i in range(200)]
 
@@ -47,7 +47,7 @@ def exported() -> Exported:
 
 
 def test_every_metric_in_the_lists_is_exported_and_no_other(exported: Exported) -> None:
-    listed = {metric.name for metric in (*TASK_METRICS, *WORKER_METRICS)} | {*GAUGES, BUSY}
+    listed = {metric.name for metric in (*TASK_METRICS, *WORKER_METRICS)} | {*GAUGES, BUSY, STEP}
     assert exported.names == listed
     assert all(re.fullmatch(r"moorage_(worker|task|source|sink|exchange)_[a-z_]+", name) for name in listed)
 
@@ -77,6 +77,7 @@ def test_the_worker_itself(exported: Exported) -> None:
     assert exported.of("moorage_worker_slots") == 2
     assert exported.of("moorage_worker_subtasks") == 3
     assert exported.of(BUSY) == 1.5
+    assert exported.of(STEP) == 0
 
 
 def test_a_port_in_use_is_named_by_its_setting() -> None:
