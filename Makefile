@@ -54,6 +54,18 @@ test-flink: $(INSTALLED) ## Flink's own classes load the checkpoint metadata tha
 	mvn -q -f tests/compatibility/flink/java/pom.xml package
 	$(BIN)/pytest -q tests/compatibility/flink/flink_loads_ours.py
 
+AZURITE := .cache/azurite/node_modules/azurite/package.json
+
+$(AZURITE): Makefile
+	@command -v npm >/dev/null || { echo 'make test-clouds needs Node.js 20 or newer with npm, for azurite.' >&2; exit 1; }
+	@mkdir -p .cache/azurite
+	npm install --silent --no-audit --no-fund --prefix .cache/azurite azurite@3.37.0
+	@touch $@
+
+.PHONY: test-clouds
+test-clouds: $(INSTALLED) $(AZURITE) ## checkpoints in Azure's store: its emulator, which npm brings
+	$(BIN)/pytest -q tests/contract/azure_storage.py
+
 .PHONY: test-compose
 test-compose: $(INSTALLED) ## docker compose up, with crashes; needs a working `docker compose` and a headless Chromium
 	@docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 \

@@ -16,6 +16,7 @@ import pytest
 from docker.errors import DockerException
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
+from tests.google_server import GoogleServer, running_google_server
 from tests.s3_server import S3Server, running_s3_server
 
 from moorage_cli.embedded import kafka as embedded_kafka
@@ -74,6 +75,13 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def s3() -> Iterator[S3Server]:
     """An S3 server; tests take buckets of their own."""
     with running_s3_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def google(s3: S3Server) -> Iterator[GoogleServer]:
+    """What answers as Google's object store does; tests take buckets of their own."""
+    with running_google_server(s3) as server:
         yield server
 
 

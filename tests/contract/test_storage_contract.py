@@ -1,4 +1,5 @@
-"""What every ``ports.CheckpointStorage`` promises: the twin, a directory, an object store and a real S3 server."""
+"""What every ``ports.CheckpointStorage`` promises: the twin, a directory, an object store, a real S3 server
+and Google's API; Azure's in ``azure_storage``."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from obstore.store import MemoryStore
+from tests.google_server import GoogleServer
 from tests.s3_server import S3Server
 
 from moorage.adapters.object_storage import ObjectStorage, open_storage
@@ -20,7 +22,7 @@ from moorage.testing.clocks import ManualClock
 from moorage.testing.memory_storage import MemoryStorage
 
 
-@pytest.fixture(params=["memory", "directory", "object store", "s3"])
+@pytest.fixture(params=["memory", "directory", "object store", "s3", "google"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> CheckpointStorage:
     match request.param:
         case "memory":
@@ -30,6 +32,9 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> CheckpointStorage
         case "s3":
             s3: S3Server = request.getfixturevalue("s3")
             return open_storage(f"s3://{s3.new_bucket()}/check/points", s3.options)
+        case "google":
+            google: GoogleServer = request.getfixturevalue("google")
+            return open_storage(f"gs://{google.new_bucket()}/check/points", google.options)
         case _:
             return ObjectStorage(MemoryStore(), "memory:///")
 

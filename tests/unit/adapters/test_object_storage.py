@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.google_server import GoogleServer
 from tests.s3_server import S3Server
 
 from moorage.adapters.object_storage import (
@@ -82,6 +83,28 @@ def test_a_bucket_that_is_not_there_is_named(s3: S3Server) -> None:
     assert refusal("s3://no-such-bucket/a", s3.options) == (
         "checkpoint storage s3://no-such-bucket/a can't be used: The specified bucket does not exist (NoSuchBucket)"
     )
+
+
+def test_a_bucket_of_google_that_is_not_there_is_named(google: GoogleServer) -> None:
+    assert refusal("gs://no-such-bucket/a", google.options) == (
+        "checkpoint storage gs://no-such-bucket/a can't be used: The specified bucket does not exist (NoSuchBucket)"
+    )
+
+
+def test_an_account_of_google_that_is_refused_is_told(google: GoogleServer) -> None:
+    url = f"gs://{google.new_bucket()}/a"
+    with google.refusing_strangers():
+        message = refusal(url, google.options)
+    assert message == f"checkpoint storage {url} can't be used: Access denied. (AccessDenied)"
+
+
+def test_google_is_reached_by_what_the_environment_says(google: GoogleServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("GOOGLE_")]:
+        monkeypatch.delenv(name)
+    for name, value in google.environment.items():
+        monkeypatch.setenv(name, value)
+    url = f"gs://{google.new_bucket()}/a"
+    check_storage(open_storage(url), url)
 
 
 def test_credentials_that_are_refused_are_told(s3: S3Server) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.google_server import GoogleServer
 from tests.s3_server import S3Server
 
 
@@ -27,6 +28,24 @@ def test_a_wrong_bucket(s3: S3Server) -> None:
     (line,) = done.stderr.splitlines()
     assert line.endswith(
         "checkpoint storage s3://no-such-bucket/a can't be used: The specified bucket does not exist (NoSuchBucket)"
+    )
+
+
+def test_wrong_credentials(s3: S3Server) -> None:
+    url = f"s3://{s3.new_bucket()}/a"
+    with s3.refusing_strangers():
+        done = start_with(url, dict(s3.environment))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"checkpoint storage {url} can't be used: The AWS Access Key Id you provided does not exist" in line
+
+
+def test_a_wrong_bucket_of_google(google: GoogleServer) -> None:
+    done = start_with("gs://no-such-bucket/a", dict(google.environment))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(
+        "checkpoint storage gs://no-such-bucket/a can't be used: The specified bucket does not exist (NoSuchBucket)"
     )
 
 

@@ -23,7 +23,8 @@ _PARTS_MAX = 9_000
 """S3 takes 10,000 of them."""
 
 _PROBLEM = re.compile(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", re.DOTALL)
-_NO_BUCKET = ("<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>")
+_NO_BUCKET = ("<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>", "The specified container does not exist")
+"""The last: of Azure's answer to many deletions at once, where obstore leaves the code out."""
 
 
 class ObjectStorage:
@@ -151,7 +152,7 @@ def _refuse_missing_bucket(error: FileNotFoundError) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """One line: what the store answered, without obstore's debug output."""
+    """One line: what the store answered, without obstore's debug output, and without the ids that Azure adds."""
     if problem := _PROBLEM.search(str(error)):
-        return f"{problem[2].strip()} ({problem[1].strip()})"
+        return f"{problem[2].strip().partition(chr(10))[0]} ({problem[1].strip()})"
     return str(error).partition("\n")[0]
