@@ -4,7 +4,7 @@
 
 The bound of the exchange (`exchange_max_lag_bytes`) is the backlog, since sources run as far ahead as they may. For
 each bound the job runs aligned, unaligned, and aligned with a timeout of 300 ms. Prints the durations of checkpoints
-that were completed while the backlog was there.
+that were completed while there was input left to read, so that the backlog was there.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from moorage.api.loader import load_pipeline
+from moorage.ids import TopicPartition
+from moorage.ports import OffsetSpec
 from moorage_cli.client import CheckpointSummary
 from moorage_cli.embedded.stack import Stack
 from moorage_cli.kafka import connect, create_missing
@@ -30,7 +32,9 @@ from moorage_cli.overrides import overridden
 
 PIPELINE = Path(__file__).resolve().with_name("pipelines") / "slow.py"
 PARTITIONS = 4
-ORDERS = 400_000
+ORDERS_MIN = 300_000
+ORDERS_PER_MIB = 100_000
+"""Some 10,000 orders are a MiB: enough for ten checkpoints, each of which may wait for the whole backlog."""
 USERS = 10_000
 LIMIT_S = 240.0
 MODES = {
@@ -52,12 +56,14 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 def measure(backlog_mib: int, mode: str, checkpoints: int, slow_us: int) -> Measured:
     os.environ["SLOW_US"] = str(slow_us)
+    orders = ORDERS_MIN + backlog_mib * ORDERS_PER_MIB
+    outputs = [TopicPartition("totals", number) for number in range(PARTITIONS)]
     env = {"MOORAGE_WORKER_EXCHANGE_MAX_LAG_BYTES": str(backlog_mib << 20)}
     with tempfile.TemporaryDirectory(prefix="moorage-backlog-") as folder, Stack(Path(folder), env=env) as stack:
         with closing(connect(stack.bootstrap_servers)) as log:
             create_missing(log, ["orders", "totals"], PARTITIONS)
             with closing(log.record_writer("orders")) as writer:
-                for start in range(0, ORDERS, 20_000):
+                for start in range(0, orders, 20_000):
                     users = [f"user-{number % USERS}" for number in range(start, start + 20_000)]
                     values = [msgspec.json.encode({"user": user, "amount": 1.25, "note": "x" * 40}) for user in users]
                     stamps = [time.time_ns() // 1_000_000] * len(users)
@@ -72,9 +78,13 @@ def measure(backlog_mib: int, mode: str, checkpoints: int, slow_us: int) -> Meas
             deadline_s = time.monotonic() + LIMIT_S
             done: list[CheckpointSummary] = []
             # The first one begins before the backlog is there.
-            while len(done) <= checkpoints and time.monotonic() < deadline_s:
-                time.sleep(0.5)
-                done = [c for c in client.checkpoints(job).history if c.status == "COMPLETED"]
+            with closing(connect(stack.bootstrap_servers)) as log:
+                while len(done) <= checkpoints and time.monotonic() < deadline_s:
+                    time.sleep(0.5)
+                    completed = [c for c in client.checkpoints(job).history if c.status == "COMPLETED"]
+                    if sum(log.offsets(outputs, OffsetSpec.LATEST).values()) > orders * 3 // 4:
+                        break
+                    done = completed
         return Measured(
             backlog_mib=backlog_mib,
             mode=mode,
