@@ -155,6 +155,7 @@ def _task_settings(settings: WorkerSettings) -> TaskSettings:
             inline_max_bytes=settings.state_inline_max_bytes,
             merged_piece_max_bytes=settings.state_merged_piece_max_bytes,
             merged_file_max_bytes=settings.state_merged_file_max_bytes,
+            space_amplification=settings.state_merged_max_space_amplification,
             linger_ms=settings.state_merge_linger_ms,
             uploads=settings.upload_threads,
         ),

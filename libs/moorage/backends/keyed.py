@@ -22,6 +22,14 @@ from moorage.state.handles import KeyedHandle, StreamHandle
 K = TypeVar("K")
 R = TypeVar("R")
 
+IsSparse = Callable[[StreamHandle, int], bool]
+"""Whether a subtask should write anew what it still uses of an earlier file, so many bytes, so that the file can go."""
+
+
+def never_sparse(stream: StreamHandle, used_bytes: int) -> bool:
+    """Files may stay."""
+    return False
+
 
 class SnapshotForm(Enum):
     """What a snapshot may look like."""

@@ -20,21 +20,21 @@ The synchronous phase only notes down what changed. Rows are encoded afterwards 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from moorage.api.keyed_state import KeyedContext
 from moorage.api.state import StateTable
-from moorage.backends.keyed import SnapshotForm
+from moorage.backends.keyed import IsSparse, SnapshotForm, never_sparse
 from moorage.backends.memory_changes import Changes, logged_delta
 from moorage.backends.memory_encoding import Expired, GroupEncoding
 from moorage.backends.memory_restore import RestoredRows, load_rows
 from moorage.backends.memory_snapshot import Chain, Encoding, MemorySnapshot
 from moorage.ids import CheckpointId
 from moorage.serde.keyed_segments import KeyedSegmentCodec
-from moorage.state.handles import KeyedHandle, StreamHandle
+from moorage.state.handles import ByteStreamHandle, KeyedHandle, StreamHandle
 from moorage.state.key_groups import KeyGroupRange
 
 K = TypeVar("K")
@@ -71,11 +71,19 @@ class MemoryKeyedBackend(Generic[K, R]):
     """Keyed state of one operator in one subtask. ``rows`` is live: key group -> key -> row."""
 
     def __init__(
-        self, operator: str, key_groups: KeyGroupRange, key_type: Any, row_type: type[R], *, restore_threads: int = 1
+        self,
+        operator: str,
+        key_groups: KeyGroupRange,
+        key_type: Any,
+        row_type: type[R],
+        *,
+        restore_threads: int = 1,
+        is_sparse: IsSparse = never_sparse,
     ) -> None:
         """``restore_threads``: files that ``load`` reads, and key groups that it decodes, at the same time."""
         self._operator = operator
         self._restore_threads = restore_threads
+        self._is_sparse = is_sparse
         self._codec: KeyedSegmentCodec[K, R] = KeyedSegmentCodec(operator, key_type, row_type)
         self._row_type = row_type
         self._has_ttl = any(state.ttl is not None for state in self._codec.states)
@@ -102,6 +110,8 @@ class MemoryKeyedBackend(Generic[K, R]):
         self._chains: dict[int, Chain] = dict.fromkeys(key_groups.groups(), ())
         """Chains of the base."""
         self._files: dict[int, StreamHandle] = {}
+        self._used_bytes: dict[int, int] = {}
+        """Of each file."""
         self._next_file = 0
         self._undecided: list[MemorySnapshot[K, R]] = []
         self._forgotten: list[object] = []
@@ -232,7 +242,7 @@ class MemoryKeyedBackend(Generic[K, R]):
         changes = self._take_changes()
         since_base = [*(snapshot.changes for snapshot in self._undecided), changes]
         full = form is not SnapshotForm.INCREMENTAL
-        rolled = set(self._key_groups.groups()) if full else self._groups_to_roll()
+        rolled = set(self._key_groups.groups()) if full else self._groups_to_roll(since_base)
         chains: dict[int, Chain] = {}
         encodings: list[tuple[int, int, Encoding[K, R]]] = []
         for group in self._key_groups.groups():
@@ -287,16 +297,23 @@ class MemoryKeyedBackend(Generic[K, R]):
                     table.changed = changed
         return taken
 
-    def _groups_to_roll(self) -> set[int]:
+    def _groups_to_roll(self, since_base: Sequence[Mapping[int, Changes[K, R]]]) -> set[int]:
+        if self._files and all(isinstance(stream, ByteStreamHandle) for stream in self._files.values()):
+            # All of it lies in the metadata, which carries it with every checkpoint anyway: a chain would only be more.
+            changed = any(changes.any for earlier in since_base for changes in earlier.values())
+            return set(self._key_groups.groups()) if changed else set()
+        sparse = {file for file, stream in self._files.items() if self._is_sparse(stream, self._used_bytes[file])}
         chains = self._chains
-        worth_it = sorted((g for g in chains if self._is_worth_a_base(chains[g])), key=lambda g: -len(chains[g]))
+        worth_it = [group for group, chain in chains.items() if chain and self._is_worth_a_base(chain, sparse)]
+        # The oldest base first: whoever is written becomes the youngest, so nobody waits for more than one round.
+        worth_it.sort(key=lambda group: chains[group][0].file)
         return set(worth_it[: -(-len(self._key_groups) // _ROLLING_CHECKPOINTS)])
 
-    def _is_worth_a_base(self, chain: Chain) -> bool:
-        if len(chain) > _CHAIN_MIN:
+    def _is_worth_a_base(self, chain: Chain, sparse: Collection[int]) -> bool:
+        if len(chain) > _CHAIN_MIN or any(segment.file in sparse for segment in chain):
             return True
         # Entries whose time is over are found when a base is written, so a key group that rests needs one, too.
-        return self._has_ttl and bool(chain) and self._next_file - chain[0].file > _RESTING_CHECKPOINTS
+        return self._has_ttl and self._next_file - chain[0].file > _RESTING_CHECKPOINTS
 
     def _adopt(self, base: CheckpointId) -> None:
         """``base`` is complete: later checkpoints build on it."""
@@ -306,10 +323,10 @@ class MemoryKeyedBackend(Generic[K, R]):
         if snapshot is None:
             # A base that this subtask never took part in: build on nothing.
             self._chains = dict.fromkeys(self._key_groups.groups(), ())
-            self._files = {}
+            self._files, self._used_bytes = {}, {}
         else:
             self._chains = snapshot.chains
-            self._files = snapshot.files
+            self._files, self._used_bytes = snapshot.files, snapshot.used_bytes
         self._base = base
         self._forgotten += [changes for s in self._undecided if s.checkpoint <= base for changes in s.changes.values()]
         self._undecided = [s for s in self._undecided if s.checkpoint > base]
@@ -348,7 +365,7 @@ class MemoryKeyedBackend(Generic[K, R]):
     def adopt(self, restored: RestoredRows[K, R], checkpoint: CheckpointId) -> None:
         self.rows.update(restored.rows)
         self._chains = restored.chains
-        self._files = restored.files
+        self._files, self._used_bytes = restored.files, restored.used_bytes
         self._next_file = max(restored.files, default=-1) + 1
         self._base = checkpoint
 

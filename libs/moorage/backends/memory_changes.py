@@ -50,6 +50,10 @@ class Changes(Generic[K, R]):
     def __len__(self) -> int:
         return len(self.keys) + sum(map(len, self.entries))
 
+    @property
+    def any(self) -> bool:
+        return self.whole or len(self) > 0
+
     def write_log(self, rows: Mapping[K, R], touched: Collection[K]) -> None:
         """After user code has touched these keys."""
         log = self.log

@@ -10,7 +10,7 @@ import msgspec
 
 from moorage.backends.memory_snapshot import Chain, Segment
 from moorage.errors import CorruptDataError, StateError
-from moorage.serde.keyed_segments import BASE, KeyedSegmentCodec
+from moorage.serde.keyed_segments import BASE, HEAD_BYTES, KeyedSegmentCodec, read_head
 from moorage.state.handles import NO_OFFSET, ByteStreamHandle, KeyedHandle, KeyGroupsHandle, StreamHandle
 from moorage.state.key_groups import KeyGroupRange
 
@@ -26,6 +26,8 @@ class RestoredRows(Generic[K, R], NamedTuple):
     rows: dict[int, dict[K, R]]
     chains: dict[int, Chain]
     files: dict[int, StreamHandle]
+    used_bytes: dict[int, int]
+    """Of each file."""
 
 
 def load_rows(
@@ -56,10 +58,15 @@ def load_rows(
         return _load_group(codec, places[group], contents, files)
 
     loaded = dict(zip(places, _each(load_group, places, threads), strict=True))
+    used_bytes = dict.fromkeys(files, 0)
+    for _, chain in loaded.values():
+        for segment in chain:
+            used_bytes[segment.file] += segment.stored_bytes
     return RestoredRows(
         {group: rows for group, (rows, _) in loaded.items()},
         {group: chain for group, (_, chain) in loaded.items()},
         files,
+        used_bytes,
     )
 
 
@@ -78,7 +85,8 @@ def _load_group(
             raise CorruptDataError(f"{_identity(files[number])}: {error}") from error
         if kind == BASE:
             chain = []
-        chain.append(Segment(number, offset, _size(codec, rows) if kind == BASE else 0))
+        stored_bytes = HEAD_BYTES + read_head(contents[number], offset).payload_bytes
+        chain.append(Segment(number, offset, stored_bytes, _size(codec, rows) if kind == BASE else 0))
     return rows, tuple(chain)
 
 

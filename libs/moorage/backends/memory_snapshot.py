@@ -13,7 +13,7 @@ from moorage.backends.pieces import StatePiece
 from moorage.ids import CheckpointId
 from moorage.serde.keyed_segments import SegmentWriter
 from moorage.serde.segment_blocks import seal
-from moorage.state.handles import NO_OFFSET, KeyGroupsHandle, StreamHandle
+from moorage.state.handles import NO_OFFSET, ByteStreamHandle, KeyGroupsHandle, StreamHandle
 from moorage.state.key_groups import KeyGroupRange
 
 K = TypeVar("K")
@@ -26,6 +26,7 @@ _SEAL_BYTES = 8 << 20
 class Segment(NamedTuple):
     file: int
     offset: int
+    stored_bytes: int
     size: int
     """Rows and entries, in a base."""
 
@@ -65,6 +66,8 @@ class MemorySnapshot(Generic[K, R]):
         self._known_files = files
         self.files: dict[int, StreamHandle] = {}
         """Every file of the chains."""
+        self.used_bytes: dict[int, int] = {}
+        """Of each file."""
         self.changes = changes
         """What changed since the snapshot before."""
 
@@ -82,12 +85,18 @@ class MemorySnapshot(Generic[K, R]):
                 self._seal(ready, data)
                 ready.clear()
         self._seal(ready, data)
-        return [StatePiece(self._name, True, bytes(data))] if data else []
+        return [StatePiece(self._name, True, bytes(data), carried_bytes=self._carried_bytes())] if data else []
+
+    def _carried_bytes(self) -> int:
+        inline = {file: s.size_bytes for file, s in self._known_files.items() if isinstance(s, ByteStreamHandle)}
+        if not inline:
+            return 0
+        return sum(inline.get(file, 0) for file in {segment.file for c in self.chains.values() for segment in c})
 
     def _seal(self, ready: Mapping[int, SegmentWriter[K, R]], data: bytearray) -> None:
         sealed = seal([writer.take() for writer in ready.values()])
         for (group, writer), segment in zip(ready.items(), sealed, strict=True):
-            self._segments[group] = Segment(self._file, len(data), writer.size)
+            self._segments[group] = Segment(self._file, len(data), len(segment), writer.size)
             data += segment
 
     def finish(self, streams: Sequence[StreamHandle]) -> tuple[KeyGroupsHandle, ...]:
@@ -97,6 +106,7 @@ class MemorySnapshot(Generic[K, R]):
         for group, chain in self.chains.items():
             for segment in chain:
                 offsets.setdefault(segment.file, {})[group] = segment.offset
+                self.used_bytes[segment.file] = self.used_bytes.get(segment.file, 0) + segment.stored_bytes
         known = {**self._known_files, **dict(zip([self._file], streams, strict=False))}
         self.files = {file: known[file] for file in offsets}
         for group, encoding in self._encodings.items():

@@ -18,6 +18,8 @@ class StatePiece:
     """Path: a local file, which must stay until the snapshot is finished or aborted."""
     inline: bool = True
     """It may lie in the metadata, of every checkpoint that refers to it, when it is small. A local file never does."""
+    carried_bytes: int = 0
+    """Of earlier pieces that lie in the metadata and that the state refers to besides this one."""
 
     @property
     def size_bytes(self) -> int:

@@ -22,7 +22,7 @@ import msgspec
 from rocksdict import WriteBatch
 
 from moorage.api.keyed_state import KeyedContext
-from moorage.backends.keyed import KeyedSnapshot, SnapshotForm
+from moorage.backends.keyed import IsSparse, KeyedSnapshot, SnapshotForm, never_sparse
 from moorage.backends.rocksdb_cache import RowCache
 from moorage.backends.rocksdb_canonical import CanonicalSegments, CanonicalSnapshot
 from moorage.backends.rocksdb_codec import RocksDbCodec
@@ -41,6 +41,8 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 _PATIENCE = 4
 """So many times as many rows are gathered, dirty ones and others, while a snapshot makes its links."""
+_ROLLING_CHECKPOINTS = 16
+"""A checkpoint stores at most this fraction of the tables anew that lie in merged files which are hardly used."""
 _ROW_OVERHEAD_BYTES = 300
 _ROW_FACTOR = 3
 """A decoded row with its key and its place in a dict takes about ``_ROW_OVERHEAD_BYTES + _ROW_FACTOR * encoded``, and
@@ -73,6 +75,8 @@ class RocksDbKeyedBackend(Generic[K, R]):
         row_type: type[R],
         environment: RocksDbEnvironment,
         owner: Owner,
+        *,
+        is_sparse: IsSparse = never_sparse,
     ) -> None:
         self.context = KeyedContext()
         self.owner = owner
@@ -81,6 +85,7 @@ class RocksDbKeyedBackend(Generic[K, R]):
         self._key_type = key_type
         self._row_type = row_type
         self._environment = environment
+        self._is_sparse = is_sparse
         self._backend_id = str(uuid.uuid4())
         self._folder = environment.join(self)
         self._codec: RocksDbCodec[K, R] = RocksDbCodec(operator, key_type, row_type)
@@ -201,13 +206,19 @@ class RocksDbKeyedBackend(Generic[K, R]):
             key_groups=self._key_groups,
             store=self.store,
             folder=self._folder / f"chk-{checkpoint}",
-            base=self._tables if form is SnapshotForm.INCREMENTAL else {},
+            base=self._kept_tables() if form is SnapshotForm.INCREMENTAL else {},
             schemas=self._codec.schemas,
             state_names=self._codec.state_names,
         )
         self._linking = snapshot
         self._undecided.append(snapshot)
         return snapshot
+
+    def _kept_tables(self) -> Mapping[str, Table]:
+        """Tables of the base, but for a few that are to be stored anew."""
+        sparse = [name for name, (stream, file) in self._tables.items() if self._is_sparse(stream, file.size_bytes)]
+        anew = set(sparse[: -(-len(self._tables) // _ROLLING_CHECKPOINTS)])
+        return {name: table for name, table in self._tables.items() if name not in anew} if anew else self._tables
 
     def _canonical(self, checkpoint: CheckpointId) -> CanonicalSnapshot:
         snapshot = CanonicalSnapshot(

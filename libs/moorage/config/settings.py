@@ -365,6 +365,13 @@ class WorkerSettings(ServiceSettings, prefix="WORKER_"):
     state_merged_file_max_bytes: int = setting(
         32 * MIB, "A merged file of so many bytes is closed and the next one begun.", minimum=KIB, maximum=GIB
     )
+    state_merged_max_space_amplification: int = setting(
+        2,
+        "When less than one part in so many of a merged file is still needed, what is left of it is written anew, so"
+        " that the file can go.",
+        minimum=2,
+        maximum=1_000,
+    )
     state_merge_linger_ms: int = setting(
         100,
         "A merged file that nothing was added to for so long is closed, although subtasks of the worker are missing.",

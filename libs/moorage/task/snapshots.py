@@ -24,9 +24,10 @@ from moorage.messages.events import (
     DeclineReason,
     OperatorSnapshot,
 )
-from moorage.state.handles import StreamHandle
+from moorage.state.handles import StreamHandle, streams_of
 from moorage.state.operator_state import OperatorSubtaskState
 from moorage.task.context import TaskContext
+from moorage.task.merged_space import SpaceUser
 from moorage.task.state_writer import SnapshotId
 
 
@@ -207,6 +208,11 @@ class Snapshots:
         if context.local is not None:
             paths = (path for _, state in states for path in state.paths())
             context.local.acknowledged(context.job, pending.checkpoint, paths)
+        if pending.location is None:
+            context.state_writer.space.uses(
+                SpaceUser(context.job, context.attempt, SubtaskId(context.vertex.vertex, context.subtask)),
+                (stream for _, state in states for handle in state.handles() for stream in streams_of(handle)),
+            )
         context.report(
             AcknowledgeCheckpoint(
                 worker=context.worker,

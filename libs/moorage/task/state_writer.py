@@ -2,10 +2,10 @@
 
 Theory of operation
 -------------------
-One per worker. What is tiny goes inline; a local file or a big piece becomes a file of its own. What is in between is
-merged: all subtasks of the worker write into one file per checkpoint, and a second one for what later checkpoints may
-refer to, since that lives longer (Flink: FileMergingSnapshotManager). So what a checkpoint costs the storage depends on
-the number of workers, not of subtasks.
+One per worker. What is tiny goes inline, as long as the metadata carries little of the subtask besides; a local file or
+a big piece becomes a file of its own. What is in between is merged: all subtasks of the worker write into one file per
+checkpoint, and a second one for what later checkpoints may refer to, since that lives longer (Flink:
+FileMergingSnapshotManager). So what a checkpoint costs the storage depends on the number of workers, not of subtasks.
 
 A merged file is closed when all subtasks of the attempt have handed in their pieces: the last one waits for nothing,
 and the checkpoint can't complete before the last one. It is closed earlier when it is full, or when nothing was added
@@ -41,6 +41,7 @@ from moorage.ports import CheckpointStorage, Clock, Executor, Upload
 from moorage.serde.state_files import segment_id
 from moorage.state.handles import ByteStreamHandle, FileHandle, SegmentHandle, StreamHandle
 from moorage.task.local_recovery import LocalCopies
+from moorage.task.merged_space import MergedSpace
 
 _CHUNK_BYTES = 1 << 20
 _UNDECIDED_MAX = 1_000
@@ -57,6 +58,8 @@ class StateFileLimits:
     merged_piece_max_bytes: int = 1 << 20
     """A bigger piece gets a file of its own; 0: all of them."""
     merged_file_max_bytes: int = 32 << 20
+    space_amplification: int = 2
+    """What is left of a merged file is written anew when it is less than one part in so many."""
     linger_ms: int = 100
     """A merged file that nothing was added to for so long is closed."""
     uploads: int = 2
@@ -129,6 +132,7 @@ class StateWriter:
         copies: LocalCopies | None = None,
     ) -> None:
         self.limits = limits
+        self.space = MergedSpace(limits.space_amplification)
         self._worker = worker
         self._storage = storage
         self._executor = executor
@@ -157,6 +161,7 @@ class StateWriter:
                 self._close_if_complete(snapshot)
         if self._members[job, attempt] == 0:
             del self._members[job, attempt]
+            self.space.left(job, attempt)
 
     # --- pieces ------------------------------------------------------------------------------------------------------
 
@@ -173,7 +178,7 @@ class StateWriter:
         ``location``: the folder of a savepoint, which has files of its own and refers to them relative to it.
         """
         request = _Request(done=done, handles=[None] * len(pieces), missing=len(pieces) + 1)
-        inline_left = self.limits.inline_max_bytes
+        inline_left = self.limits.inline_max_bytes - sum(piece.carried_bytes for piece in pieces)
         for index, piece in enumerate(pieces):
             data = piece.data
             if isinstance(data, bytes) and piece.inline and len(data) <= inline_left:
@@ -259,6 +264,9 @@ class StateWriter:
             for segment in segments:
                 segment.request.failed(error or AssertionError("neither a result nor an error"))
             return
+        last = handles[-1]
+        if isinstance(last, SegmentHandle):
+            self.space.written(last.path, last.offset + last.size_bytes)
         for segment, handle in zip(segments, handles, strict=True):
             segment.request.stored(segment.position, handle)
 

@@ -577,7 +577,7 @@ class WorkerProcess:
 
 def new_chain(context: TaskContext, outputs: Outputs) -> Chain:
     """The operators of a vertex, wired to its outputs."""
-    graph, vertex = context.deploy.graph, context.vertex
+    graph, vertex, is_sparse = context.deploy.graph, context.vertex, context.state_writer.space.is_sparse
 
     def new_writer(operator: SinkOperator) -> Any:
         return context.log.record_writer(
@@ -589,12 +589,20 @@ def new_chain(context: TaskContext, outputs: Outputs) -> Chain:
         key_type = next(p.key_type for p in producers if isinstance(p, KeyByOperator))  # all are keyed alike
         groups = key_group_range(graph.max_parallelism, context.parallelism, context.subtask)
         if graph.state.backend == "memory":
-            threads = context.settings.restore_threads
-            return MemoryKeyedBackend(operator.uid, groups, key_type, operator.state_type, restore_threads=threads)
+            return MemoryKeyedBackend(
+                operator.uid,
+                groups,
+                key_type,
+                operator.state_type,
+                restore_threads=context.settings.restore_threads,
+                is_sparse=is_sparse,
+            )
         if context.rocksdb is None:
             raise PipelineError(f"job {context.job} keeps its state in RocksDB, which this worker has no folder for")
         owner = Owner(context.job, vertex.vertex, context.subtask)
-        return RocksDbKeyedBackend(operator.uid, groups, key_type, operator.state_type, context.rocksdb, owner)
+        return RocksDbKeyedBackend(
+            operator.uid, groups, key_type, operator.state_type, context.rocksdb, owner, is_sparse=is_sparse
+        )
 
     operators, clock = context.pipeline.operators, context.clock
     broadcasts = [e for e in vertex.inputs if graph.exchange(e).kind is ExchangeKind.BROADCAST]

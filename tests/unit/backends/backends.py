@@ -8,7 +8,7 @@ from typing import Any
 from zlib import crc32
 
 from moorage.api.keyed_state import KeyedState
-from moorage.backends.keyed import KeyedBackend, KeyedSnapshot
+from moorage.backends.keyed import IsSparse, KeyedBackend, KeyedSnapshot, never_sparse
 from moorage.backends.memory import MemoryKeyedBackend
 from moorage.backends.rocksdb import RocksDbKeyedBackend
 from moorage.backends.rocksdb_environment import Owner, RocksDbEnvironment, RocksDbMemory
@@ -34,13 +34,18 @@ def group_of(key: str) -> int:
     return crc32(key.encode()) % GROUPS
 
 
-def memory(groups: KeyGroupRange = ALL, row_type: type[KeyedState] = Row) -> MemoryKeyedBackend[str, Any]:
-    return MemoryKeyedBackend("totals", groups, str, row_type)
+def memory(
+    groups: KeyGroupRange = ALL, row_type: type[KeyedState] = Row, is_sparse: IsSparse = never_sparse
+) -> MemoryKeyedBackend[str, Any]:
+    return MemoryKeyedBackend("totals", groups, str, row_type, is_sparse=is_sparse)
 
 
 def rocksdb(environment: RocksDbEnvironment) -> Callable[..., RocksDbKeyedBackend[str, Any]]:
-    def new(groups: KeyGroupRange = ALL, row_type: type[KeyedState] = Row) -> RocksDbKeyedBackend[str, Any]:
-        return RocksDbKeyedBackend("totals", groups, str, row_type, environment, Owner("job", "vertex", 0))
+    def new(
+        groups: KeyGroupRange = ALL, row_type: type[KeyedState] = Row, is_sparse: IsSparse = never_sparse
+    ) -> RocksDbKeyedBackend[str, Any]:
+        owner = Owner("job", "vertex", 0)
+        return RocksDbKeyedBackend("totals", groups, str, row_type, environment, owner, is_sparse=is_sparse)
 
     return new
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 import pytest
 from hypothesis import settings
@@ -31,7 +32,7 @@ from moorage.backends.keyed import KeyedBackend, SnapshotForm
 from moorage.backends.rocksdb_environment import RocksDbEnvironment
 from moorage.errors import StateError
 from moorage.ids import CheckpointId
-from moorage.state.handles import KeyedHandle, paths_of
+from moorage.state.handles import FileHandle, KeyedHandle, StreamHandle, paths_of
 from moorage.state.key_groups import key_group_range
 
 KEYS = [f"k{i}" for i in range(12)]
@@ -122,6 +123,12 @@ CHANGES: list[Callable[[Rich], None]] = [
     lambda row: row.history.clear(),
 ]
 
+
+def is_sparse(stream: StreamHandle, used_bytes: int) -> bool:
+    """Some files are, for no reason."""
+    return used_bytes > 0 and isinstance(stream, FileHandle) and crc32(stream.path.encode()) % 7 == 0
+
+
 Handles = list[tuple[KeyedHandle, ...]]
 Model = dict[str, Shown]
 
@@ -149,7 +156,8 @@ class AgreementMachine(RuleBasedStateMachine):
     def _start(self, parallelism: int) -> None:
         for backend in self.subtasks:
             backend.close()
-        self.subtasks = [self.new(key_group_range(GROUPS, parallelism, index), Rich) for index in range(parallelism)]
+        ranges = [key_group_range(GROUPS, parallelism, index) for index in range(parallelism)]
+        self.subtasks = [self.new(groups, Rich, is_sparse) for groups in ranges]
 
     def _owner(self, key: str) -> KeyedBackend[str, Rich]:
         return self.subtasks[group_of(key) * len(self.subtasks) // GROUPS]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import operator
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -59,20 +59,36 @@ def shown(row: Any) -> Any:
 class Files:
     """A storage of snapshot files, and which of them a checkpoint needs."""
 
-    def __init__(self) -> None:
+    def __init__(self, inline_max_bytes: int = 0) -> None:
         self.files: dict[str, bytes] = {}
+        self.inline_max_bytes = inline_max_bytes
 
     def store(self, name: str, snapshot: MemorySnapshot[Any, Any]) -> tuple[KeyGroupsHandle, ...]:
-        streams = []
+        streams: list[StreamHandle] = []
         for piece in snapshot.encode():
             assert isinstance(piece.data, bytes)
+            if len(piece.data) <= self.inline_max_bytes - piece.carried_bytes:
+                streams.append(ByteStreamHandle(name, piece.data))
+                continue
             self.files[name] = piece.data
             streams.append(FileHandle(name, len(piece.data)))
-        return snapshot.finish(streams)
+        handles = snapshot.finish(streams)
+        assert inline_bytes(handles) <= self.inline_max_bytes
+        return handles
 
     def read(self, stream: StreamHandle) -> bytes:
+        if isinstance(stream, ByteStreamHandle):
+            return stream.data
         assert isinstance(stream, FileHandle)
         return self.files[stream.path]
+
+
+def inline_bytes(handles: Sequence[KeyGroupsHandle]) -> int:
+    return sum(handle.size_bytes for handle in handles if isinstance(handle.stream, ByteStreamHandle))
+
+
+def is_sparse(stream: StreamHandle, used_bytes: int) -> bool:
+    return 2 * used_bytes < stream.size_bytes
 
 
 def group_of(key: str) -> int:
@@ -102,7 +118,7 @@ class BackendMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.files = Files()
+        self.files = Files(inline_max_bytes=600)
         self.model: Model = {}
         self.pending: list[tuple[str, int]] = []
         """What the loop does between two slices."""
@@ -116,7 +132,7 @@ class BackendMachine(RuleBasedStateMachine):
 
     def _new(self, groups: KeyGroupRange) -> MemoryKeyedBackend[str, Any]:
         backend: MemoryKeyedBackend[str, Any] = MemoryKeyedBackend(
-            "baskets", groups, str, self.row_type, restore_threads=len(groups)
+            "baskets", groups, str, self.row_type, restore_threads=len(groups), is_sparse=is_sparse
         )
         backend._turn = Turns(self._between_slices)  # type: ignore[assignment]
         return backend
@@ -294,6 +310,74 @@ def test_the_chain_of_a_busy_key_group_stays_bounded() -> None:
         for group in range(16):
             backend.rows_for(group, [f"{group}-1"])
     assert 2 <= longest <= 24
+
+
+def checkpoints(backend: MemoryKeyedBackend[Any, Any], files: Files, first: int, last: int) -> Any:
+    """Complete so many, one after the other; the handles of the last."""
+    handles: Any = ()
+    for number in range(first, last + 1):
+        snapshot = backend.snapshot(CheckpointId(number), CheckpointId(number - 1))
+        handles = files.store(f"f{number}", snapshot)
+    return handles
+
+
+def test_a_file_of_which_little_is_used_is_let_go_of() -> None:
+    backend: MemoryKeyedBackend[str, Row] = MemoryKeyedBackend(
+        "totals", KeyGroupRange(0, 15), str, Row, is_sparse=is_sparse
+    )
+    files = Files()
+    for group in range(16):
+        backend.rows_for(group, ["a"])["a"] = Row(tags=["x" * 1_000])
+    checkpoints(backend, files, 1, 1)
+    for number in range(2, 60):
+        for group in range(12):  # the others rest
+            backend.rows_for(group, ["a"])["a"].count += 1
+        handles = checkpoints(backend, files, number, number)
+        used = sum(handle.size_bytes for handle in handles)
+        assert used < 4 * 16 * 1_100
+    assert "f1" not in {handle.stream.path for handle in handles}
+
+
+def test_a_key_group_that_rests_is_not_written_again_and_again() -> None:
+    backend: MemoryKeyedBackend[str, Row] = MemoryKeyedBackend(
+        "totals", KeyGroupRange(0, 15), str, Row, is_sparse=is_sparse
+    )
+    for group in range(16):
+        backend.rows_for(group, ["a"])["a"] = Row()
+    files = Files()
+    checkpoints(backend, files, 1, 100)
+    assert list(files.files) == ["f1"]
+
+
+def test_what_lies_in_a_merged_file_that_others_have_left_is_written_anew() -> None:
+    sparse: set[str] = set()
+    backend: MemoryKeyedBackend[str, Row] = MemoryKeyedBackend(
+        "totals", KeyGroupRange(0, 31), str, Row, is_sparse=lambda stream, _: getattr(stream, "path", "") in sparse
+    )
+    files = Files()
+    for group in range(32):
+        backend.rows_for(group, ["a"])["a"] = Row(count=group)
+    checkpoints(backend, files, 1, 1)
+    sparse.add("f1")
+    handles = checkpoints(backend, files, 2, 16)
+    assert "f1" in {handle.stream.path for handle in handles}, "a sixteenth with each checkpoint"
+    handles = checkpoints(backend, files, 17, 17)
+    assert "f1" not in {handle.stream.path for handle in handles}
+    restored = backend.load(handles, files.read)
+    assert {group: rows["a"].count for group, rows in restored.rows.items()} == {group: group for group in range(32)}
+
+
+@pytest.mark.parametrize("rows", [20, 10_000])
+def test_the_metadata_does_not_fill_with_deltas(rows: int) -> None:
+    backend, files = filled(rows // 4, groups=4), Files(inline_max_bytes=20_000)
+    checkpoints(backend, files, 1, 1)
+    for number in range(2, 60):
+        for group in range(4):
+            backend.rows_for(group, [f"{group}-{number % 5}"])[f"{group}-{number % 5}"].tags = ["x" * 500]
+        handles = checkpoints(backend, files, number, number)
+        if rows == 20:
+            assert len(handles) == 1, "what the metadata carries as a whole is written as a whole"
+    assert (files.files == {}) == (rows == 20)
 
 
 def test_a_full_snapshot_refers_to_no_other() -> None:

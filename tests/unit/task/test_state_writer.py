@@ -15,6 +15,7 @@ from moorage.naming import parse_storage_path
 from moorage.serde.state_files import read_stream
 from moorage.state.handles import ByteStreamHandle, FileHandle, SegmentHandle, StreamHandle
 from moorage.task.local_recovery import LocalCopies
+from moorage.task.merged_space import SpaceUser
 from moorage.task.state_writer import SnapshotId, StateFileLimits, StateWriter
 from moorage.testing.clocks import ManualClock
 from moorage.testing.executor import InlineExecutor
@@ -108,6 +109,27 @@ def test_only_so_much_of_a_subtask_lies_in_the_metadata() -> None:
     world.executor.run_all()
     assert [type(handle) for handle in world.handles(0)] == [ByteStreamHandle, ByteStreamHandle, FileHandle]
     assert [world.read(handle) for handle in world.handles(0)] == [b"aaaa", b"bbbbbb", b"c"]
+
+
+def test_what_the_metadata_carries_anyway_leaves_no_room() -> None:
+    world = World(subtasks=1)
+    world.store(0, StatePiece("totals", True, b"aaaa", carried_bytes=6))
+    world.store(1, StatePiece("totals", True, b"aaaa", carried_bytes=7))
+    world.executor.run_all()
+    assert [type(world.handles(subtask)[0]) for subtask in range(2)] == [ByteStreamHandle, FileHandle]
+
+
+def test_it_is_known_how_much_of_a_merged_file_is_used() -> None:
+    world = World()
+    for subtask, content in enumerate("abc"):
+        world.store(subtask, piece(content))
+    world.executor.run_all()
+    (handle,) = world.handles(0)
+    world.writer.space.uses(SpaceUser(JOB, ATTEMPT, SubtaskId(VertexId("totals"), 0)), [handle])
+    assert world.writer.space.is_sparse(handle, 100), "100 of 300"
+    (other,) = world.handles(1)
+    world.writer.space.uses(SpaceUser(JOB, ATTEMPT, SubtaskId(VertexId("totals"), 1)), [other])
+    assert not world.writer.space.is_sparse(handle, 100)
 
 
 def test_nothing_to_write_is_told_at_once() -> None:
