@@ -243,9 +243,18 @@ class Log(Protocol):
         """*Blocking.* An int is a timestamp in ms: the first offset at or after it, else the end."""
         ...
 
-    def read_to_end(self, partitions: Iterable[TopicPartition], *, read_committed: bool) -> Sequence[LogMessage]:
+    def read_to_end(
+        self,
+        partitions: Iterable[TopicPartition],
+        *,
+        read_committed: bool,
+        start: Mapping[TopicPartition, int] | None = None,
+    ) -> Sequence[LogMessage]:
         """*Blocking.* Every message from the beginning of these (small, compacted) partitions up to their end at the
-        time of the call (of a read-committed reader: the last stable offset), in order per partition."""
+        time of the call (of a read-committed reader: the last stable offset), in order per partition.
+
+        ``start``: partitions of which what lies before an offset is known. OffsetOutOfRangeError when a partition ends
+        before that: it is not the one that it was."""
         ...
 
     def committed(self, group: str, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:

@@ -744,4 +744,9 @@ class TestAdministration:
         everything = log.read_to_end([first, second], read_committed=False)
         assert sorted(m.value for m in everything) == [b"b", b"behind", b"c", b"d", b"open"]
         assert list(log.read_to_end([], read_committed=True)) == []
+        known = log.read_to_end([first, second, empty], read_committed=True, start={first: 2, second: 0})
+        assert [(m.offset, m.value) for m in known] == [(2, b"c")]
+        assert list(log.read_to_end([first], read_committed=True, start={first: 3})) == []
+        with pytest.raises(OffsetOutOfRangeError):
+            log.read_to_end([empty], read_committed=True, start={empty: 1})
         writer.close()

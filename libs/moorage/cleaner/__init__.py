@@ -88,8 +88,9 @@ if what it finds below s is cut meanwhile, it starts again. If a retained checkp
 or if there is no checkpoint at all, nothing is cut.
 
 The exchange of an exactly-once sink is read from the sink's commit marker on. Markers only move forward, and one that
-was read some time ago is merely too careful. A partition whose marker is missing, or belongs to an earlier life of the
-job name (``checkpoint <= base_checkpoint_id``), is not cut.
+was read some time ago is merely too careful; so within one life of the job only what is new of them is read. A
+partition whose marker is missing, or belongs to an earlier life of the job name (``checkpoint <= base_checkpoint_id``),
+is not cut.
 
 Void topics are those of which nothing is read again: the job has ended and no checkpoint of it is retained; or an
 earlier life of its name had an exchange that neither the present graph names nor a retained checkpoint has positions

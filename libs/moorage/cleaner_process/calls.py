@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 import xxhash
@@ -10,9 +11,8 @@ import xxhash
 from moorage.cleaner.classify import Deletion, JobFacts, SweepPlan, Verdict, abandoned_uploads, plan_sweep
 from moorage.cleaner.leftovers import source_groups
 from moorage.cleaner.trim import ExchangeStarts, Markers, exchange_starts
-from moorage.errors import CorruptDataError, LogError, ObjectMissingError
-from moorage.graph.job_graph import JobGraph
-from moorage.ids import CheckpointId, JobId, OperatorUid, TopicPartition
+from moorage.errors import CorruptDataError, LogError, ObjectMissingError, OffsetOutOfRangeError
+from moorage.ids import CheckpointId, JobId, TopicPartition
 from moorage.messages.registry import CheckpointRecord, JobRecord, RestoreMode
 from moorage.naming import (
     CLEANUP_TOPIC,
@@ -219,19 +219,38 @@ def cleanup_starts(log: Log) -> Mapping[TopicPartition, int]:
 # --- exchange logs ---------------------------------------------------------------------------------------------------
 
 
-def read_markers(log: Log, job: JobId, graph: JobGraph) -> Markers:
-    """The newest visible commit marker of every exactly-once sink and key group."""
-    if not any(vertex.is_committer for vertex in graph.vertices):
-        return {}
-    topic = commits_topic(job)
-    partitions = [TopicPartition(topic, partition) for partition in range(graph.max_parallelism)]
-    markers: dict[tuple[OperatorUid, int], CommitMarker] = {}
-    for message in log.read_to_end(partitions, read_committed=True):
+class KnownMarkers(NamedTuple):
+    """What was read of a job's commits topic."""
+
+    submitted_ms: int
+    """Of which life of the job."""
+    markers: Markers
+    positions: Mapping[TopicPartition, int]
+    """Behind the last message that was seen."""
+
+
+def read_markers(log: Log, record: JobRecord, known: KnownMarkers | None = None) -> KnownMarkers:
+    """The newest visible commit marker of every exactly-once sink and key group; only what is new since ``known`` is
+    read. Its offsets are not believed in another life of the job, which may have a topic of its own."""
+    if known is None or known.submitted_ms != record.submitted_ms:
+        known = KnownMarkers(record.submitted_ms, {}, {})
+    if not any(vertex.is_committer for vertex in record.graph.vertices):
+        return known
+    topic = commits_topic(record.job)
+    partitions = [TopicPartition(topic, partition) for partition in range(record.graph.max_parallelism)]
+    try:
+        messages = log.read_to_end(partitions, read_committed=True, start=known.positions)
+    except OffsetOutOfRangeError:
+        known = KnownMarkers(record.submitted_ms, {}, {})
+        messages = log.read_to_end(partitions, read_committed=True)
+    markers, positions = dict(known.markers), dict(known.positions)
+    for message in messages:
+        positions[TopicPartition(message.topic, message.partition)] = message.offset + 1
         if message.value:
             commit = decode_commit(message.value)
             if isinstance(commit, CommitMarker):
                 markers[commit.sink, commit.key_group] = commit
-    return markers
+    return KnownMarkers(record.submitted_ms, markers, positions)
 
 
 def job_topics(log: Log, job: JobId) -> Mapping[str, int]:

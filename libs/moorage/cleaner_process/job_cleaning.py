@@ -20,7 +20,7 @@ from moorage.cleaner.pace import CleanerOptions
 from moorage.cleaner.retention import discarded, is_over
 from moorage.cleaner.trim import ExchangeStarts, trim_offsets
 from moorage.cleaner_process import calls
-from moorage.cleaner_process.calls import Manifest
+from moorage.cleaner_process.calls import KnownMarkers, Manifest
 from moorage.cleaner_process.observer import CleanerObserver
 from moorage.cleaner_process.runs import Run, blocking, pause
 from moorage.cleaner_process.sample import sampled_bytes
@@ -82,6 +82,9 @@ class JobCleaner:
         """A manifest never changes."""
         self._trimmed: Mapping[TopicPartition, int] = {}
         """What the logs are known to be cut to."""
+        self._markers: KnownMarkers | None = None
+        """The commits topic is read once, then what is new. Markers never go back, so one that was read some time ago
+        is merely too careful."""
         self._void: Mapping[str, int] = {}
         """Topics that were void when they were last looked at, and their partitions."""
         self._fenced_ms: int | None = None
@@ -94,7 +97,7 @@ class JobCleaner:
         """Another cleaner takes care of it."""
         self.discarded.clear()
         self._manifests.clear()
-        self._trimmed, self._void = {}, {}
+        self._trimmed, self._void, self._markers = {}, {}, None
         self.backlog = Backlog()
 
     def clean(self, *, is_full: bool, lists: bool) -> Run[bool]:
@@ -255,8 +258,8 @@ class JobCleaner:
         void = void_topics(facts, {partition.topic for partition in ends}, starts)
         needed = {partition: end for partition, end in ends.items() if partition.topic in void}
         if starts:
-            markers = yield from blocking(partial(calls.read_markers, log, record.job, record.graph))
-            needed.update(trim_offsets(facts, starts, markers))
+            self._markers = yield from blocking(partial(calls.read_markers, log, record, self._markers))
+            needed.update(trim_offsets(facts, starts, self._markers.markers))
         if needed == self._trimmed:
             return
         cuts = yield from blocking(partial(calls.cuts, log, needed))

@@ -114,7 +114,7 @@ def _preview(
     topics = calls.job_topics(log, record.job)
     needed = dict(calls.ends(log, {topic: topics[topic] for topic in void_topics(facts, topics, starts)}))
     if starts:
-        needed.update(trim_offsets(facts, starts, calls.read_markers(log, record.job, record.graph)))
+        needed.update(trim_offsets(facts, starts, calls.read_markers(log, record).markers))
     return Preview(
         record=record,
         plan=plan,

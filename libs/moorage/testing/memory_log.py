@@ -476,14 +476,25 @@ class MemoryLog:
         readable = log.visible(log.start, log.last_stable, read_committed=False)
         return next((offset for offset, payload in readable if payload.timestamp_ms >= spec), log.last_stable)
 
-    def read_to_end(self, partitions: Iterable[TopicPartition], *, read_committed: bool) -> Sequence[LogMessage]:
+    def read_to_end(
+        self,
+        partitions: Iterable[TopicPartition],
+        *,
+        read_committed: bool,
+        start: Mapping[TopicPartition, int] | None = None,
+    ) -> Sequence[LogMessage]:
         self.check_reachable()
         with self.faults.around("read_to_end"):
             messages = []
             for partition in partitions:
                 log = self.cluster.partition(partition)
                 end = log.last_stable if read_committed else log.end
-                readable = log.visible(log.start, end, read_committed)
+                first = max(log.start, (start or {}).get(partition, 0))
+                if first > log.end:
+                    raise OffsetOutOfRangeError(
+                        f"{partition.topic}/{partition.partition} ends at {log.end}, before {first}"
+                    )
+                readable = log.visible(first, max(first, end), read_committed)
                 messages += [_log_message(partition, offset, payload) for offset, payload in readable]
             return messages
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 import msgspec
 import pytest
 from tests.unit.cleaner.jobs import (
+    COMMITS_LOG,
     JOB,
     KEYED_LOG,
     OUTPUT_LOG,
@@ -372,6 +373,37 @@ def test_logs_are_cut_to_the_oldest_retained_position_and_to_the_sinks_markers(w
     world.send(TrimExchange(epoch=world.epoch, job=JOB))
     world.work(OPTIONS.prompt_interval_ms)
     assert [world.log_start(partition) for partition in (*KEYED_LOG, *OUTPUT_LOG)] == [5, 6, 8, 9]
+
+
+def test_markers_are_read_once_and_then_what_is_new(world: World) -> None:
+    record = world.registry.jobs()[0]
+    world.commit(commit_marker(1, 0, 7))
+    world.commit(commit_marker(1, 1, 9))
+    known = calls.read_markers(world.log, record)
+    world.log.delete_records({COMMITS_LOG[0]: 1})  # whoever reads from the beginning does not find it any more
+    world.commit(commit_marker(2, 1, 11))
+    again = calls.read_markers(world.log, record, known)
+    assert {group: marker.checkpoint for (_, group), marker in again.markers.items()} == {0: 1, 1: 2}
+    assert again.positions == {COMMITS_LOG[0]: 1, COMMITS_LOG[1]: 2}
+    assert calls.read_markers(world.log, record, again) == again
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["another-life", "a-topic-that-is-shorter"])
+def test_markers_are_read_anew_where_the_topic_is_not_the_one_it_was(world: World, is_known: bool) -> None:
+    record = world.registry.jobs()[0]
+    for checkpoint in (1, 2):
+        world.commit(commit_marker(checkpoint, 0, 7))
+    known = calls.read_markers(world.log, record)
+    world.log.delete_topics([COMMITS_LOG[0].topic])
+    world.log.create_topics(TOPICS)
+    world.commit(commit_marker(8, 0, 3))
+    if not is_known:
+        record = msgspec.structs.replace(record, submitted_ms=record.submitted_ms + 1)
+        world.commit(commit_marker(9, 0, 4))
+        world.commit(commit_marker(9, 1, 5))
+    fresh = calls.read_markers(world.log, record, known)
+    newest = {group: marker.checkpoint for (_, group), marker in fresh.markers.items()}
+    assert newest == ({0: 8} if is_known else {0: 9, 1: 9})
 
 
 def test_nothing_is_cut_before_the_first_checkpoint_nor_for_a_savepoint(world: World) -> None:

@@ -132,12 +132,20 @@ class KafkaLog:
     def offsets(self, partitions: Iterable[TopicPartition], spec: OffsetSpec | int) -> Mapping[TopicPartition, int]:
         return self._admin.offsets(partitions, spec)
 
-    def read_to_end(self, partitions: Iterable[TopicPartition], *, read_committed: bool) -> Sequence[LogMessage]:
+    def read_to_end(
+        self,
+        partitions: Iterable[TopicPartition],
+        *,
+        read_committed: bool,
+        start: Mapping[TopicPartition, int] | None = None,
+    ) -> Sequence[LogMessage]:
         name = "read-to-end"
         options = self._options(name, {**self._consumer, **self._reading(name, read_committed)})
         # The client's own look-up of a beginning takes half a second.
         beginnings = self._admin.offsets(partitions, OffsetSpec.EARLIEST)
-        return read_to_end(options, beginnings, self._timeout_ms)
+        known = start or {}
+        positions = {partition: max(begin, known.get(partition, 0)) for partition, begin in beginnings.items()}
+        return read_to_end(options, positions, self._timeout_ms)
 
     def committed(self, group: str, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
         return self._admin.committed(group, partitions)
