@@ -46,7 +46,7 @@ def summary_line(statistics: CheckpointStatistics) -> str:
 def summary_table(statistics: CheckpointStatistics) -> Table:
     """What completed checkpoints cost, since the present leader leads; processed and persisted: bytes in flight."""
     summary = statistics.summary
-    table = plain_table("Completed checkpoints", "", "min", "avg", "p50", "p90", "p99", "max")
+    table = plain_table("Completed checkpoints", "", "avg", "p50", "p90", "p99", "max")
     for name, of, text in (
         ("duration", summary.end_to_end_duration, duration_text),
         ("written", summary.checkpointed_size, size_text),
@@ -54,14 +54,14 @@ def summary_table(statistics: CheckpointStatistics) -> Table:
         ("processed", summary.processed_data, size_text),
         ("persisted", summary.persisted_data, size_text),
     ):
-        values = (of.min, of.avg, round(of.p50), round(of.p90), round(of.p99), of.max)
+        values = (of.avg, round(of.p50), round(of.p90), round(of.p99), of.max)
         table.add_row(name, *(text(value) for value in values))
     return table
 
 
 def history_table(history: Sequence[CheckpointSummary], title: str) -> Table:
     """``sp`` stands for savepoint. Reasons of failures are too long for a column: see ``failure_lines``."""
-    table = plain_table(title, "id", "state", "at", "took", "written", "full size", "subtasks")
+    table = plain_table(title, "id", "state", "at", "took", "written", "full size", "subtasks", wrapped=["at"])
     for checkpoint in history:
         table.add_row(
             f"{checkpoint.id} sp" if checkpoint.is_savepoint else str(checkpoint.id),
@@ -70,7 +70,7 @@ def history_table(history: Sequence[CheckpointSummary], title: str) -> Table:
             duration_text(checkpoint.end_to_end_duration),
             size_text(checkpoint.checkpointed_size),
             size_text(checkpoint.state_size),
-            f"{checkpoint.num_acknowledged_subtasks} of {checkpoint.num_subtasks}",
+            f"{checkpoint.num_acknowledged_subtasks}/{checkpoint.num_subtasks}",
         )
     return table
 
@@ -113,7 +113,7 @@ def vertices_table(tasks: Iterable[tuple[str, VertexCheckpoint]]) -> Table:
     for vertex, task in tasks:
         table.add_row(
             escape(vertex),
-            f"{task.num_acknowledged_subtasks} of {task.num_subtasks}",
+            f"{task.num_acknowledged_subtasks}/{task.num_subtasks}",
             "" if task.end_to_end_duration < 0 else duration_text(task.end_to_end_duration),
             size_text(task.checkpointed_size),
             size_text(task.state_size),
@@ -127,7 +127,7 @@ def slowest_table(subtasks: Sequence[SubtaskCheckpoint]) -> Table:
     acknowledged = [subtask for subtask in subtasks if subtask.ack_timestamp is not None]
     slowest = sorted(acknowledged, key=lambda subtask: -subtask.end_to_end_duration)[:SLOWEST]
     columns = ("subtask", "after", "start delay", "alignment", "sync", "async", "written")
-    table = plain_table("Slowest subtasks", *columns)
+    table = plain_table("Slowest subtasks", *columns, wrapped=["alignment"])
     for subtask in slowest:
         table.add_row(
             escape(str(subtask)),

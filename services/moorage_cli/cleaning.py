@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Literal, Self
 
 import msgspec
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -34,7 +33,7 @@ from moorage.naming import CLEANUP_TOPIC
 from moorage.ports import CheckpointStorage, Log, Registry
 from moorage.serde.control import encode
 from moorage_cleaner.main import cleaner_options
-from moorage_cli.screen import size_text
+from moorage_cli.screen import plain_table, size_text
 from moorage_service.wiring import kafka_log, present_checkpoint_storage, redis_registry
 
 _WAIT_MS = 50
@@ -260,7 +259,7 @@ def findings(shown: Preview) -> Iterator[Finding]:
 
 def summary_table(previews: Iterable[Preview]) -> Table:
     """By job and reason: how many things, how large."""
-    table = _table("What would go", "job", "what", "why", "how many", "size")
+    table = plain_table("What would go", "job", "what", "why", "how many", "size", wrapped=["why"])
     stays = []
     for shown in previews:
         groups: dict[tuple[str, str], list[Finding]] = {}
@@ -291,17 +290,13 @@ def summary_table(previews: Iterable[Preview]) -> Table:
 
 def files_table(previews: Iterable[Preview]) -> Table:
     """One by one."""
-    table = _table("What would go", "job", "what", "name", "why", "size")
+    table = plain_table("What would go", "job", "what", "name", "why", "size", wrapped=["name", "why"])
     for shown in previews:
         for finding in findings(shown):
             size = "" if finding.size_bytes is None else size_text(finding.size_bytes)
             reason = finding.reason if finding.goes else f"stays {finding.reason}"
             table.add_row(escape(finding.job), finding.what, escape(finding.name), reason, size)
     return table
-
-
-def _table(title: str, *columns: str) -> Table:
-    return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
 def removed_text(removed: Removed) -> str:

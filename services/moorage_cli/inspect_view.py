@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -21,7 +20,7 @@ from moorage.inspect.report import (
     SubtaskPart,
 )
 from moorage.inspect.verify import Verification
-from moorage_cli.screen import size_text
+from moorage_cli.screen import plain_table, size_text
 
 SUBTASKS_SHOWN = 8
 STREAMS_SHOWN = 4
@@ -29,7 +28,7 @@ STREAMS_SHOWN = 4
 
 def report_view(report: CheckpointReport, *, full: bool) -> RenderableType:
     """``full``: every subtask, file and channel; else the first few of each."""
-    parts: list[RenderableType] = [_head(report), _operators(report.operators)]
+    parts: list[RenderableType] = [_head(report), operators_table(report.operators)]
     for operator in report.operators:
         if operator.subtasks:
             parts += [_operator(operator, full=full), Text()]
@@ -66,15 +65,13 @@ def _head(report: CheckpointReport) -> RenderableType:
     return Group(title, grid, Text())
 
 
-def _operators(operators: Iterable[OperatorPart]) -> Table:
-    table = _table("Operators", "uid", "name", "operator id", "parallelism", "of at most", "with state", "state")
+def operators_table(operators: Iterable[OperatorPart]) -> Table:
+    table = plain_table("Operators", "operator", "parallelism", "with state", "state", wrapped=["parallelism"])
     for operator in operators:
+        names = dict.fromkeys(name for name in (operator.uid, operator.name) if name)
         table.add_row(
-            Text(operator.uid or "-"),
-            Text(operator.name or "-"),
-            operator.operator,
-            str(operator.parallelism),
-            str(operator.max_parallelism),
+            Text("\n".join([*names, operator.operator])),
+            f"{operator.parallelism} (at most {operator.max_parallelism})",
             "finished" if operator.fully_finished else f"{len(operator.subtasks)} subtasks",
             size_text(operator.state_bytes),
         )
@@ -165,7 +162,3 @@ def _more(tree: Tree, left_out: int, what: str) -> None:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _table(title: str, *columns: str) -> Table:
-    return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

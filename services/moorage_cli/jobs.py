@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
+from rich.markup import escape
 
 from moorage.cluster.protocol import RestoreFrom
+from moorage.graph.job_graph import JobGraph
 from moorage.messages.registry import RestoreMode
 from moorage_cli.client import Operation
 from moorage_cli.common import AsJson, Job, PipelineRef, Rest, connect_client, err, load_ref, out, print_json
 from moorage_cli.overrides import overridden
+from moorage_cli.waiting import wait_for_job
 
 Directory = Annotated[
     str | None,
@@ -39,6 +41,10 @@ Claim = Annotated[
     bool,
     typer.Option("--claim/--no-claim", help="Take over the files: they are deleted when no checkpoint needs them."),
 ]
+Wait = Annotated[bool, typer.Option("--wait", help="Return when every task runs; exit code 1: the job has failed.")]
+WaitEnd = Annotated[
+    bool, typer.Option("--wait-end", help="Return when the job has ended; exit code 1: in another way than FINISHED.")
+]
 Timeout = Annotated[float | None, typer.Option(min=0.1, help="Stop waiting after so many seconds; the job goes on.")]
 
 
@@ -51,12 +57,16 @@ def submit(
     claim: Claim = False,
     settings: Settings = None,
     parallelism: Parallelism = None,
+    wait: Wait = False,
+    wait_end: WaitEnd = False,
+    timeout: Timeout = None,
     rest: Rest = None,
     as_json: AsJson = False,
 ) -> None:
     """Compile a pipeline and start it; workers import it by the same name, so they need the same files."""
     source = None if from_ is None else _source(from_, allow_non_restored=allow_non_restored, claim=claim)
-    _submit(pipeline, source, settings or (), parallelism, rest, as_json=as_json)
+    graph = overridden(load_ref(pipeline).graph, settings or (), parallelism)
+    _submit(graph, source, _Wait(wait, wait_end, timeout), rest, as_json=as_json)
 
 
 def restore(
@@ -66,12 +76,16 @@ def restore(
     claim: Claim = False,
     settings: Settings = None,
     parallelism: Parallelism = None,
+    wait: Wait = False,
+    wait_end: WaitEnd = False,
+    timeout: Timeout = None,
     rest: Rest = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a pipeline from a savepoint: `submit PIPELINE --from PATH_OR_URL`."""
     source = _source(savepoint, allow_non_restored=allow_non_restored, claim=claim)
-    _submit(pipeline, source, settings or (), parallelism, rest, as_json=as_json)
+    graph = overridden(load_ref(pipeline).graph, settings or (), parallelism)
+    _submit(graph, source, _Wait(wait, wait_end, timeout), rest, as_json=as_json)
 
 
 def _source(path: str, *, allow_non_restored: bool, claim: bool) -> RestoreFrom:
@@ -79,22 +93,38 @@ def _source(path: str, *, allow_non_restored: bool, claim: bool) -> RestoreFrom:
     return RestoreFrom(path=path, allow_non_restored=allow_non_restored, mode=mode)
 
 
-def _submit(
-    pipeline: str,
-    source: RestoreFrom | None,
-    settings: Sequence[str],
-    parallelism: int | None,
-    rest: str | None,
-    *,
-    as_json: bool,
-) -> None:
-    graph = overridden(load_ref(pipeline).graph, settings, parallelism)
+class _Wait(NamedTuple):
+    """What `submit` waits for."""
+
+    running: bool
+    end: bool
+    timeout_s: float | None
+
+
+def _submit(graph: JobGraph, source: RestoreFrom | None, wait: _Wait, rest: str | None, *, as_json: bool) -> None:
+    if wait.timeout_s is not None and not (wait.running or wait.end):
+        raise typer.BadParameter("--timeout needs --wait or --wait-end")
     with connect_client(rest) as client:
         job = client.submit(graph, source)
+        if not (wait.running or wait.end):
+            if as_json:
+                print_json({"jobid": job})
+            else:
+                out.print(f"submitted {job}", highlight=False)
+            return
+        with err.status(f"submitted {escape(job)}") as status:
+
+            def tell(progress: str) -> None:
+                if err.is_terminal:
+                    status.update(escape(progress))
+                else:
+                    err.print(progress, markup=False, highlight=False)
+
+            state = wait_for_job(client, job, until_end=wait.end, timeout_s=wait.timeout_s, tell=tell)
     if as_json:
-        print_json({"jobid": job})
+        print_json({"jobid": job, "state": state})
     else:
-        out.print(f"submitted {job}", highlight=False)
+        out.print(f"{job} is {state}", highlight=False)
 
 
 def cancel(

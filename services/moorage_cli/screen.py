@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -73,7 +73,7 @@ class Screen:
 
 
 def jobs_table(jobs: Iterable[JobOverview]) -> Table:
-    table = plain_table("Jobs", "job", "state", "tasks running", "started", "running for")
+    table = plain_table("Jobs", "job", "state", "tasks running", "started", "running for", wrapped=["started"])
     for job in jobs:
         tasks = f"{job.tasks.get('running', 0)} of {job.tasks.get('total', 0)}"
         table.add_row(
@@ -109,8 +109,16 @@ def size_text(size_bytes: int) -> str:
     return f"{size:.1f} GiB"
 
 
-def plain_table(title: str, *columns: str) -> Table:
-    return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+def plain_table(title: str, *columns: str, wrapped: Collection[str] = ()) -> Table:
+    """Nothing in it is cut in 80 columns: the first column, if it has a heading, names things, so it goes on in the
+    next line, as do those of ``wrapped``; the others are short enough."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for index, column in enumerate(columns):
+        if column in wrapped or (index == 0 and column):
+            table.add_column(column, overflow="fold", min_width=len(column))
+        else:
+            table.add_column(column, no_wrap=True)
+    return table
 
 
 def state_text(state: str) -> str:
@@ -118,4 +126,7 @@ def state_text(state: str) -> str:
 
 
 def time_text(timestamp_ms: int) -> str:
-    return datetime.fromtimestamp(timestamp_ms / 1_000, UTC).astimezone().strftime("%H:%M:%S")
+    """The day only where it is not today."""
+    moment = datetime.fromtimestamp(timestamp_ms / 1_000, UTC).astimezone()
+    is_today = moment.date() == datetime.now(UTC).astimezone().date()
+    return moment.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M")

@@ -1,0 +1,89 @@
+"""`submit --wait`, on a coordinator that answers as it is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from moorage_cli.client import CoordinatorClient, RestError
+from moorage_cli.waiting import JobEndedError, wait_for_job
+
+
+def job(state: str, running: int = 0, **more: Any) -> dict[str, Any]:
+    return {
+        "jid": "orders",
+        "name": "orders",
+        "state": state,
+        "start-time": 1,
+        "end-time": -1,
+        "duration": 1,
+        "tasks": {"running": running, "total": 6},
+        **more,
+    }
+
+
+def waited(
+    *states: dict[str, Any] | None, until_end: bool = False, timeout_s: float | None = None
+) -> tuple[str, list[str]]:
+    """What it came to and what was told; None: the coordinator does not answer. The last state lasts."""
+    left: Iterator[dict[str, Any] | None] = iter(states)
+    last = states[-1]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path != "/jobs/overview":
+            return httpx.Response(404)
+        state = next(left, last)
+        if state is None:
+            raise httpx.ConnectError("refused")
+        return httpx.Response(200, content=json.dumps({"jobs": [state] if state["jid"] else []}))
+
+    told: list[str] = []
+    with CoordinatorClient("http://coordinator:8081", transport=httpx.MockTransport(answer)) as client:
+        state = wait_for_job(
+            client, "orders", until_end=until_end, timeout_s=timeout_s, tell=told.append, sleep=lambda _: None
+        )
+    return state, told
+
+
+SLOTS = {"waiting-for": "slots: it needs 4, 2 are free"}
+
+
+def test_waits_until_every_task_runs_and_tells_each_change_once() -> None:
+    state, told = waited(job("CREATED", **SLOTS), job("CREATED", **SLOTS), None, job("RUNNING", 2), job("RUNNING", 6))
+    assert state == "RUNNING"
+    assert told == [
+        "orders is CREATED and waits for slots: it needs 4, 2 are free",
+        "no coordinator answers at http://coordinator:8081: refused",
+        "orders is RUNNING with 2 of 6 tasks",
+    ]
+
+
+def test_waits_until_the_end() -> None:
+    state, told = waited(job("RUNNING", 6), job("RESTARTING", failure="boom"), job("FINISHED"), until_end=True)
+    assert state == "FINISHED"
+    assert told == ["orders is RUNNING with 6 of 6 tasks", "orders is RESTARTING; last failure: boom"]
+
+
+def test_a_short_job_may_have_finished_already() -> None:
+    assert waited(job("FINISHED")) == ("FINISHED", [])
+
+
+@pytest.mark.parametrize("until_end", [False, True])
+@pytest.mark.parametrize("state", ["FAILED", "CANCELED", "SUSPENDED"])
+def test_any_other_end_is_an_error_with_its_cause(state: str, until_end: bool) -> None:
+    with pytest.raises(JobEndedError, match=f"^orders is {state}: boom"):
+        waited(job("RUNNING", 1), job(state, failure="boom"), until_end=until_end)
+
+
+def test_a_job_that_is_purged_meanwhile_is_gone() -> None:
+    with pytest.raises(JobEndedError, match="orders is gone"):
+        waited(job("CREATED"), job("CREATED") | {"jid": ""})
+
+
+def test_time_may_be_out() -> None:
+    with pytest.raises(RestError, match=r"^orders is CREATED and waits for slots: .* after 0.01 s; it goes on$"):
+        waited(job("CREATED", **SLOTS), timeout_s=0.01)
