@@ -121,13 +121,10 @@ class _Entry(NamedTuple):
 class _Partition:
     def __init__(self) -> None:
         self.start = 0
+        self.end = 0
         self.entries: list[_Entry] = []
         self.unstable: dict[_Transaction, int] = {}
         """First offset of each transaction without a marker, in the order of offsets."""
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.entries)
 
     @property
     def last_stable(self) -> int:
@@ -135,6 +132,7 @@ class _Partition:
 
     def append(self, entry: _Entry) -> int:
         offset = self.end
+        self.end += 1
         self.entries.append(entry)
         return offset
 
@@ -163,7 +161,6 @@ class MemoryCluster:
         self._clock = clock
         self._topics: dict[str, list[_Partition]] = {}
         self._partitions: dict[TopicPartition, _Partition] = {}
-        """Those of all topics: readers ask for them all the time."""
         self._transactional_ids: defaultdict[str, _TransactionalId] = defaultdict(_TransactionalId)
         self._unmarked: list[_Transaction] = []
         self._groups: dict[str, dict[TopicPartition, int]] = {}
@@ -245,8 +242,10 @@ class MemoryCluster:
     def has(self, partition: TopicPartition) -> bool:
         return partition in self._partitions
 
-    def find(self, partition: TopicPartition) -> _Partition | None:
-        return self._partitions.get(partition)
+    @property
+    def partitions(self) -> Mapping[TopicPartition, _Partition]:
+        """Those of all topics."""
+        return self._partitions
 
     def partition(self, partition: TopicPartition) -> _Partition:
         found = self._partitions.get(partition)
@@ -559,9 +558,9 @@ class _Reader:
         if not self._log.cluster.available:
             return fetched
         with self._log.faults.around("fetch"):
-            positions, find = self._positions, self._log.cluster.find
+            positions, partitions = self._positions, self._log.cluster.partitions
             for partition in self._turns:
-                log = find(partition)
+                log = partitions.get(partition)
                 if log is None or positions[partition] == log.end:
                     continue
                 messages = self._fetch_partition(partition, log, limit)
@@ -600,8 +599,8 @@ class MemoryReader(_Reader):
 
     def poll(self, max_messages: int) -> Sequence[LogMessage]:
         return [
-            _log_message(partition, offset, payload)
-            for partition, messages in self._fetch(max_messages)
+            LogMessage(topic, number, offset, payload.value or b"", payload.key, payload.timestamp_ms)
+            for (topic, number), messages in self._fetch(max_messages)
             for offset, payload in messages
         ]
 
