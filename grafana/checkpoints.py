@@ -182,7 +182,8 @@ CHECKPOINTS = Dashboard(
                 graph(
                     "Parts (90 % are faster)",
                     "Start delay: the barrier's way to the last subtask; grows with backlog. Alignment: waiting for the"
-                    " slowest channel. Synchronous: processing stands still. Asynchronous: upload and flush to Kafka.",
+                    " slowest channel. Synchronous: processing stands still. Asynchronous: upload and flush to Kafka."
+                    " Master hooks come before all of that, operator coordinators beside it.",
                     "s",
                     *(
                         quantile(0.9, f"moorage_checkpoint_{part}_seconds", f"{{{JOB}}}", legend)
@@ -191,6 +192,8 @@ CHECKPOINTS = Dashboard(
                             ("alignment", "alignment"),
                             ("sync", "synchronous"),
                             ("async", "asynchronous"),
+                            ("hooks", "master hooks"),
+                            ("operator_coordinators", "operator coordinators"),
                         )
                     ),
                 ),

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moorage_cli.client import (
+    Acknowledgements,
     CheckpointDetails,
     CheckpointStatistics,
     CheckpointSummary,
@@ -100,6 +101,10 @@ def details_view(details: CheckpointDetails, subtasks: Sequence[SubtaskCheckpoin
     parts += failure_lines([details])
     if details.tasks:
         parts += ["", vertices_table(details.tasks.items())]
+    if details.operator_coordinators or details.master_hooks is not None:
+        parts.append(coordinators_table(details))
+    if in_vain := _in_vain(details.acknowledgements):
+        parts.append(Text(f"Acknowledgements that did not count: {in_vain}\n"))
     missing = [str(subtask) for subtask in subtasks if subtask.ack_timestamp is None]
     if missing:
         parts.append(Text(f"Not acknowledged: {', '.join(missing)}\n"))
@@ -120,6 +125,24 @@ def vertices_table(tasks: Iterable[tuple[str, VertexCheckpoint]]) -> Table:
             size_text(task.processed_data + task.persisted_data),
         )
     return table
+
+
+def coordinators_table(details: CheckpointDetails) -> Table:
+    """Who took part besides the subtasks."""
+    hooks = [] if details.master_hooks is None else [("master hooks", details.master_hooks)]
+    table = plain_table("In the coordinator", "who", "acknowledged at", "took", "state")
+    for who, stats in [*hooks, *details.operator_coordinators.items()]:
+        if stats.ack_timestamp < 0:
+            table.add_row(escape(who), "not yet", "", "")
+        else:
+            took, state = duration_text(stats.duration), size_text(stats.state_size)
+            table.add_row(escape(who), time_text(stats.ack_timestamp), took, state)
+    return table
+
+
+def _in_vain(counts: Acknowledgements) -> str:
+    named = (("duplicate", counts.duplicate), ("late", counts.discarded), ("unknown", counts.unknown))
+    return ", ".join(f"{count} {name}" for name, count in named if count)
 
 
 def slowest_table(subtasks: Sequence[SubtaskCheckpoint]) -> Table:

@@ -150,11 +150,31 @@ class VertexCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     num_acknowledged_subtasks: int
 
 
+class CoordinatorAcknowledgement(msgspec.Struct, frozen=True, kw_only=True):
+    """Who takes part in the coordinator. -1: it has not acknowledged."""
+
+    ack_timestamp: int
+    duration: int
+    state_size: int
+
+
+class Acknowledgements(msgspec.Struct, frozen=True, kw_only=True):
+    """How many came, by what became of them."""
+
+    success: int = 0
+    duplicate: int = 0
+    unknown: int = 0
+    discarded: int = 0
+
+
 class CheckpointDetails(CheckpointSummary, frozen=True, kw_only=True):
     """A checkpoint with its vertices."""
 
     discarded: bool = False
     tasks: dict[str, VertexCheckpoint]
+    operator_coordinators: dict[str, CoordinatorAcknowledgement] = {}
+    master_hooks: CoordinatorAcknowledgement | None = None
+    acknowledgements: Acknowledgements = Acknowledgements()
 
 
 class Durations(msgspec.Struct, frozen=True, kw_only=True):

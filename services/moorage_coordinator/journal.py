@@ -99,7 +99,21 @@ def _measures(stats: CheckpointStats) -> dict[str, Scalar]:
         "acknowledged": stats.acknowledged,
         "duration_ms": stats.duration_ms,
         **msgspec.structs.asdict(stats.metrics),
+        **_participants(stats),
     }
+
+
+def _participants(stats: CheckpointStats) -> dict[str, Scalar]:
+    """Those beside the subtasks, if any, and what came twice or in vain."""
+    parts: dict[str, Scalar] = {}
+    if stats.hooks is not None and stats.hooks.acknowledged_ms is not None:
+        parts |= {"hooks_ms": stats.hooks.duration_ms, "hooks_bytes": stats.hooks.state_bytes}
+    if coordinators := stats.coordinators.values():
+        parts["coordinators_acknowledged"] = sum(one.acknowledged_ms is not None for one in coordinators)
+        parts["coordinators_ms"] = max(one.duration_ms for one in coordinators)
+        parts["coordinators_bytes"] = sum(one.state_bytes for one in coordinators)
+    counts = msgspec.structs.asdict(stats.acknowledgements)
+    return parts | {f"{outcome}_acks": count for outcome, count in counts.items() if count and outcome != "success"}
 
 
 def _scalar(value: object) -> Scalar:

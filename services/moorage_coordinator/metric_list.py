@@ -49,6 +49,18 @@ METRICS: Sequence[Metric] = (
         ("job_name",),
     ),
     Metric(
+        "moorage_checkpoint_hooks_seconds",
+        "histogram",
+        "How long the master hooks of a job took in a completed checkpoint, all together.",
+        ("job_name",),
+    ),
+    Metric(
+        "moorage_checkpoint_operator_coordinators_seconds",
+        "histogram",
+        "Longest time that the coordinator of an operator took for its snapshot in a completed checkpoint.",
+        ("job_name",),
+    ),
+    Metric(
         "moorage_checkpoint_written_bytes_total",
         "counter",
         "New bytes that completed checkpoints wrote.",

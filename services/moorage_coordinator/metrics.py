@@ -252,6 +252,11 @@ class CoordinatorMetrics:
         self._observe("moorage_checkpoint_alignment_seconds", metrics.alignment_ms / 1e3, job)
         self._observe("moorage_checkpoint_sync_seconds", metrics.sync_ms / 1e3, job)
         self._observe("moorage_checkpoint_async_seconds", metrics.async_ms / 1e3, job)
+        if (hooks := notice.stats.hooks) is not None:
+            self._observe("moorage_checkpoint_hooks_seconds", hooks.duration_ms / 1e3, job)
+        if coordinators := notice.stats.coordinators.values():
+            longest_ms = max(one.duration_ms for one in coordinators)
+            self._observe("moorage_checkpoint_operator_coordinators_seconds", longest_ms / 1e3, job)
 
     def _count(self, name: str, *labels: str, amount: float = 1) -> None:
         counter = self._counters[name]

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from moorage.checkpoint.acknowledgement import AcknowledgeOutcome
 from moorage.checkpoint.completed import CompletedCheckpoints
 from moorage.checkpoint.discards import Discards
 from moorage.checkpoint.fates import Fates
-from moorage.checkpoint.pending import AcknowledgeOutcome, PendingCheckpoint, paths_of_message
+from moorage.checkpoint.pending import PendingCheckpoint, paths_of_message
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
 from moorage.checkpoint.stats_tracker import CheckpointStatsTracker
 from moorage.effects import Effects
 from moorage.ids import CheckpointId, OperatorUid, SubtaskId
 from moorage.messages.commands import CheckpointFate
 from moorage.messages.events import AcknowledgeCheckpoint
+from moorage.state.operator_state import MasterState
 from moorage.state.shared_registry import SharedStateRegistry
 
 _OUTCOME_OF_DECIDED = {
@@ -64,19 +66,38 @@ class Acknowledging:
                 self._stats.acknowledged(message, self._effects.wall_ms)
                 self._acknowledged(pending)
             case AcknowledgeOutcome.UNKNOWN | AcknowledgeOutcome.DISCARDED:
+                self._stats.acknowledged_in_vain(message.checkpoint, outcome)
                 self._discards.acknowledged_in_vain(message, self._fates.fate(message.checkpoint))
             case AcknowledgeOutcome.DUPLICATE:
-                pass  # The same files as before: they are part of the checkpoint.
+                # The same files as before: they are part of the checkpoint.
+                self._stats.acknowledged_in_vain(message.checkpoint, outcome)
         return outcome
 
     def subtask_of_a_former_attempt(self, message: AcknowledgeCheckpoint) -> None:
         """Nobody waits for it, but it brings files."""
-        if self._outcome_of_decided(message.checkpoint) is AcknowledgeOutcome.DISCARDED:
+        outcome = self._outcome_of_decided(message.checkpoint)
+        self._stats.acknowledged_in_vain(message.checkpoint, outcome)
+        if outcome is AcknowledgeOutcome.DISCARDED:
             self._discards.acknowledged_in_vain(message, CheckpointFate.ABORTED)
 
+    def hooks(self, pending: PendingCheckpoint, states: tuple[MasterState, ...]) -> bool:
+        """True: the checkpoint goes on."""
+        outcome = pending.hooks_acknowledged(states)
+        if outcome is AcknowledgeOutcome.SUCCESS:
+            state_bytes = sum(len(state.data) for state in states)
+            self._stats.hooks_acknowledged(pending.checkpoint, state_bytes, self._effects.wall_ms)
+            return True
+        self._stats.acknowledged_in_vain(pending.checkpoint, outcome)
+        return False
+
     def operator_coordinator(self, pending: PendingCheckpoint, operator: OperatorUid, state: bytes) -> None:
-        if pending.coordinator_acknowledged(operator, state) is AcknowledgeOutcome.SUCCESS:
+        outcome = pending.coordinator_acknowledged(operator, state)
+        if outcome is AcknowledgeOutcome.SUCCESS:
+            now_ms = self._effects.wall_ms
+            self._stats.coordinator_acknowledged(pending.checkpoint, operator, len(state), now_ms)
             self._acknowledged(pending)
+        else:
+            self._stats.acknowledged_in_vain(pending.checkpoint, outcome)
 
     def finished(self, subtask: SubtaskId) -> None:
         """Nothing more comes from it: checkpoints that wait for it need not any more."""

@@ -14,13 +14,14 @@ from moorage.checkpoint.operator_holders import OperatorCoordinators
 from moorage.checkpoint.pending import PendingCheckpoint, PendingState
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
 from moorage.effects import CallError, Effects, TriggerHooks
-from moorage.ids import JobId, OperatorUid
+from moorage.ids import CheckpointId, JobId, OperatorUid
 from moorage.messages.commands import TriggerCheckpoint
 from moorage.state.operator_state import MasterState
 
 
 class Asking:
-    """``hook_timeout_ms`` None: there are no hooks. ``acknowledged`` is called for each coordinator, ``asked`` when all
+    """``hook_timeout_ms`` None: there are no hooks. ``hooks_asked`` and ``hooks_acknowledged`` are called for all hooks
+    together, the latter says whether the checkpoint goes on; ``acknowledged`` for each coordinator, ``asked`` when all
     were asked (subtasks may have finished meanwhile, be it every one), ``failed`` with the reason to abort the
     checkpoint."""
 
@@ -31,6 +32,8 @@ class Asking:
         operators: OperatorCoordinators,
         hook_timeout_ms: int | None,
         *,
+        hooks_asked: Callable[[CheckpointId], None],
+        hooks_acknowledged: Callable[[PendingCheckpoint, tuple[MasterState, ...]], bool],
         acknowledged: Callable[[PendingCheckpoint, OperatorUid, bytes], None],
         asked: Callable[[PendingCheckpoint], None],
         failed: Callable[[PendingCheckpoint, Reason, str], None],
@@ -39,6 +42,8 @@ class Asking:
         self._job = job
         self._operators = operators
         self._hook_timeout_ms = hook_timeout_ms
+        self._hooks_asked = hooks_asked
+        self._hooks_acknowledged = hooks_acknowledged
         self._acknowledged = acknowledged
         self._asked = asked
         self._failed = failed
@@ -59,6 +64,7 @@ class Asking:
         if self._hook_timeout_ms is None:
             self._ask_subtasks(pending)
             return
+        self._hooks_asked(pending.checkpoint)
         self._busy_until_ms = pending.hooks_deadline_ms = self._effects.now_ms + self._hook_timeout_ms
         self._effects.call(
             TriggerHooks(
@@ -74,8 +80,7 @@ class Asking:
 
     def _hooks_answered(self, pending: PendingCheckpoint, states: tuple[MasterState, ...]) -> None:
         self._busy_until_ms = None
-        if pending.state is PendingState.HOOKS:
-            pending.master_states = states
+        if self._hooks_acknowledged(pending, states):
             self._ask_subtasks(pending)
 
     def _hooks_failed(self, pending: PendingCheckpoint, error: CallError) -> None:

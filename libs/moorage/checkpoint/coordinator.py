@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from moorage.checkpoint.acknowledgement import AcknowledgeOutcome
 from moorage.checkpoint.acknowledging import Acknowledging
 from moorage.checkpoint.asking import Asking
 from moorage.checkpoint.completed import CompletedCheckpoints
@@ -32,7 +33,7 @@ from moorage.checkpoint.notices import CheckpointTriggered
 from moorage.checkpoint.operator_coordinators import NO_KINDS, Kinds
 from moorage.checkpoint.operator_holders import OperatorCoordinators
 from moorage.checkpoint.outcomes import Outcomes
-from moorage.checkpoint.pending import AcknowledgeOutcome, PendingCheckpoint, PendingState
+from moorage.checkpoint.pending import PendingCheckpoint, PendingState
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
 from moorage.checkpoint.reasons import reason_of_decline
 from moorage.checkpoint.rebuild import encode_record
@@ -129,6 +130,8 @@ class CheckpointCoordinator:
             graph.job,
             self._operators,
             hook_timeout_ms,
+            hooks_asked=self.stats.hooks_asked,
+            hooks_acknowledged=self._acknowledging.hooks,
             acknowledged=self._acknowledging.operator_coordinator,
             asked=self._complete_if_acknowledged,
             failed=self._abort_if_open,
@@ -219,7 +222,7 @@ class CheckpointCoordinator:
         pending = self._new_checkpoints.make(request, execution, checkpoint)
         self._pending[checkpoint] = pending
         self._fates.triggered(checkpoint)
-        self.stats.triggered(checkpoint, pending.triggered_ms, pending.plan, pending.options)
+        self.stats.triggered(checkpoint, pending.triggered_ms, pending.plan, pending.options, self._operators.uids())
         self._effects.report(CheckpointTriggered(job=self._job, attempt=pending.attempt, checkpoint=checkpoint))
         self._asking.begin(pending)
 

@@ -23,6 +23,7 @@ from typing import assert_never
 
 import msgspec
 
+from moorage.checkpoint.acknowledgement import AcknowledgeOutcome
 from moorage.checkpoint.decider import CheckpointRequest
 from moorage.graph.checkpoint_plan import CheckpointPlan
 from moorage.graph.job_graph import JobVertex, OperatorKind
@@ -63,16 +64,6 @@ TRANSITIONS: Mapping[PendingState, frozenset[PendingState]] = {
     PendingState.COMPLETED: frozenset(),
     PendingState.ABORTED: frozenset(),
 }
-
-
-class AcknowledgeOutcome(Enum):
-    SUCCESS = "success"
-    DUPLICATE = "duplicate"
-    """This subtask has acknowledged already."""
-    UNKNOWN = "unknown"
-    """Nobody waits for this subtask, or it reports an operator that it does not have."""
-    DISCARDED = "discarded"
-    """The checkpoint is aborted: what the acknowledgement brings is garbage."""
 
 
 class PendingCheckpoint:
@@ -137,6 +128,14 @@ class PendingCheckpoint:
                 self._finished[subtask.vertex].add(subtask.subtask)  # At the end of its data: it finishes next.
         self._missing.remove(subtask)
         self.state_bytes += message.metrics.state_bytes
+        return AcknowledgeOutcome.SUCCESS
+
+    def hooks_acknowledged(self, states: tuple[MasterState, ...]) -> AcknowledgeOutcome:
+        if self.state is PendingState.ABORTED:
+            return AcknowledgeOutcome.DISCARDED
+        if self.state is not PendingState.HOOKS:
+            return AcknowledgeOutcome.DUPLICATE
+        self.master_states = states
         return AcknowledgeOutcome.SUCCESS
 
     def coordinator_acknowledged(self, operator: OperatorUid, state: bytes) -> AcknowledgeOutcome:

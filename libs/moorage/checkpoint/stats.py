@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
 import msgspec
 
+from moorage.checkpoint.acknowledgement import AcknowledgeOutcome
 from moorage.checkpoint.reasons import CheckpointFailureReason, describe
-from moorage.ids import CheckpointId, VertexId
+from moorage.ids import CheckpointId, OperatorUid, VertexId
 from moorage.messages.barriers import CHECKPOINT, SnapshotOptions
 from moorage.messages.events import CheckpointMetrics
 
@@ -28,6 +29,30 @@ class SubtaskStats(msgspec.Struct, frozen=True, gc=False):
 
     acknowledged_ms: int
     metrics: CheckpointMetrics
+
+
+class CoordinatorStats(msgspec.Struct, frozen=True):
+    """Who takes part in a checkpoint in the coordinator: the coordinator of one operator, or all master hooks of the
+    job, which are asked in one go."""
+
+    acknowledged_ms: int | None = None
+    """None: not yet."""
+    duration_ms: int = 0
+    """Since it was asked."""
+    state_bytes: int = 0
+
+
+class AcknowledgementCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Acknowledgements of one checkpoint by what became of them (see ``AcknowledgeOutcome``), whoever sent them; those
+    that came when it was decided, too."""
+
+    success: int = 0
+    duplicate: int = 0
+    unknown: int = 0
+    discarded: int = 0
+
+    def plus(self, outcome: AcknowledgeOutcome) -> AcknowledgementCounts:
+        return msgspec.structs.replace(self, **{outcome.value: getattr(self, outcome.value) + 1})
 
 
 class TaskStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +87,10 @@ class CheckpointStats(msgspec.Struct, frozen=True, kw_only=True):
     metrics: CheckpointMetrics
     """Sums over all subtasks, but for the durations: the longest."""
     tasks: tuple[TaskStats, ...] = ()
+    coordinators: Mapping[OperatorUid, CoordinatorStats] = {}
+    hooks: CoordinatorStats | None = None
+    """None: the job has none."""
+    acknowledgements: AcknowledgementCounts = AcknowledgementCounts()
     path: str | None = None
     discarded: bool = False
     reason: CheckpointFailureReason | None = None

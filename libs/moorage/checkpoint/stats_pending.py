@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from moorage.checkpoint.stats import CheckpointStats, CheckpointStatus, SubtaskStats, TaskStats
+import msgspec
+
+from moorage.checkpoint.acknowledgement import AcknowledgeOutcome
+from moorage.checkpoint.stats import (
+    AcknowledgementCounts,
+    CheckpointStats,
+    CheckpointStatus,
+    CoordinatorStats,
+    SubtaskStats,
+    TaskStats,
+)
 from moorage.graph.checkpoint_plan import CheckpointPlan
 from moorage.graph.job_graph import JobVertex
-from moorage.ids import CheckpointId, SubtaskId
+from moorage.ids import CheckpointId, OperatorUid, SubtaskId
 from moorage.messages.barriers import SnapshotOptions
 from moorage.messages.events import AcknowledgeCheckpoint, CheckpointMetrics
 
@@ -87,16 +97,43 @@ class PendingStats:
     """A checkpoint until it is decided."""
 
     def __init__(
-        self, checkpoint: CheckpointId, triggered_ms: int, plan: CheckpointPlan, options: SnapshotOptions
+        self,
+        checkpoint: CheckpointId,
+        triggered_ms: int,
+        plan: CheckpointPlan,
+        options: SnapshotOptions,
+        operators: Iterable[OperatorUid],
     ) -> None:
         self._checkpoint = checkpoint
         self._triggered_ms = triggered_ms
         self._options = options
         finished = Counter(subtask.vertex for subtask in plan.finished)
         self._tasks = {vertex.vertex: _PendingTask(vertex, finished[vertex.vertex]) for vertex in plan.vertices}
+        self._coordinators = dict.fromkeys(sorted(operators), CoordinatorStats())
+        self._hooks: CoordinatorStats | None = None
+        self._asked_ms = triggered_ms
+        """When those who are asked now are: hooks first, then the coordinators of operators."""
+        self._succeeded = 0
+        self._in_vain = AcknowledgementCounts()
+
+    def hooks_asked(self) -> None:
+        self._hooks = CoordinatorStats()
+
+    def hooks_acknowledged(self, state_bytes: int, now_ms: int) -> None:
+        self._succeeded += 1
+        self._hooks = CoordinatorStats(now_ms, now_ms - self._asked_ms, state_bytes)
+        self._asked_ms = now_ms
+
+    def coordinator_acknowledged(self, operator: OperatorUid, state_bytes: int, now_ms: int) -> None:
+        self._succeeded += 1
+        self._coordinators[operator] = CoordinatorStats(now_ms, now_ms - self._asked_ms, state_bytes)
 
     def acknowledged(self, message: AcknowledgeCheckpoint, now_ms: int) -> None:
+        self._succeeded += 1
         self._tasks[message.vertex].acknowledged(message, now_ms)
+
+    def acknowledged_in_vain(self, outcome: AcknowledgeOutcome) -> None:
+        self._in_vain = self._in_vain.plus(outcome)
 
     def finished(self, subtask: SubtaskId) -> None:
         self._tasks[subtask.vertex].finished()
@@ -115,4 +152,7 @@ class PendingStats:
             duration_ms=0 if latest_ms is None else latest_ms - self._triggered_ms,
             metrics=_Total(task.metrics for task in tasks).metrics(),
             tasks=tasks,
+            coordinators=dict(self._coordinators),
+            hooks=self._hooks,
+            acknowledgements=msgspec.structs.replace(self._in_vain, success=self._succeeded),
         )

@@ -10,10 +10,11 @@ with a leader are the summary, the history of what is not retained, and how ofte
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
+from moorage.checkpoint.acknowledgement import AcknowledgeOutcome
 from moorage.checkpoint.reasons import CheckpointFailureReason
 from moorage.checkpoint.stats import (
     CheckpointCounts,
@@ -28,7 +29,7 @@ from moorage.checkpoint.stats import (
 from moorage.checkpoint.stats_pending import PendingStats
 from moorage.effects import JobHistory
 from moorage.graph.checkpoint_plan import CheckpointPlan
-from moorage.ids import CheckpointId, SubtaskId
+from moorage.ids import CheckpointId, OperatorUid, SubtaskId
 from moorage.messages.barriers import CHECKPOINT, SnapshotKind, SnapshotOptions
 from moorage.messages.events import AcknowledgeCheckpoint, CheckpointMetrics
 from moorage.messages.registry import CheckpointRecord, RestoreSettings
@@ -92,13 +93,40 @@ class CheckpointStatsTracker:
         triggered_ms: int,
         plan: CheckpointPlan,
         options: SnapshotOptions = CHECKPOINT,
+        operators: Iterable[OperatorUid] = (),
     ) -> None:
-        self._pending[checkpoint] = PendingStats(checkpoint, triggered_ms, plan, options)
+        """``operators``: those whose coordinators take part."""
+        self._pending[checkpoint] = PendingStats(checkpoint, triggered_ms, plan, options, operators)
         self._count(total=1, in_progress=1)
 
     def acknowledged(self, message: AcknowledgeCheckpoint, now_ms: int) -> None:
         self._pending[message.checkpoint].acknowledged(message, now_ms)
         self._snapshot = None
+
+    def hooks_asked(self, checkpoint: CheckpointId) -> None:
+        self._pending[checkpoint].hooks_asked()
+        self._snapshot = None
+
+    def hooks_acknowledged(self, checkpoint: CheckpointId, state_bytes: int, now_ms: int) -> None:
+        self._pending[checkpoint].hooks_acknowledged(state_bytes, now_ms)
+        self._snapshot = None
+
+    def coordinator_acknowledged(
+        self, checkpoint: CheckpointId, operator: OperatorUid, state_bytes: int, now_ms: int
+    ) -> None:
+        self._pending[checkpoint].coordinator_acknowledged(operator, state_bytes, now_ms)
+        self._snapshot = None
+
+    def acknowledged_in_vain(self, checkpoint: CheckpointId, outcome: AcknowledgeOutcome) -> None:
+        """An acknowledgement of a checkpoint, which may be decided already or never was, did not count."""
+        if pending := self._pending.get(checkpoint):
+            pending.acknowledged_in_vain(outcome)
+            self._snapshot = None
+        else:
+            self._change(
+                lambda stats: msgspec.structs.replace(stats, acknowledgements=stats.acknowledgements.plus(outcome)),
+                frozenset({checkpoint}),
+            )
 
     def finished(self, checkpoint: CheckpointId, subtask: SubtaskId) -> None:
         """A subtask that has not acknowledged need not any more."""
@@ -139,11 +167,7 @@ class CheckpointStatsTracker:
 
     def discarded(self, checkpoints: Sequence[CheckpointId]) -> None:
         """These are not retained any more."""
-        gone = frozenset(checkpoints)
-        for index, stats in enumerate(self._history):
-            if stats.checkpoint in gone:
-                self._history[index] = msgspec.structs.replace(stats, discarded=True)
-        self._snapshot = None
+        self._change(lambda stats: msgspec.structs.replace(stats, discarded=True), frozenset(checkpoints))
 
     def restored(self, record: CheckpointRecord, now_ms: int) -> None:
         """From a checkpoint of its own."""
@@ -191,6 +215,20 @@ class CheckpointStatsTracker:
             self._latest_savepoint = stats
         else:
             self._latest_completed = stats
+
+    def _change(self, change: Callable[[CheckpointStats], CheckpointStats], of: Collection[CheckpointId]) -> None:
+        """Something was heard of checkpoints that are decided."""
+
+        def changed(stats: CheckpointStats | None) -> CheckpointStats | None:
+            return stats if stats is None or stats.checkpoint not in of else change(stats)
+
+        for index, stats in enumerate(self._history):
+            if stats.checkpoint in of:
+                self._history[index] = change(stats)
+        self._latest_completed = changed(self._latest_completed)
+        self._latest_failed = changed(self._latest_failed)
+        self._latest_savepoint = changed(self._latest_savepoint)
+        self._snapshot = None
 
     def _remember(self, stats: CheckpointStats) -> None:
         self._history.appendleft(stats)

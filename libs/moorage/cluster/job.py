@@ -29,10 +29,10 @@ from functools import partial
 import msgspec
 
 from moorage.barrier.lineage import next_lineage
+from moorage.checkpoint.acknowledgement import AcknowledgeOutcome
 from moorage.checkpoint.coordinator import CheckpointCoordinator
 from moorage.checkpoint.hook_restore import HookRestore, HooksState
 from moorage.checkpoint.operator_coordinators import NO_KINDS, Kinds
-from moorage.checkpoint.pending import AcknowledgeOutcome
 from moorage.checkpoint.reasons import CheckpointFailureReason
 from moorage.cluster.failures import Failures
 from moorage.cluster.protocol import (
@@ -223,7 +223,9 @@ class Job:
                 return None
             case AcknowledgeOutcome.UNKNOWN:
                 return DropReason.UNKNOWN_SUBTASK
-            case AcknowledgeOutcome.DUPLICATE | AcknowledgeOutcome.DISCARDED:
+            case AcknowledgeOutcome.DUPLICATE:
+                return DropReason.DUPLICATE
+            case AcknowledgeOutcome.DISCARDED:
                 return DropReason.LATE
 
     def decline(self, message: DeclineCheckpoint) -> DropReason | None:

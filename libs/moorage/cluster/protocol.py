@@ -328,6 +328,8 @@ class DropReason(Enum):
     OLD_ATTEMPT = "old_attempt"
     REPLACED_WORKER = "replaced_worker"
     UNKNOWN_SUBTASK = "unknown_subtask"
+    DUPLICATE = "duplicate"
+    """An acknowledgement that counted before."""
     LATE = "late"
     """The subtask or the checkpoint it speaks of has gone on."""
 

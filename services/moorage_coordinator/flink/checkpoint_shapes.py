@@ -60,6 +60,23 @@ class TaskCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     num_acknowledged_subtasks: int
 
 
+class CoordinatorAcknowledgement(msgspec.Struct, frozen=True, kw_only=True):
+    """Not Flink's: the coordinator of an operator, or all master hooks. -1: it has not acknowledged."""
+
+    ack_timestamp: int
+    duration: int
+    state_size: int
+
+
+class Acknowledgements(msgspec.Struct, frozen=True, kw_only=True):
+    """Not Flink's: how many came, by what became of them."""
+
+    success: int
+    duplicate: int
+    unknown: int
+    discarded: int
+
+
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag_field="className"):
     id: int
     status: CheckpointStatus
@@ -78,6 +95,11 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag_field="className
     checkpoint_type: CheckpointType
     tasks: dict[str, TaskCheckpoint]
     """By vertex; empty but in the details of a checkpoint."""
+    operator_coordinators: dict[str, CoordinatorAcknowledgement]
+    """By operator; empty like ``tasks``."""
+    master_hooks: CoordinatorAcknowledgement | None
+    """Null: there are none."""
+    acknowledgements: Acknowledgements
 
 
 class CompletedCheckpoint(Checkpoint, frozen=True, kw_only=True, tag="completed"):

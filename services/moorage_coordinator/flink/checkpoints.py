@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from moorage.checkpoint.stats import (
     CheckpointStats,
     CheckpointStatsSnapshot,
     CheckpointStatus,
+    CoordinatorStats,
     Distribution,
     RestoredStats,
     SubtaskStats,
@@ -19,6 +22,7 @@ from moorage.graph.job_graph import CheckpointConfig
 from moorage.messages.barriers import SnapshotKind
 from moorage_coordinator.flink.checkpoint_shapes import (
     NEVER_MS,
+    Acknowledgements,
     Alignment,
     AlignmentSummary,
     AnyCheckpoint,
@@ -27,6 +31,7 @@ from moorage_coordinator.flink.checkpoint_shapes import (
     CheckpointType,
     CompletedCheckpoint,
     CompletedSubtask,
+    CoordinatorAcknowledgement,
     Counts,
     Durations,
     DurationsSummary,
@@ -113,7 +118,20 @@ def _facts(entry: CheckpointStats, *, with_tasks: bool) -> dict[str, Any]:
         "num_acknowledged_subtasks": entry.acknowledged,
         "checkpoint_type": _type(options.kind, unaligned=metrics.unaligned),
         "tasks": {task.vertex: TaskCheckpoint(**_task_facts(entry, task)) for task in entry.tasks if with_tasks},
+        "operator_coordinators": {
+            operator: _coordinator(stats) for operator, stats in entry.coordinators.items() if with_tasks
+        },
+        "master_hooks": None if entry.hooks is None else _coordinator(entry.hooks),
+        "acknowledgements": Acknowledgements(**msgspec.structs.asdict(entry.acknowledgements)),
     }
+
+
+def _coordinator(stats: CoordinatorStats) -> CoordinatorAcknowledgement:
+    if stats.acknowledged_ms is None:
+        return CoordinatorAcknowledgement(ack_timestamp=-1, duration=-1, state_size=0)
+    return CoordinatorAcknowledgement(
+        ack_timestamp=stats.acknowledged_ms, duration=stats.duration_ms, state_size=stats.state_bytes
+    )
 
 
 def _type(kind: SnapshotKind, *, unaligned: bool) -> CheckpointType:

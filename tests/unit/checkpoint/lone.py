@@ -8,10 +8,10 @@ import msgspec
 from tests.unit.cluster.graphs import orders_graph
 from tests.unit.cluster.world import acknowledgement
 
+from moorage.checkpoint.acknowledgement import AcknowledgeOutcome
 from moorage.checkpoint.coordinator import CheckpointCoordinator
 from moorage.checkpoint.decider import CheckpointRequest
 from moorage.checkpoint.notices import CheckpointAborted, CheckpointDone, CheckpointFailed
-from moorage.checkpoint.pending import AcknowledgeOutcome
 from moorage.checkpoint.reasons import CheckpointFailureReason
 from moorage.effects import (
     Action,

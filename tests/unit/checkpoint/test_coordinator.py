@@ -8,10 +8,10 @@ import pytest
 from tests.unit.checkpoint.lone import BY_HAND, Lone
 from tests.unit.cluster.graphs import SINK, SOURCE, TOTALS, orders_graph, subtasks
 
+from moorage.checkpoint.acknowledgement import AcknowledgeOutcome
 from moorage.checkpoint.decider import CheckpointRequest
 from moorage.checkpoint.discards import GATHER_MS, LATE_WRITERS_MS
 from moorage.checkpoint.notices import CheckpointDone, CheckpointFailed
-from moorage.checkpoint.pending import AcknowledgeOutcome
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
 from moorage.effects import AddCheckpoint, CallError, CallFailure, DiscardSavepoint, WriteMetadata
 from moorage.graph.job_graph import CheckpointConfig

@@ -6,11 +6,11 @@ import pytest
 from tests.unit.checkpoint.lone import Lone
 from tests.unit.cluster.graphs import SOURCE, TOTALS, orders_graph, subtasks
 
+from moorage.checkpoint.acknowledgement import AcknowledgeOutcome
 from moorage.checkpoint.completed import CompletedCheckpoints
 from moorage.checkpoint.deactivated import DeactivatedCheckpoints
 from moorage.checkpoint.decider import CheckpointRequest
 from moorage.checkpoint.notices import CheckpointFailed
-from moorage.checkpoint.pending import AcknowledgeOutcome
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
 from moorage.effects import NextCheckpointId
 from moorage.graph.job_graph import CheckpointConfig

@@ -13,6 +13,7 @@ from moorage.checkpoint.decider import CheckpointRequest
 from moorage.checkpoint.hook_restore import RETRY_MS, HookRestore, HooksState
 from moorage.checkpoint.notices import CheckpointFailed
 from moorage.checkpoint.reasons import CheckpointFailureReason as Reason
+from moorage.checkpoint.stats import CoordinatorStats
 from moorage.coordinator_process.hooks import HookRunner
 from moorage.effects import (
     Call,
@@ -54,8 +55,11 @@ def test_hooks_are_asked_with_id_and_time_before_any_subtask(lone: Lone) -> None
         epoch=Epoch(1), job=JOB, attempt=ONE, checkpoint=CheckpointId(1), triggered_ms=7
     )
     assert lone.commands(TriggerCheckpoint) == []
+    lone.tick(30)
     lone.answer(call, (STATE,))
     assert lone.triggered() == [1]
+    (stats,) = lone.coordinator.stats.snapshot().history
+    assert stats.hooks == CoordinatorStats(acknowledged_ms=7 + 30, duration_ms=30, state_bytes=2)
     lone.acknowledge_all()
     (write,) = lone.operations(WriteMetadata)
     assert write.metadata.master_states == (STATE,)

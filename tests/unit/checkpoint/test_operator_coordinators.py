@@ -433,3 +433,23 @@ def test_an_attempt_that_ends_while_older_checkpoints_are_subsumed_ends_with_all
     assert sorted(world.retained) == [3]
     assert [notice.checkpoint for notice in world.aborted()] == [2, 1]
     assert len(world.failures) == 1
+
+
+def test_what_a_coordinator_took_is_in_the_statistics_and_what_it_says_twice_is_counted() -> None:
+    world = World(count=2)
+    world.start()
+    world.notebook.answers_at_once = False
+    world.request()
+    world.tick(40)
+    (done,) = world.notebook.later
+    done(b"a state")
+    done(b"again")
+    (stats,) = world.coordinator.stats.snapshot().history
+    first, second = stats.coordinators.values()
+    assert (first.duration_ms, first.state_bytes, first.acknowledged_ms) == (40, 7, world.effects.wall_ms)
+    assert (second.duration_ms, second.state_bytes) == (0, len(b"fresh"))
+    assert (stats.acknowledgements.success, stats.acknowledgements.duplicate) == (2, 1)
+    world.acknowledge_all()
+    done(b"late")
+    (stats,) = world.coordinator.stats.snapshot().history
+    assert (stats.acknowledgements.success, stats.acknowledgements.duplicate) == (6, 2)

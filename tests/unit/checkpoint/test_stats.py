@@ -8,13 +8,14 @@ from tests.unit.cluster.graphs import SOURCE, TOTALS, orders_graph, subtasks
 from tests.unit.cluster.world import acknowledgement
 
 from moorage.checkpoint import stats_tracker
+from moorage.checkpoint.acknowledgement import AcknowledgeOutcome
 from moorage.checkpoint.reasons import CheckpointFailureReason
-from moorage.checkpoint.stats import CheckpointStatus, Distribution
+from moorage.checkpoint.stats import AcknowledgementCounts, CheckpointStatus, CoordinatorStats, Distribution
 from moorage.checkpoint.stats_tracker import HISTORY_SIZE, CheckpointStatsTracker
 from moorage.effects import JobHistory
 from moorage.graph.checkpoint_plan import checkpoint_plan
 from moorage.graph.execution import Execution
-from moorage.ids import Attempt, CheckpointId, SubtaskId, WorkerId
+from moorage.ids import Attempt, CheckpointId, OperatorUid, SubtaskId, WorkerId
 from moorage.messages.barriers import SnapshotKind, SnapshotOptions
 from moorage.messages.events import CheckpointMetrics
 from moorage.messages.registry import CheckpointRecord, RestoreSettings
@@ -254,3 +255,39 @@ def test_the_cost_of_a_picture_does_not_grow_with_acknowledgements_between(track
     assert after is not before
     assert after.summary is before.summary
     assert after.history[1] is before.history[1]
+
+
+def test_hooks_and_operator_coordinators_have_their_times_and_sizes(tracker: CheckpointStatsTracker) -> None:
+    orders, totals = OperatorUid("orders"), OperatorUid("totals")
+    tracker.triggered(ONE, 1_000, PLAN, operators=[totals, orders])
+    tracker.hooks_asked(ONE)
+    (pending,) = tracker.snapshot().history
+    assert pending.hooks == CoordinatorStats(None)
+    assert list(pending.coordinators) == [orders, totals]
+    tracker.hooks_acknowledged(ONE, 12, 1_300)
+    tracker.coordinator_acknowledged(ONE, totals, 5, 1_304)
+    (pending,) = tracker.snapshot().history
+    assert pending.hooks == CoordinatorStats(acknowledged_ms=1_300, duration_ms=300, state_bytes=12)
+    assert pending.coordinators == {
+        orders: CoordinatorStats(None),
+        totals: CoordinatorStats(acknowledged_ms=1_304, duration_ms=4, state_bytes=5),
+    }
+    tracker.completed(record(1, 1_000, 2_000))
+    assert tracker.snapshot().history[0].coordinators == pending.coordinators
+
+
+def test_acknowledgements_are_counted_by_what_became_of_them(tracker: CheckpointStatsTracker) -> None:
+    tracker.triggered(ONE, 1_000, PLAN)
+    acknowledge(tracker, SubtaskId(SOURCE, 0), 1_010)
+    tracker.acknowledged_in_vain(ONE, AcknowledgeOutcome.DUPLICATE)
+    tracker.acknowledged_in_vain(ONE, AcknowledgeOutcome.UNKNOWN)
+    (pending,) = tracker.snapshot().history
+    assert pending.acknowledgements == AcknowledgementCounts(success=1, duplicate=1, unknown=1)
+    tracker.failed(ONE, 2_000, CheckpointFailureReason.EXPIRED, "")
+    tracker.acknowledged_in_vain(ONE, AcknowledgeOutcome.DISCARDED)
+    snapshot = tracker.snapshot()
+    assert snapshot.history[0].acknowledgements == AcknowledgementCounts(success=1, duplicate=1, unknown=1, discarded=1)
+    assert snapshot.latest_failed == snapshot.history[0], "what comes late is counted, too"
+    assert pending.acknowledgements.discarded == 0, "a picture does not change"
+    tracker.acknowledged_in_vain(CheckpointId(99), AcknowledgeOutcome.UNKNOWN)
+    assert [entry.checkpoint for entry in tracker.snapshot().history] == [1]

@@ -123,7 +123,16 @@ ANSWERS: dict[str, Any] = {
             "failureCause": {"class": "CheckpointException", "stack-trace": "disk full", "serialized-throwable": ""},
         },
     },
-    f"{CHECKPOINTS}/details/7": {**_COMPLETED, "tasks": {"orders": _TASK, "totals": _TASK}},
+    f"{CHECKPOINTS}/details/7": {
+        **_COMPLETED,
+        "tasks": {"orders": _TASK, "totals": _TASK},
+        "operator_coordinators": {
+            "orders": {"ack_timestamp": 2_010, "duration": 7, "state_size": 30},
+            "totals": {"ack_timestamp": -1, "duration": -1, "state_size": 0},
+        },
+        "master_hooks": {"ack_timestamp": 2_003, "duration": 3, "state_size": 12},
+        "acknowledgements": {"success": 5, "duplicate": 2, "unknown": 0, "discarded": 1},
+    },
     f"{CHECKPOINTS}/details/7/subtasks/orders": {**_TASK, "subtasks": [_subtask(0, 20), _subtask(1, 25)]},
     f"{CHECKPOINTS}/details/7/subtasks/totals": {**_TASK, "subtasks": [_subtask(0, 448), _PENDING_SUBTASK]},
     CHECKPOINTS: {

@@ -100,6 +100,15 @@ def test_shows_one_checkpoint_with_its_slowest_subtasks(coordinator_url: str) ->
     ]
 
 
+def test_shows_who_took_part_in_the_coordinator_and_what_came_in_vain(coordinator_url: str) -> None:
+    result = run("checkpoints", "orders", "--id", "7", "--rest", coordinator_url)
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert any(row[:2] == ["master", "hooks"] and row[-4:] == ["3", "ms", "12", "B"] for row in rows), result.stdout
+    assert any(row[:1] == ["orders"] and row[-4:] == ["7", "ms", "30", "B"] for row in rows), result.stdout
+    assert ["totals", "not", "yet"] in rows, result.stdout
+    assert "Acknowledgements that did not count: 2 duplicate, 1 late" in result.stdout
+
+
 def test_prints_all_that_the_coordinator_tells_as_json(coordinator_url: str) -> None:
     history = run("checkpoints", "orders", "--json", "--rest", coordinator_url)
     one = run("checkpoints", "orders", "--id", "7", "--json", "--rest", coordinator_url)

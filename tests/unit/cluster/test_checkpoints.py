@@ -123,8 +123,11 @@ def test_duplicate_acknowledgements_change_nothing_and_discard_nothing(world: Wo
     assert [record.state_bytes for record in world.registry.checkpoints(JOB)] == [1_200]
     assert world.cleanups(DiscardState) == []
     dropped = [n for n in leader.noticed(MessageDropped) if n.kind == "AcknowledgeCheckpoint"]
-    assert {n.reason for n in dropped} == {DropReason.LATE}
+    assert {n.reason for n in dropped} == {DropReason.DUPLICATE}
     assert len(dropped) == 5
+    (stats,) = leader.job(JOB).checkpoints.history
+    assert (stats.acknowledgements.success, stats.acknowledgements.duplicate) == (4, 5)
+    assert leader.job(JOB).checkpoints.latest_completed == stats
 
 
 def test_an_acknowledgement_after_the_abort_is_discarded_with_its_files(world: World) -> None:

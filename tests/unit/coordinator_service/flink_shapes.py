@@ -200,6 +200,7 @@ OURS = frozenset(
     {
         *("waiting-for", "failure", "fingerprint", "attempt", "unreadable-checkpoints", "assignedTasks"),
         *("times", "firstTimestamp"),
+        *("operator_coordinators", "master_hooks", "acknowledgements"),
     }
 )
 """Fields that Flink does not have."""

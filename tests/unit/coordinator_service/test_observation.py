@@ -17,7 +17,13 @@ from tests.unit.cluster.world import World, running_world
 
 from moorage.checkpoint.notices import CheckpointAborted, CheckpointCompleted
 from moorage.checkpoint.reasons import CheckpointFailureReason
-from moorage.checkpoint.stats import CheckpointStats, CheckpointStatus, TaskStats
+from moorage.checkpoint.stats import (
+    AcknowledgementCounts,
+    CheckpointStats,
+    CheckpointStatus,
+    CoordinatorStats,
+    TaskStats,
+)
 from moorage.cluster.protocol import (
     AttemptFailed,
     AttemptRunning,
@@ -30,7 +36,7 @@ from moorage.cluster.protocol import (
 )
 from moorage.effects import Notice
 from moorage.graph.job_graph import CheckpointConfig
-from moorage.ids import Attempt, CheckpointId, Epoch, JobId, SubtaskId, WorkerId
+from moorage.ids import Attempt, CheckpointId, Epoch, JobId, OperatorUid, SubtaskId, WorkerId
 from moorage.messages.events import CheckpointMetrics, SubtaskState
 from moorage_coordinator.desk import RequestDesk
 from moorage_coordinator.journal import Journal, line
@@ -54,6 +60,12 @@ STATS = CheckpointStats(
     tasks=(
         TaskStats(vertex=TOTALS, subtasks=4, acknowledged=4, latest_ack_ms=1_700_000_000_040, metrics=METRICS_OF_7),
     ),
+    coordinators={
+        OperatorUid("orders"): CoordinatorStats(acknowledged_ms=1_700_000_000_002, duration_ms=2, state_bytes=30),
+        OperatorUid("totals"): CoordinatorStats(acknowledged_ms=1_700_000_000_009, duration_ms=9, state_bytes=4),
+    },
+    hooks=CoordinatorStats(acknowledged_ms=1_700_000_000_000, duration_ms=6, state_bytes=12),
+    acknowledgements=AcknowledgementCounts(success=7, duplicate=2),
     path="orders/chk-7/_metadata",
 )
 COMPLETED = CheckpointCompleted(
@@ -90,6 +102,8 @@ def test_a_line_names_the_event_and_every_id() -> None:
         "checkpoint completed job=orders attempt=2 checkpoint=7 completed_ms=1700000000048 kind=checkpoint subtasks=4"
         " acknowledged=4 duration_ms=48 start_delay_ms=3 alignment_ms=7 sync_ms=1 async_ms=30 held_bytes=5"
         " written_bytes=400 state_bytes=1200 processed_bytes=0 persisted_bytes=0 unaligned=false"
+        " hooks_ms=6 hooks_bytes=12 coordinators_acknowledged=2 coordinators_ms=9 coordinators_bytes=34"
+        " duplicate_acks=2"
     )
     assert line(ABORTED) == (
         "checkpoint aborted job=orders attempt=2 checkpoint=8 reason=declined_storage"
@@ -168,6 +182,8 @@ def test_metrics_of_a_checkpoint(registry: CollectorRegistry) -> None:
     assert value("moorage_checkpoint_alignment_seconds_sum") == pytest.approx(0.007)
     assert value("moorage_checkpoint_sync_seconds_sum") == pytest.approx(0.001)
     assert value("moorage_checkpoint_async_seconds_sum") == pytest.approx(0.03)
+    assert value("moorage_checkpoint_hooks_seconds_sum") == pytest.approx(0.006)
+    assert value("moorage_checkpoint_operator_coordinators_seconds_sum") == pytest.approx(0.009)
 
 
 def test_a_first_start_is_no_recovery(registry: CollectorRegistry) -> None:
