@@ -138,6 +138,8 @@ class Battle:
 
     def rescale(self, parallelism: int) -> None:
         """Go on with another parallelism; returns when the new attempt is stored."""
+        # A worker that was killed just now may not be back: its slots are needed.
+        self.wait(lambda: self._ask(lambda client: client.overview()).slots_total >= parallelism, "room for a rescale")
         self._ask(lambda client: client.rescale(self._job, parallelism, {}))
         self.mark(f"rescale to {parallelism}")
 
