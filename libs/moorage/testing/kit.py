@@ -368,10 +368,11 @@ class _World:
         self.run_until(self.is_running, "the restored job does not start")
 
     def drain(self) -> None:
-        """Process everything, commit it, end the job."""
+        """Process everything, commit it, end the job. One without checkpointing has nothing to commit."""
         job = self._compiled.graph.job
         self._settle()
-        self._ask(lambda number: StopWithSavepointRequested(request=number, job=job, drain=True), CheckpointDone)
+        if self._compiled.graph.checkpoint.enabled:
+            self._ask(lambda number: StopWithSavepointRequested(request=number, job=job, drain=True), CheckpointDone)
 
     def _submit(self, restore: RestoreFrom | None) -> None:
         self._ask(lambda number: SubmitJob(number, self._compiled.graph, restore), JobAccepted)

@@ -77,6 +77,17 @@ def test_results_are_the_same_whatever_happens(faults: list[Any]) -> None:
     assert _totals(1, 2, *faults, 3, 4) == [1, 3, 6, 10]
 
 
+def test_a_pipeline_without_checkpoints_begins_anew() -> None:
+    pipeline = mo.Pipeline("orders", parallelism=2, max_parallelism=8, checkpoint=mo.CheckpointConfig(enabled=False))
+    totals = pipeline.source("orders", mo.KafkaSource("orders")).key_by("user").process("totals", Total)
+    totals.sink("results", mo.KafkaSink("totals", key="user", guarantee="at_least_once"))
+    assert _totals(1, 2, 3, pipeline=pipeline) == [1, 3, 6]
+    again = _totals(1, 2, KillWorker(0), KillWorker(1), 3, pipeline=pipeline)
+    assert again[-3:] == [1, 3, 6]
+    with pytest.raises(PipelineTestError, match="checkpointing is not enabled for this job"):
+        _totals(1, Checkpoint(), pipeline=pipeline)
+
+
 def test_unaligned_checkpoints_are_no_different() -> None:
     pipeline = _pipeline(checkpoint=mo.CheckpointConfig(unaligned=True))
     assert _totals(1, Checkpoint(), 2, KillWorker(), 3, pipeline=pipeline) == [1, 3, 6]
