@@ -82,11 +82,14 @@ class _PendingTask:
         """One that has not acknowledged need not any more."""
         self._finished_since += 1
 
+    def count_acknowledged(self) -> int:
+        return len(self._details) - self._details.count(None)
+
     def snapshot(self) -> TaskStats:
         return TaskStats(
             vertex=self._vertex.vertex,
             subtasks=len(self._details) - self._finished,
-            acknowledged=len(self._details) - self._details.count(None) + self._finished_since,
+            acknowledged=self.count_acknowledged() + self._finished_since,
             latest_ack_ms=self._latest_ms,
             metrics=self._total.metrics(),
             details=tuple(self._details),
@@ -156,3 +159,9 @@ class PendingStats:
             hooks=self._hooks,
             acknowledgements=msgspec.structs.replace(self._in_vain, success=self._succeeded),
         )
+
+    def validate(self) -> None:
+        in_coordinator = [*self._coordinators.values(), *([] if self._hooks is None else [self._hooks])]
+        by_coordinator = sum(stats.acknowledged_ms is not None for stats in in_coordinator)
+        by_subtasks = sum(task.count_acknowledged() for task in self._tasks.values())
+        assert self._succeeded == by_coordinator + by_subtasks

@@ -253,6 +253,8 @@ class CheckpointStatsTracker:
         self._snapshot = None
 
     def validate(self) -> None:
+        for pending in self._pending.values():
+            pending.validate()
         assert self._counts.in_progress == len(self._pending)
         assert self._counts.total == self._counts.in_progress + self._counts.completed + self._counts.failed
         assert all(stats.status is not CheckpointStatus.IN_PROGRESS for stats in self._history)

@@ -50,7 +50,7 @@ from moorage.cluster.protocol import (
     WorkerJoined,
 )
 from moorage.cluster.scheduler import SlotPool
-from moorage.cluster.submission import Submission
+from moorage.cluster.submission import Submission, claim_problem
 from moorage.cluster.views import ClusterCounts, ClusterView, WorkerView
 from moorage.cluster.workers import LostWorker, Workers
 from moorage.effects import (
@@ -359,7 +359,7 @@ class CoordinatorCore:
         except PipelineError as error:
             self._effects.reply(request.request, Refused(Refusal.INVALID, str(error)))
             return
-        if problem := problem_of(request.graph, self._kinds):
+        if problem := problem_of(request.graph, self._kinds) or claim_problem(request):
             self._effects.reply(request.request, Refused(Refusal.INVALID, f"job {name} can't be run: {problem}"))
             return
         present = self._jobs.get(name)

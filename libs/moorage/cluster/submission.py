@@ -25,7 +25,7 @@ from moorage.errors import StateError
 from moorage.graph.job_graph import JobGraph
 from moorage.graph.restorable import bound_vertex, check_restorable
 from moorage.ids import JobId, OperatorId
-from moorage.messages.registry import JobRecord, JobStatus, RestoreSettings
+from moorage.messages.registry import JobRecord, JobStatus, RestoreMode, RestoreSettings
 from moorage.naming import commits_topic, exchange_topic, folder_of
 from moorage.ports import TopicSpec
 from moorage.state.places import check_places
@@ -141,6 +141,14 @@ class Submission:
         is_unavailable = error.failure is CallFailure.UNAVAILABLE
         refusal = Refusal.UNAVAILABLE if is_unavailable else Refusal.CONFLICT
         self._effects.reply(self._request, Refused(refusal, f"job {self._graph.job} was not submitted: {error.detail}"))
+
+
+def claim_problem(request: SubmitJob) -> str | None:
+    """Why the job can't become the owner of what it starts from; None: it can, or need not."""
+    is_claimed = request.restore is not None and request.restore.mode is RestoreMode.CLAIM
+    if is_claimed and not request.graph.checkpoint.enabled:
+        return "without checkpoint.enabled it never moves on from what it starts from, so it can't claim that"
+    return None
 
 
 def resumable(earlier: JobHistory, graph: JobGraph, path: str) -> JobRecord | None:

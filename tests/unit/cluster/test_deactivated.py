@@ -28,7 +28,7 @@ from moorage.graph.job_graph import CheckpointConfig, RestartConfig
 from moorage.ids import Attempt, SubtaskId
 from moorage.messages.commands import DeployJob, TriggerCheckpoint
 from moorage.messages.events import SubtaskState
-from moorage.messages.registry import JobStatus
+from moorage.messages.registry import JobStatus, RestoreMode
 
 QUICK = RestartConfig(strategy="fixed_delay", initial_delay_ms=100, max_attempts=10)
 GRAPH = orders_graph(checkpoint=CheckpointConfig(enabled=False), restart=QUICK, with_sink=False)
@@ -143,6 +143,13 @@ def test_it_goes_on_with_no_former_life_but_may_start_from_its_newest_checkpoint
     assert deploy.restore_checkpoint is None
     assert deploy.base_checkpoint_id >= newest.checkpoint
     assert [(segment.attempt, segment.end) for segment in deploy.lineage] == [(2, None)]
+
+
+def test_it_can_not_claim_what_it_never_moves_on_from(world: World, leader: TestCoordinator) -> None:
+    restore = RestoreFrom(path="orders/savepoints/one", mode=RestoreMode.CLAIM)
+    refused = answer(world, leader, leader.ask(lambda number: SubmitJob(number, GRAPH, restore)))
+    assert isinstance(refused, Refused)
+    assert (refused.refusal, "can't claim" in refused.message) == (Refusal.INVALID, True)
 
 
 def submit_from(world: World, leader: TestCoordinator, path: str) -> None:
