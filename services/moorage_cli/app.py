@@ -146,9 +146,9 @@ def dev(
         )
         for name, url in stack.metrics_urls.items():
             out.print(f"  metrics  {url}  {name}", highlight=False)
+        stack.write_servers()
         out.print(
             f"  storage  {stack.checkpoint_dir}\n  logs     {stack.logs_dir}\n"
-            f"  env      . {stack.write_env()}  (for moorage clean, purge and registry in another shell)\n"
             "  Ctrl-C ends; the next start goes on from the last checkpoint.\n",
             highlight=False,
         )

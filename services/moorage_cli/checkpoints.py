@@ -7,11 +7,12 @@ from http import HTTPStatus
 from typing import Annotated
 
 import typer
-from rich.console import Group
+from rich.console import Group, RenderableType
 
 from moorage_cli.checkpoint_view import details_view, statistics_view, summary_line, summary_table
 from moorage_cli.client import (
     CheckpointDetails,
+    CheckpointStatistics,
     CoordinatorClient,
     CoordinatorUnreachableError,
     RestError,
@@ -48,7 +49,14 @@ def checkpoints(
             print_json(client.raw_checkpoints(job))
         else:
             statistics = client.checkpoints(job)
-            out.print(Group(statistics_view(statistics), "", summary_table(statistics)))
+            out.print(_history(statistics))
+
+
+def _history(statistics: CheckpointStatistics) -> RenderableType:
+    """Without a summary where there is none: a new leader has seen no checkpoint yet."""
+    if not statistics.summary.end_to_end_duration.max:
+        return statistics_view(statistics)
+    return Group(statistics_view(statistics), "", summary_table(statistics))
 
 
 def _watch(client: CoordinatorClient, job: str, screen: Screen) -> None:
@@ -63,7 +71,7 @@ def _watch(client: CoordinatorClient, job: str, screen: Screen) -> None:
                 screen.event(unreachable, "yellow")
         else:
             unreachable = ""
-            view = Group(statistics_view(statistics), "", summary_table(statistics))
+            view = _history(statistics)
             screen.update(lambda view=view: view, lambda statistics=statistics: summary_line(statistics))  # type: ignore[misc]
         time.sleep(WATCH_INTERVAL_S)
 

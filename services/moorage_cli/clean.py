@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import msgspec
 import typer
 from rich.console import Console
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+from moorage_cli.common import AsJson, DataDir, servers_env
 
 
 def clean(
@@ -21,6 +20,7 @@ def clean(
     files: Annotated[
         bool, typer.Option("--files", help="With --dry-run: name everything instead of counting.")
     ] = False,
+    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Delete what no checkpoint needs, or show what that is (MOORAGE_... settings say where)."""
@@ -31,7 +31,7 @@ def clean(
         raise typer.BadParameter("say either --dry-run or --now")
     out = Console(soft_wrap=True)
     only = None if job is None else JobId(job)
-    with cleaning(os.environ) as servers:
+    with cleaning(servers_env(data_dir)) as servers:
         if now:
             if only is not None:
                 servers.preview(only)  # is it known, can it be read?
@@ -51,6 +51,7 @@ def clean(
 def purge(
     job: Annotated[str, typer.Argument(help="Name of a job that has ended.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Delete all checkpoints, topics and groups of an ended job and forget it; savepoints stay. Takes half a minute."""
@@ -58,7 +59,7 @@ def purge(
     from moorage_cli.cleaning import PurgeScreen, cleaning, findings, removed_text, summary_table
 
     out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
-    with cleaning(os.environ) as servers:
+    with cleaning(servers_env(data_dir)) as servers:
         shown = servers.preview_purge(JobId(job))
         if as_json:
             _print_json(out, list(findings(shown)))

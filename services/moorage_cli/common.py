@@ -23,6 +23,10 @@ Rest = Annotated[
     str | None, typer.Option(metavar="URL", help="Where the coordinator answers; default MOORAGE_REST_URL, else here.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Of a `moorage dev` that runs: its servers, in place of MOORAGE_... settings."),
+]
 Job = Annotated[str, typer.Argument(help="Name of the job.")]
 PipelineRef = Annotated[str, typer.Argument(metavar="PIPELINE", help="MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE.")]
 
@@ -35,6 +39,13 @@ def load_ref(ref: str) -> CompiledPipeline:
 
 def connect_client(rest: str | None) -> CoordinatorClient:
     return CoordinatorClient(rest or load(CommandLineSettings, os.environ).rest_url, rest_token())
+
+
+def servers_env(data_dir: Path | None) -> dict[str, str]:
+    """The environment, with the servers of the stack in ``data_dir``."""
+    from moorage_cli.embedded.stack import servers_of  # its imports take a while
+
+    return dict(os.environ) if data_dir is None else {**os.environ, **servers_of(data_dir)}
 
 
 def rest_token() -> str | None:

@@ -75,20 +75,29 @@ def refuse_another(fingerprint: str, graph: JobGraph, data_dir: Path) -> None:
 
 
 class FailureNews:
-    """Tells the newest failure of a job once, with its trace the first time that its cause appears."""
+    """Tells the newest failure of a job, with its trace when its cause is new; one that comes again and again less and
+    less often."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Screen, since_ms: int = 0) -> None:
+        """``since_ms``: what is older was told by an earlier run."""
         self._screen = screen
-        self._told: Failure | None = None
+        self._since_ms = since_ms
+        self._told: dict[int, int] = {}
+        """By the time when a cause first appeared: how often it had come when it was told last."""
 
     def tell(self, failures: Sequence[Failure]) -> None:
-        """``failures``: of the job, newest first."""
-        if not failures or failures[0] == self._told:
+        """``failures``: of the job, newest first, one for each cause."""
+        if not failures or failures[0].timestamp < self._since_ms:
             return
-        before, self._told = self._told, failures[0]
-        self._screen.event(self._told.cause, "red")
-        if before is None or self._told.times == 1:
-            self._screen.text(self._told.trace)
+        newest = failures[0]
+        cause = newest.first_timestamp or newest.timestamp
+        told = self._told.get(cause, 0)
+        if newest.times < max(1, 2 * told):
+            return
+        self._told[cause] = newest.times
+        self._screen.event(newest.cause if newest.times == 1 else f"{newest.times} times: {newest.cause}", "red")
+        if not told:
+            self._screen.text(newest.trace)
 
 
 class Watch:
@@ -106,7 +115,7 @@ class Watch:
         self._jobs: Sequence[JobOverview] = ()
         self._statistics: CheckpointStatistics | None = None
         self._state = ""
-        self._failures = FailureNews(screen)
+        self._failures = FailureNews(screen, since_ms=time.time_ns() // 1_000_000)
 
     def run(self) -> NoReturn:
         """Until interrupted; StackError when a server has died, which nothing starts again."""

@@ -47,6 +47,8 @@ def _head(report: CheckpointReport) -> RenderableType:
     job = f" of {origin.job}" if origin else ""
     kind = str(report.properties["snapshot_type"])
     grid = Table.grid(padding=(0, 2))
+    grid.add_column()
+    grid.add_column(overflow="fold")
     if origin is not None:
         triggered = datetime.fromtimestamp(origin.triggered_ms / 1_000, UTC).isoformat(" ", "seconds")
         grid.add_row("written by", Text(f"Moorage, attempt {origin.attempt}, triggered {triggered}"))

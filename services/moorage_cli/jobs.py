@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, NamedTuple
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from moorage.cluster.protocol import RestoreFrom
 from moorage.graph.job_graph import JobGraph
@@ -13,6 +13,7 @@ from moorage.messages.registry import RestoreMode
 from moorage_cli.client import Operation
 from moorage_cli.common import AsJson, Job, PipelineRef, Rest, connect_client, err, load_ref, out, print_json
 from moorage_cli.overrides import overridden
+from moorage_cli.screen import Screen
 from moorage_cli.waiting import wait_for_job
 
 Directory = Annotated[
@@ -112,15 +113,15 @@ def _submit(graph: JobGraph, source: RestoreFrom | None, wait: _Wait, rest: str 
             else:
                 out.print(f"submitted {job}", highlight=False)
             return
-        with err.status(f"submitted {escape(job)}") as status:
-
-            def tell(progress: str) -> None:
-                if err.is_terminal:
-                    status.update(escape(progress))
-                else:
-                    err.print(progress, markup=False, highlight=False)
-
-            state = wait_for_job(client, job, until_end=wait.end, timeout_s=wait.timeout_s, tell=tell)
+        with Screen(err) as screen:
+            state = wait_for_job(
+                client,
+                job,
+                until_end=wait.end,
+                timeout_s=wait.timeout_s,
+                tell=lambda progress: screen.update(lambda: Text(progress), lambda: progress),
+                tell_failure=lambda failure: screen.event(failure, "red"),
+            )
     if as_json:
         print_json({"jobid": job, "state": state})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -11,6 +12,8 @@ from moorage.messages.registry import JobStatus
 from moorage_cli.client import CoordinatorClient, CoordinatorUnreachableError, JobOverview, RestError
 
 POLL_S = 0.25
+_NUMBERS = re.compile(r"[0-9a-f]*[0-9][0-9a-f]*")
+"""Offsets, times and incarnations, which differ from one failure to the next."""
 
 
 class JobEndedError(MoorageError):
@@ -24,12 +27,14 @@ def wait_for_job(
     until_end: bool,
     timeout_s: float | None,
     tell: Callable[[str], object],
+    tell_failure: Callable[[str], object],
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
     """The state that the job has come to: RUNNING, with every subtask, or FINISHED. ``until_end``: only the latter.
 
-    ``tell``: what it does meanwhile, for people, each time that it changes. JobEndedError: it has failed or was
-    cancelled. RestError: time is out; the job goes on. A coordinator that does not answer is asked again.
+    ``tell``: what it does meanwhile, for people, at every look; ``tell_failure``: why it was started again, when that
+    is another reason than the last time. JobEndedError: it has failed or was cancelled. RestError: time is out; the
+    job goes on. A coordinator that does not answer is asked again.
     """
     deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
     told = ""
@@ -44,11 +49,15 @@ def wait_for_job(
             if (state := _come_to(found, until_end=until_end)) is not None:
                 return state
             progress = progress_text(found)
-        if progress != told:
-            told = progress
-            tell(progress)
+            cause = _NUMBERS.sub("", found.failure or "")
+            if cause not in ("", told):
+                tell_failure(found.failure or "")
+            told = cause or told
+        tell(progress)
         if deadline_s is not None and time.monotonic() > deadline_s:
-            raise RestError(f"{progress} after {timeout_s:g} s; it goes on", HTTPStatus.GATEWAY_TIMEOUT)
+            raise RestError(
+                f"no more waiting after {timeout_s:g} s: {progress}; it goes on", HTTPStatus.GATEWAY_TIMEOUT
+            )
         sleep(POLL_S)
 
 
@@ -64,14 +73,14 @@ def _come_to(job: JobOverview, *, until_end: bool) -> str | None:
 
 
 def progress_text(job: JobOverview) -> str:
-    """One line: the state, what it waits for, and why it was started again if it was."""
+    """One line: the state, and what it waits for."""
     text = f"{job.jid} is {job.state}"
     if job.state == "RUNNING":
         running, total = _tasks(job)
         text += f" with {running} of {total} tasks"
     elif job.waiting_for is not None:
         text += f" and waits for {job.waiting_for}"
-    return text if job.failure is None else f"{text}; last failure: {job.failure}"
+    return text
 
 
 def _tasks(job: JobOverview) -> tuple[int, int]:

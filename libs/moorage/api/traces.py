@@ -13,8 +13,13 @@ _OURS = f"{Path(__file__).parents[1]}/"
 def user_trace(error: BaseException) -> str:
     """The traceback of an error that the user's code raised, from its first frame that is theirs on."""
     shown = traceback.TracebackException.from_exception(error)
-    theirs = dropwhile(lambda frame: _is_ours(frame.filename), shown.stack)
-    shown.stack = traceback.StackSummary.from_list(list(theirs))
+    behind: traceback.TracebackException | None = shown
+    while behind is not None:
+        theirs = list(dropwhile(lambda frame: _is_ours(frame.filename), behind.stack))
+        behind.stack = traceback.StackSummary.from_list(theirs)
+        if not theirs and behind.__cause__ is None:
+            behind.__context__ = None  # nothing of theirs was at work, so what came before is our affair
+        behind = behind.__cause__ or behind.__context__
     return "".join(shown.format())
 
 

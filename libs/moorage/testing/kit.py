@@ -32,6 +32,7 @@ from moorage.api.operators import SinkOperator, SourceOperator
 from moorage.api.pipeline import Pipeline
 from moorage.api.traces import user_traceback
 from moorage.checkpoint.notices import CheckpointDone, CheckpointFailed
+from moorage.checkpoint.reasons import CheckpointFailureReason
 from moorage.cluster.coordinator import CoordinatorCore
 from moorage.cluster.protocol import (
     CheckpointRequested,
@@ -390,6 +391,8 @@ class _World:
             self._coordinator[0].request(make(number))
             self.run_until(lambda: number in self._replies, "the coordinator does not answer")  # noqa: B023
             answer = self._replies.pop(number)
+            if isinstance(answer, CheckpointFailed) and answer.reason is CheckpointFailureReason.DECLINED_INTERNAL:
+                raise PipelineTestError(f"the state can't be stored: {answer.message}")  # now or later
             if not isinstance(answer, wanted):
                 self._check()
                 self._step()

@@ -8,7 +8,6 @@ reported, and ``start_server`` starts it again.
 from __future__ import annotations
 
 import fcntl
-import shlex
 import signal
 import sys
 import time
@@ -19,6 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import msgspec
 
 from moorage_cli.client import CoordinatorClient, CoordinatorUnreachableError, RestError
 from moorage_cli.embedded.cache import cache_dir
@@ -31,6 +32,7 @@ from moorage_service.runtime import SETTINGS_EXIT_CODE
 
 SERVICES_TIMEOUT_S = 60.0
 MAX_START_DEATHS = 3
+SERVERS_FILE = "servers.json"
 
 
 class Stack:
@@ -268,12 +270,9 @@ class Stack:
             "MOORAGE_CHECKPOINT_DIR": str(self.checkpoint_dir),
         }
 
-    def write_env(self) -> Path:
-        """The same, and where the coordinator answers, as a file for a shell."""
-        path = self.data_dir / "env"
-        settings = {**self.env, "MOORAGE_REST_URL": self.rest_url}
-        path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items()))
-        return path
+    def write_servers(self) -> None:
+        """The same as a file, for commands with ``--data-dir``."""
+        (self.data_dir / SERVERS_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(self.env)) + b"\n")
 
     def _service_env(self, name: str) -> dict[str, str]:
         env = {**self.env, "MOORAGE_METRICS_PORT": str(self._metrics_ports[name])}
@@ -298,7 +297,8 @@ class Stack:
                 if (hopeless := self._hopeless()) is not None:
                     raise StackError(f"{hopeless} while starting. {log_tail(self._services[hopeless.name].spec.log)}")
                 if time.monotonic() > deadline_s:
-                    raise StackError(f"the services were not ready after {SERVICES_TIMEOUT_S:.0f} s: {state}")
+                    hint = " Does another stack use the same Redis?" if self._external_redis is not None else ""
+                    raise StackError(f"the services were not ready after {SERVICES_TIMEOUT_S:.0f} s: {state}.{hint}")
                 time.sleep(0.1)
 
     def _hopeless(self) -> ProcessExit | None:
@@ -319,3 +319,11 @@ class Stack:
     def _exited(self, exit_: ProcessExit) -> None:
         self._exits.append(exit_)
         self._on_exit(exit_)
+
+
+def servers_of(data_dir: Path) -> dict[str, str]:
+    """The settings that lead to the servers and the storage of a stack in ``data_dir``; StackError: there was none."""
+    try:
+        return msgspec.json.decode((data_dir / SERVERS_FILE).read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError) as error:
+        raise StackError(f"there is no `moorage dev` in {data_dir}: {error}") from None

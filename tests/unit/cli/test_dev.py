@@ -75,17 +75,28 @@ def test_tells_why_a_job_does_not_run() -> None:
     ]
 
 
-def test_tells_each_failure_once_and_its_trace_when_its_cause_is_new(capsys: pytest.CaptureFixture[str]) -> None:
-    news = FailureNews(Screen(Console(soft_wrap=True)))
-    first = Failure(cause="a[1] failed", trace="line [7]\n", timestamp=1)
-    again = Failure(cause="a[2] failed", trace="line [7]: 2\n", timestamp=2, times=2, first_timestamp=1)
-    other = Failure(cause="b failed", trace="line 8\n", timestamp=3)
+def test_tells_a_cause_with_its_trace_once_and_then_less_and_less_often(capsys: pytest.CaptureFixture[str]) -> None:
+    news = FailureNews(Screen(Console(soft_wrap=True)), since_ms=1)
+    other = Failure(cause="b failed", trace="line 8\n", timestamp=50, first_timestamp=50)
 
-    for failures in ([], [first], [first], [again], [other, again]):
-        news.tell(failures)
+    news.tell([])
+    news.tell([Failure(cause="of an earlier run", trace="", timestamp=0)])
+    for times in range(1, 10):
+        again = Failure(cause=f"a[{times}] failed", trace="line [7]\n", timestamp=times, times=times, first_timestamp=1)
+        news.tell([again])
+        news.tell([again])
+    news.tell([other, again])
 
     lines = [line[line.find("s  ") + 3 :] if " s  " in line else line for line in capsys.readouterr().out.splitlines()]
-    assert lines == ["a[1] failed", "line [7]", "a[2] failed", "b failed", "line 8"]
+    assert lines == [
+        "a[1] failed",
+        "line [7]",
+        "2 times: a[2] failed",
+        "4 times: a[4] failed",
+        "8 times: a[8] failed",
+        "b failed",
+        "line 8",
+    ]
 
 
 @pytest.mark.parametrize(

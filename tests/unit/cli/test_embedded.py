@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import socket
 import stat
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from moorage_cli.embedded import kafka, redis
 from moorage_cli.embedded.cache import cache_dir
 from moorage_cli.embedded.errors import StackError, choose_port, log_tail
-from moorage_cli.embedded.stack import Stack
+from moorage_cli.embedded.stack import Stack, servers_of
 
 
 @pytest.fixture
@@ -178,19 +177,13 @@ def test_of_two_stacks_that_start_at_the_same_time_one_gets_the_port(
             Stack(tmp_path / "data", kafka_port=port).start()
 
 
-def test_the_environment_is_written_for_a_shell(tmp_path: Path) -> None:
-    stack = Stack(tmp_path / "my data", kafka="localhost:9092", redis="redis://localhost")
-    stack.data_dir.mkdir()
-    path = stack.write_env()
-    shown = subprocess.run(
-        [
-            "sh",
-            "-c",
-            '. "$0" && echo "$MOORAGE_KAFKA_BOOTSTRAP_SERVERS $MOORAGE_REDIS_URL $MOORAGE_CHECKPOINT_DIR"',
-            path,
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert shown == f"localhost:9092 redis://localhost {stack.checkpoint_dir}\n"
+def test_commands_find_the_servers_of_a_stack(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, kafka="localhost:9092", redis="redis://localhost")
+    with pytest.raises(StackError, match=f"there is no `moorage dev` in {tmp_path}: .*servers.json"):
+        servers_of(tmp_path)
+    stack.write_servers()
+    assert servers_of(tmp_path) == {
+        "MOORAGE_KAFKA_BOOTSTRAP_SERVERS": "localhost:9092",
+        "MOORAGE_REDIS_URL": "redis://localhost",
+        "MOORAGE_CHECKPOINT_DIR": str(tmp_path / "checkpoints"),
+    }

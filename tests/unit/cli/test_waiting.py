@@ -44,7 +44,13 @@ def waited(
     told: list[str] = []
     with CoordinatorClient("http://coordinator:8081", transport=httpx.MockTransport(answer)) as client:
         state = wait_for_job(
-            client, "orders", until_end=until_end, timeout_s=timeout_s, tell=told.append, sleep=lambda _: None
+            client,
+            "orders",
+            until_end=until_end,
+            timeout_s=timeout_s,
+            tell=lambda line: None if told[-1:] == [line] else told.append(line),
+            tell_failure=lambda failure: told.append(f"failed: {failure}"),
+            sleep=lambda _: None,
         )
     return state, told
 
@@ -52,7 +58,7 @@ def waited(
 SLOTS = {"waiting-for": "slots: it needs 4, 2 are free"}
 
 
-def test_waits_until_every_task_runs_and_tells_each_change_once() -> None:
+def test_waits_until_every_task_runs() -> None:
     state, told = waited(job("CREATED", **SLOTS), job("CREATED", **SLOTS), None, job("RUNNING", 2), job("RUNNING", 6))
     assert state == "RUNNING"
     assert told == [
@@ -63,9 +69,14 @@ def test_waits_until_every_task_runs_and_tells_each_change_once() -> None:
 
 
 def test_waits_until_the_end() -> None:
-    state, told = waited(job("RUNNING", 6), job("RESTARTING", failure="boom"), job("FINISHED"), until_end=True)
+    failures = [job("RESTARTING", failure=f"boom at offset {offset} on w1/{offset:x}f") for offset in (8, 9)]
+    state, told = waited(job("RUNNING", 6), *failures, job("FINISHED"), until_end=True)
     assert state == "FINISHED"
-    assert told == ["orders is RUNNING with 6 of 6 tasks", "orders is RESTARTING; last failure: boom"]
+    assert told == [
+        "orders is RUNNING with 6 of 6 tasks",
+        "failed: boom at offset 8 on w1/8f",
+        "orders is RESTARTING",
+    ], "each cause once"
 
 
 def test_a_short_job_may_have_finished_already() -> None:
@@ -85,5 +96,7 @@ def test_a_job_that_is_purged_meanwhile_is_gone() -> None:
 
 
 def test_time_may_be_out() -> None:
-    with pytest.raises(RestError, match=r"^orders is CREATED and waits for slots: .* after 0.01 s; it goes on$"):
+    with pytest.raises(
+        RestError, match=r"^no more waiting after 0.01 s: orders is CREATED and waits for slots: .*; it goes on$"
+    ):
         waited(job("CREATED", **SLOTS), timeout_s=0.01)

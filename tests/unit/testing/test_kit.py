@@ -158,6 +158,11 @@ class _Flaky(mo.KeyedState):
         return {"user": ctx.key, "amount": order["amount"]}
 
 
+def test_state_that_can_t_be_stored_ends_the_test_at_once() -> None:
+    with pytest.raises(PipelineTestError, match=r"the state can't be stored: .*total"):
+        run_pipeline(_pipeline(), {"orders": [{"user": "ann", "amount": 0.5}]})
+
+
 def test_restarts_may_be_asked_for() -> None:
     pipeline = mo.Pipeline("orders", parallelism=1, max_parallelism=8)
     orders = pipeline.source("orders", mo.KafkaSource("orders"))
@@ -203,6 +208,37 @@ def test_a_pipeline_needs_workers_with_slots() -> None:
 def test_topics_that_nobody_reads_are_refused() -> None:
     with pytest.raises(PipelineTestError, match="reads no topic 'others'"):
         run_pipeline(_pipeline(), {"others": []})
+
+
+def test_what_can_t_be_processed_may_be_put_aside() -> None:
+    """As docs/operations.md says."""
+
+    class Amount(mo.KeyedState):
+        total: float = 0.0
+
+        def process(self, order: Row, ctx: mo.KeyedContext) -> Row:
+            self.total += order["amount"]
+            return {"user": ctx.key, "total": self.total}
+
+    def parsed(order: Row) -> Row:
+        try:
+            return {**order, "amount": float(order["amount"])}
+        except (KeyError, TypeError, ValueError) as error:
+            return {"order": order, "error": repr(error)}
+
+    pipeline = mo.Pipeline("orders", parallelism=2, max_parallelism=8)
+    orders = pipeline.source("orders", mo.KafkaSource("orders")).map(parsed)
+    orders.filter(lambda order: "error" in order, uid="bad").sink("dead", mo.KafkaSink("orders-dead", key=None))
+    good = orders.filter(lambda order: "error" not in order, uid="good")
+    good.key_by("user").process("totals", Amount).sink("results", mo.KafkaSink("totals", key="user"))
+    rows = run_pipeline(
+        pipeline, {"orders": [*_orders(1), {"user": "ann"}, KillWorker(), {"user": "ann", "amount": "x"}, *_orders(2)]}
+    )
+    assert [row["total"] for row in rows["totals"]] == [1, 3]
+    assert sorted(row["error"] for row in rows["orders-dead"]) == [
+        "KeyError('amount')",
+        "ValueError(\"could not convert string to float: 'x'\")",
+    ]
 
 
 # --- a broadcast stream ----------------------------------------------------------------------------------------------
