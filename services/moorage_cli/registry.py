@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 from rich.console import Console
-
-from moorage_cli.common import DataDir, servers_env
 
 registry_app = typer.Typer(help="The checkpoint registry in Redis.", no_args_is_help=True)
 
@@ -20,7 +19,6 @@ def _registry() -> None:
 @registry_app.command()
 def rebuild(
     job: Annotated[str, typer.Argument(help="Name of a job that the registry has lost.")],
-    data_dir: DataDir = None,
 ) -> None:
     """Bring a job back from the checkpoints in the storage, after Redis has lost its data.
 
@@ -30,7 +28,7 @@ def rebuild(
     from moorage.ids import JobId
     from moorage_cli.rebuilding import rebuild_registry
 
-    history = rebuild_registry(servers_env(data_dir), JobId(job))
+    history = rebuild_registry(os.environ, JobId(job))
     retained = ", ".join(str(record.checkpoint) for record in history.checkpoints)
     Console(soft_wrap=True).print(
         f"job {job} is back with checkpoint {retained}; the next coordinator starts it as attempt"

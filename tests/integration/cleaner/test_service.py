@@ -276,7 +276,8 @@ def test_cleaning_and_purging_by_hand(stack: Stack) -> None:
     assert len(stack.paths()) == 2
     purged = command(stack, "purge", JOB, "--yes")
     assert purged.returncode == 0, purged.stderr
-    assert "purged job orders: 2 files" in purged.stderr
+    assert "The registry forgets orders in" in purged.stderr
+    assert "Purged orders: 2 files" in purged.stderr
     assert stack.paths() == []
     assert not {topic.name for topic in TOPICS[1:]} & stack.log.topics().keys()
     assert list(stack.registry.jobs()) == []
