@@ -10,7 +10,7 @@ for a checkpoint whose fate is not known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from enum import Enum
 from typing import Any, Protocol, TypeVar
 
@@ -46,9 +46,10 @@ class KeyedSnapshot(Protocol):
     """A snapshot between its synchronous phase and its end. Exactly one of ``finish`` and the backend's ``aborted``
     comes last, and aborting may come at any time."""
 
-    def encode(self) -> Sequence[StatePiece]:
+    def encode(self) -> Iterable[StatePiece]:
         """*Blocking*, in a thread: the pieces to be stored, none if nothing is new. What it shares with the loop, it
-        guards. StateError when a row can't be stored."""
+        guards. An iterator makes each piece when it is asked for, so that those before it can be stored, and forgotten,
+        first. StateError when a row can't be stored."""
 
     def finish(self, streams: Sequence[StreamHandle]) -> tuple[KeyedHandle, ...]:
         """In the loop: the handles of the snapshot; ``streams`` says where each of the pieces lies."""

@@ -31,7 +31,7 @@ from moorage.backends.keyed import IsSparse, SnapshotForm, never_sparse
 from moorage.backends.memory_changes import Changes, logged_delta
 from moorage.backends.memory_encoding import Expired, GroupEncoding
 from moorage.backends.memory_restore import RestoredRows, load_rows
-from moorage.backends.memory_snapshot import Chain, Encoding, MemorySnapshot
+from moorage.backends.memory_snapshot import Chain, Encoding, MemoryCanonicalSnapshot, MemorySnapshot
 from moorage.ids import CheckpointId
 from moorage.serde.keyed_segments import KeyedSegmentCodec
 from moorage.state.handles import ByteStreamHandle, KeyedHandle, StreamHandle
@@ -65,6 +65,9 @@ class _Unnoted:
 
 
 _UNNOTED = _Unnoted()
+
+
+_Snapshot = MemorySnapshot[K, R] | MemoryCanonicalSnapshot[K, R]
 
 
 class MemoryKeyedBackend(Generic[K, R]):
@@ -113,7 +116,7 @@ class MemoryKeyedBackend(Generic[K, R]):
         self._used_bytes: dict[int, int] = {}
         """Of each file."""
         self._next_file = 0
-        self._undecided: list[MemorySnapshot[K, R]] = []
+        self._undecided: list[_Snapshot[K, R]] = []
         self._forgotten: list[object] = []
         """What is not needed any more: the next snapshot's thread frees it."""
 
@@ -233,13 +236,15 @@ class MemoryKeyedBackend(Generic[K, R]):
 
     def snapshot(
         self, checkpoint: CheckpointId, base: CheckpointId, form: SnapshotForm = SnapshotForm.INCREMENTAL
-    ) -> MemorySnapshot[K, R]:
+    ) -> _Snapshot[K, R]:
         self._log_touched()
         self._remove_some_expired()
         self._adopt(base)
         while len(self._undecided) >= _UNDECIDED_MAX:
             self._forget(self._undecided[0])
         changes = self._take_changes()
+        if form is SnapshotForm.CANONICAL:
+            return self._canonical(checkpoint, changes)
         since_base = [*(snapshot.changes for snapshot in self._undecided), changes]
         full = form is not SnapshotForm.INCREMENTAL
         rolled = set(self._key_groups.groups()) if full else self._groups_to_roll(since_base)
@@ -277,11 +282,25 @@ class MemoryKeyedBackend(Generic[K, R]):
         self._undecided.append(snapshot)
         return snapshot
 
+    def _canonical(self, checkpoint: CheckpointId, changes: dict[int, Changes[K, R]]) -> _Snapshot[K, R]:
+        # The small ones first: what is encoded need not be preserved.
+        groups = sorted((group for group, rows in self.rows.items() if rows), key=lambda group: len(self.rows[group]))
+        encodings = {group: self._group_encoding(group, None) for group in groups}
+        snapshot = MemoryCanonicalSnapshot(
+            self._codec, self._key_groups, checkpoint, encodings, changes, self._found_expired, self._forgotten
+        )
+        self._forgotten = []
+        self._undecided.append(snapshot)
+        return snapshot
+
     def _encoding(self, group: int, since: Sequence[Changes[K, R]] | None) -> Encoding[K, R]:
         """Of the changes since, or of all rows."""
         logged = None if since is None else logged_delta(self._codec, since)
         if logged is not None:
             return logged
+        return self._group_encoding(group, since)
+
+    def _group_encoding(self, group: int, since: Sequence[Changes[K, R]] | None) -> GroupEncoding[K, R]:
         encoding = GroupEncoding(self._codec, self.rows[group], self._tables[group], since, self._turn)
         self._under_way[group] = [*self._unfinished(group), encoding]
         return encoding
@@ -320,7 +339,7 @@ class MemoryKeyedBackend(Generic[K, R]):
         if base == self._base:
             return
         snapshot = next((s for s in self._undecided if s.checkpoint == base), None)
-        if snapshot is None:
+        if not isinstance(snapshot, MemorySnapshot):
             # A base that this subtask never took part in: build on nothing.
             self._chains = dict.fromkeys(self._key_groups.groups(), ())
             self._files, self._used_bytes = {}, {}
@@ -340,7 +359,7 @@ class MemoryKeyedBackend(Generic[K, R]):
             self._under_way[group] = self._unfinished(group)
         self._forget(snapshot)
 
-    def _forget(self, snapshot: MemorySnapshot[K, R]) -> None:
+    def _forget(self, snapshot: _Snapshot[K, R]) -> None:
         """Nothing builds on it: what it has written, later ones write again."""
         self._undecided.remove(snapshot)
         later = next((s.changes for s in self._undecided if s.checkpoint > snapshot.checkpoint), self._changes)

@@ -15,7 +15,8 @@ between two slices, which a lock alone would not.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -24,12 +25,15 @@ from moorage.api.state import StateTable
 from moorage.backends.memory_changes import Changes
 from moorage.errors import StateError
 from moorage.serde.keyed_segments import BASE, BLOCK_ROWS, DELTA, KeyedSegmentCodec
+from moorage.serde.segment_blocks import Block
 
 K = TypeVar("K")
 R = TypeVar("R", bound=msgspec.Struct)
 
 _KEYS_WITH_STATES = 100
 """Keys of a slice where each may have many entries."""
+_REMEMBERED_KEYS = 250_000
+"""Of a key group with more keys it is not remembered which are encoded: that would take more than what is encoded."""
 _ENTRIES_MAX = 2_000
 """A key's entries that are encoded at once."""
 
@@ -97,6 +101,25 @@ class GroupEncoding(Generic[K, R]):
 
     def encode(self) -> None:
         """*Blocking*, in a thread. StateError."""
+        for _ in self._slices():
+            pass
+
+    def blocks(self, chunk_bytes: int) -> Iterator[Sequence[Block]]:
+        """*Blocking*, in a thread: the same, but the segment is given away as it comes, and is not kept. StateError."""
+        for _ in self._slices():
+            if self.writer.raw_bytes >= chunk_bytes:
+                yield self._drained()
+        if self.writer.raw_bytes:
+            yield self._drained()
+
+    def _drained(self) -> Sequence[Block]:
+        with self._lock:
+            blocks = self.writer.drain()
+        self._codec.check(blocks)
+        return blocks
+
+    def _slices(self) -> Iterator[None]:
+        """Encode slice by slice."""
         while not self.finished:
             self._turn.wait()
             with self._lock:
@@ -106,14 +129,20 @@ class GroupEncoding(Generic[K, R]):
                 some = keys[self._position : self._position + self._slice]
                 self._position += self._slice
                 self._encode([key for key in some if key not in self._done] if self._done else some)
-                if self._position < len(keys):
-                    self._done.update(some)
-                else:
+                if self._position >= len(keys):
                     self.finished = True
+                elif len(keys) <= _REMEMBERED_KEYS:
+                    self._done.update(some)
+                # Else the loop encodes rows anew that it is about to touch: they are what they were at the barrier.
+            yield
         if self._failure is not None:
             raise self._failure
-        for number, entries in self._copied:
-            self.writer.all_entries(number, entries)
+        for number, copied in self._copied:
+            for key, mapping in copied:
+                rest = iter(mapping.items())
+                while part := dict(islice(rest, BLOCK_ROWS)):
+                    self.writer.entries(number, [key] * len(part), list(part), list(part.values()))
+                    yield
         # Forgotten here, because to forget many keys takes a while.
         self._keys, self._done, self._copied = [], set(), []
         self._since, self._changes, self._changed_entries = None, None, []

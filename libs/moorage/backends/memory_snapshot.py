@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from moorage.backends.canonical import CHUNK_BYTES, CanonicalSnapshot
 from moorage.backends.memory_changes import Changes, LoggedDelta
 from moorage.backends.memory_encoding import Expired, GroupEncoding
 from moorage.backends.pieces import StatePiece
 from moorage.ids import CheckpointId
-from moorage.serde.keyed_segments import SegmentWriter
+from moorage.serde.keyed_segments import KeyedSegmentCodec, SegmentWriter
 from moorage.serde.segment_blocks import seal
 from moorage.state.handles import NO_OFFSET, ByteStreamHandle, KeyGroupsHandle, StreamHandle
 from moorage.state.key_groups import KeyGroupRange
@@ -33,6 +34,11 @@ class Segment(NamedTuple):
 
 Chain = tuple[Segment, ...]
 Encoding = GroupEncoding[K, R] | LoggedDelta[K, R]
+
+
+def _forget(forgotten: list[object]) -> None:
+    while forgotten:
+        forgotten.pop()  # one by one: to free a large set takes milliseconds, in which no thread can run
 
 
 class MemorySnapshot(Generic[K, R]):
@@ -72,8 +78,7 @@ class MemorySnapshot(Generic[K, R]):
         """What changed since the snapshot before."""
 
     def encode(self) -> Sequence[StatePiece]:
-        while self._forgotten:
-            self._forgotten.pop()  # one by one: to free a large set takes milliseconds, in which no thread can run
+        _forget(self._forgotten)
         data = bytearray()
         ready: dict[int, SegmentWriter[K, R]] = {}
         for group, encoding in self._encodings.items():
@@ -124,5 +129,48 @@ class MemorySnapshot(Generic[K, R]):
     def cancel(self) -> None:
         """It was aborted: what is not encoded yet will not be."""
         self._cancelled = True
+        for encoding in self._encodings.values():
+            encoding.cancel()
+
+
+class MemoryCanonicalSnapshot(CanonicalSnapshot, Generic[K, R]):
+    """A canonical snapshot, which no later one builds on. ``encodings``: of all rows of each key group, in the order in
+    which they are written; ``changes``, ``expired`` and ``forgotten`` are those of MemorySnapshot."""
+
+    def __init__(
+        self,
+        codec: KeyedSegmentCodec[K, R],
+        key_groups: KeyGroupRange,
+        checkpoint: CheckpointId,
+        encodings: Mapping[int, GroupEncoding[K, R]],
+        changes: dict[int, Changes[K, R]],
+        expired: Callable[[int, Sequence[Expired]], None],
+        forgotten: list[object],
+    ) -> None:
+        super().__init__(
+            operator=codec.operator,
+            checkpoint=checkpoint,
+            key_groups=key_groups,
+            groups=encodings,
+            schema=codec.schema,
+            blocks=lambda group: encodings[group].blocks(CHUNK_BYTES),
+        )
+        self._encodings = encodings
+        self._expired = expired
+        self._forgotten = forgotten
+        self.changes = changes
+
+    def encode(self) -> Iterator[StatePiece]:
+        _forget(self._forgotten)
+        return super().encode()
+
+    def finish(self, streams: Sequence[StreamHandle]) -> tuple[KeyGroupsHandle, ...]:
+        for group, encoding in self._encodings.items():
+            self._expired(group, encoding.expired)
+        return super().finish(streams)
+
+    def cancel(self) -> None:
+        """It was aborted: what is not encoded yet will not be."""
+        self.discard()
         for encoding in self._encodings.values():
             encoding.cancel()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from moorage.state.handles import FileHandle
+
 
 @dataclass(frozen=True, slots=True)
 class StatePiece:
@@ -14,8 +16,8 @@ class StatePiece:
     """Tells it from the other pieces of the subtask; part of a file's name."""
     shared: bool
     """Later checkpoints may refer to it."""
-    data: bytes | Path
-    """Path: a local file, which must stay until the snapshot is finished or aborted."""
+    data: bytes | Path | FileHandle
+    """Path: a local file, which must stay until the snapshot is finished or aborted. FileHandle: it is stored."""
     inline: bool = True
     """It may lie in the metadata, of every checkpoint that refers to it, when it is small. A local file never does."""
     carried_bytes: int = 0
@@ -24,4 +26,10 @@ class StatePiece:
     @property
     def size_bytes(self) -> int:
         """*Blocking* for a file."""
-        return self.data.stat().st_size if isinstance(self.data, Path) else len(self.data)
+        match self.data:
+            case bytes():
+                return len(self.data)
+            case Path():
+                return self.data.stat().st_size
+            case FileHandle():
+                return self.data.size_bytes

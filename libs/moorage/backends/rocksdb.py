@@ -22,17 +22,19 @@ import msgspec
 from rocksdict import WriteBatch
 
 from moorage.api.keyed_state import KeyedContext
+from moorage.backends.canonical import CanonicalSnapshot
 from moorage.backends.keyed import IsSparse, KeyedSnapshot, SnapshotForm, never_sparse
 from moorage.backends.rocksdb_cache import RowCache
-from moorage.backends.rocksdb_canonical import CanonicalSegments, CanonicalSnapshot
 from moorage.backends.rocksdb_codec import RocksDbCodec
 from moorage.backends.rocksdb_environment import Owner, RocksDbEnvironment
 from moorage.backends.rocksdb_expiry import ExpirySweep
 from moorage.backends.rocksdb_restore import RestoredStore, RocksDbRestore
+from moorage.backends.rocksdb_segments import RocksDbSegments
 from moorage.backends.rocksdb_snapshot import RocksDbSnapshot, Table
 from moorage.backends.rocksdb_states import RocksDbStates
 from moorage.backends.rocksdb_store import RocksDbStore
 from moorage.ids import CheckpointId
+from moorage.serde.keyed_segments import KeyedSegmentCodec
 from moorage.state.handles import KeyedHandle, StreamHandle
 from moorage.state.key_groups import KeyGroupRange
 
@@ -221,12 +223,14 @@ class RocksDbKeyedBackend(Generic[K, R]):
         return {name: table for name, table in self._tables.items() if name not in anew} if anew else self._tables
 
     def _canonical(self, checkpoint: CheckpointId) -> CanonicalSnapshot:
+        segments: KeyedSegmentCodec[K, R] = KeyedSegmentCodec(self._operator, self._key_type, self._row_type)
         snapshot = CanonicalSnapshot(
             operator=self._operator,
             checkpoint=checkpoint,
             key_groups=self._key_groups,
-            folder=self._folder / f"chk-{checkpoint}",
-            segment=CanonicalSegments(self.store.frozen(), self._codec, self._key_type, self._row_type).segment,
+            groups=self._key_groups.groups(),
+            schema=segments.schema,
+            blocks=RocksDbSegments(self.store.frozen(), self._codec, segments).blocks,
         )
         self._undecided.append(snapshot)
         return snapshot

@@ -13,7 +13,7 @@ from moorage.api.keyed_state import KeyedContext
 from moorage.api.state import StateField, StateTable
 from moorage.backends.rocksdb_codec import RocksDbCodec, successor
 from moorage.backends.rocksdb_entries import ABSENT, Entries, Loaded
-from moorage.backends.rocksdb_store import RocksDbStore, Scan
+from moorage.backends.rocksdb_store import RocksDbStore, Scan, in_chunks
 
 K = TypeVar("K")
 R = TypeVar("R", bound=msgspec.Struct)
@@ -165,7 +165,7 @@ def scan_entries(
 ) -> Iterator[tuple[Sequence[K], Sequence[Any], list[Any]]]:
     """Keys, entries and values side by side, some hundred at a time."""
     found = scan(start, end)
-    while chunk := list(itertools.islice(found, _CHUNK)):
+    for chunk in in_chunks(found, _CHUNK):
         keys, entries = codec.decode_entries(state, [key for key, _ in chunk])
         yield keys, entries, codec.decode_values(state, [value for _, value in chunk])
 

@@ -22,7 +22,23 @@ MANIFEST_PREFIX = "MANIFEST-"
 _NO_SUCH_KEY = b"\xff" * 4
 """Behind every key: keys begin with a key group, of which there are at most 32,768."""
 
+_CHUNK_BYTES = 1 << 20
+
 Scan = Callable[[bytes, bytes | None], Iterator[tuple[bytes, bytes]]]
+
+
+def in_chunks(found: Iterator[tuple[bytes, bytes]], count: int) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Keys and values of a scan, ``count`` at a time; fewer where they are large."""
+    chunk: list[tuple[bytes, bytes]] = []
+    size_bytes = 0
+    for pair in found:
+        chunk.append(pair)
+        size_bytes += len(pair[1])
+        if len(chunk) >= count or size_bytes >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size_bytes = [], 0
+    if chunk:
+        yield chunk
 
 
 class RocksDbStore:

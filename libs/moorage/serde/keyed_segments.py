@@ -76,13 +76,14 @@ class KeyedSegmentCodec(Generic[K, R]):
         self.row_type = row_type
         self.states = state_fields(row_type)
         self._key_type = key_type
-        self._schema = msgspec.msgpack.encode(row_schema(key_type, row_type))
+        self.schema = msgspec.msgpack.encode(row_schema(key_type, row_type))
+        """Of what is written."""
         self._readers: dict[bytes, _Reader[K, R]] = {}
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def writer(self, kind: int) -> SegmentWriter[K, R]:
-        return SegmentWriter(self, kind, self._schema)
+        return SegmentWriter(self, kind, self.schema)
 
     def encode_base(self, rows: Mapping[K, R]) -> bytes:
         """A segment of these rows, states included. StateError: a row can't be stored."""
@@ -121,7 +122,7 @@ class KeyedSegmentCodec(Generic[K, R]):
         msgspec encodes whatever it is given, so this is the only time to notice: a checkpoint that can't be restored is
         worse than none.
         """
-        reader = self._reader(self._schema)
+        reader = self._reader(self.schema)
         for block in blocks:
             try:
                 reader.decode(block)
@@ -201,6 +202,7 @@ class SegmentWriter(Generic[K, R]):
         self.size = 0
         """Rows and entries so far."""
         self.raw_bytes = 0
+        """Of what was not taken yet."""
 
     def rows(self, rows: Mapping[K, R], keys: Iterable[K]) -> None:
         """The rows of these keys; those that are not there are gone."""
@@ -251,9 +253,15 @@ class SegmentWriter(Generic[K, R]):
         self.size += other.size
         self.raw_bytes += other.raw_bytes
 
+    def drain(self) -> list[Block]:
+        """What there is of the segment so far; the writer lets go of it. ``KeyedSegmentCodec.check`` is still to be
+        called."""
+        blocks, self._blocks, self.raw_bytes = self._blocks, [], 0
+        return blocks
+
     def take(self) -> OpenSegment:
         """*Blocking*: the segment, for ``segment_blocks.seal``; the writer lets go of it. StateError."""
-        blocks, self._blocks = self._blocks, []
+        blocks = self.drain()
         self._codec.check(blocks)
         return OpenSegment(self._kind, self._schema, blocks)
 

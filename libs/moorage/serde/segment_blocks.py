@@ -19,6 +19,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
+from io import SEEK_END, BytesIO
 from typing import NamedTuple
 
 import xxhash
@@ -85,27 +86,81 @@ class OpenSegment(NamedTuple):
 def seal(segments: Sequence[OpenSegment]) -> list[bytes]:
     """*Blocking*: compress them. Blocks of all segments are compressed in one call, because with every call another
     thread takes over, and getting back from a loop that is busy takes it milliseconds."""
-    contents: list[bytes | bytearray | memoryview] = [block.content for segment in segments for block in segment.blocks]
-    compressed = iter(_compressed([content for content in contents if len(content) >= _COMPRESS_FROM_BYTES]))
+    stored = _stored([block for segment in segments for block in segment.blocks])
     sealed = []
     for kind, schema, blocks in segments:
         parts = [_PAYLOAD.pack(kind, len(schema)), schema]
-        for table, op, content in blocks:
-            stored, compression = content, _PLAIN
-            if len(content) >= _COMPRESS_FROM_BYTES:
-                smaller = next(compressed)
-                if len(content) // _EXPANSION_MAX < len(smaller) < len(content):
-                    stored, compression = smaller, _ZSTD
-            parts += (_BLOCK.pack(table, op, compression, len(content), len(stored)), stored)
+        for _ in blocks:
+            parts += next(stored)
         payload = b"".join(parts)
         sealed.append(_HEAD.pack(len(payload), xxhash.xxh3_64_intdigest(payload)) + payload)
     return sealed
 
 
-def _compressed(contents: list[bytes | bytearray | memoryview]) -> Iterable[bytes]:
+class SegmentFile:
+    """A file of segments in memory, which are written some blocks at a time: beside what is compressed it needs room
+    for those alone."""
+
+    def __init__(self) -> None:
+        self._file = BytesIO()
+        self._begin: int | None = None
+        """Of the segment that is being written."""
+        self._digest = xxhash.xxh3_64()
+
+    @property
+    def size_bytes(self) -> int:
+        return self._file.tell()
+
+    def begin(self, kind: int, schema: bytes) -> int:
+        """A new segment, and the end of the one before; its offset."""
+        self._end()
+        self._begin = self._file.tell()
+        self._digest = xxhash.xxh3_64()
+        self._file.write(bytes(HEAD_BYTES))  # until length and checksum are known
+        self._write(_PAYLOAD.pack(kind, len(schema)))
+        self._write(schema)
+        return self._begin
+
+    def add(self, blocks: Sequence[Block]) -> None:
+        """*Blocking*: compress them."""
+        for parts in _stored(blocks):
+            for part in parts:
+                self._write(part)
+
+    def getvalue(self) -> bytes:
+        """All of it; nothing more can be added to the last segment."""
+        self._end()
+        return self._file.getvalue()
+
+    def _write(self, part: bytes) -> None:
+        self._digest.update(part)
+        self._file.write(part)
+
+    def _end(self) -> None:
+        if self._begin is not None:
+            payload_bytes = self._file.tell() - self._begin - HEAD_BYTES
+            self._file.seek(self._begin)
+            self._file.write(_HEAD.pack(payload_bytes, self._digest.intdigest()))
+            self._file.seek(0, SEEK_END)
+            self._begin = None
+
+
+def _stored(blocks: Sequence[Block]) -> Iterator[tuple[bytes, bytes]]:
+    """Head and content of each, all of them compressed in one call."""
+    compressed = iter(_compressed([block.content for block in blocks if len(block.content) >= _COMPRESS_FROM_BYTES]))
+    for table, op, content in blocks:
+        stored, compression = content, _PLAIN
+        if len(content) >= _COMPRESS_FROM_BYTES:
+            smaller = next(compressed)
+            if len(content) // _EXPANSION_MAX < len(smaller) < len(content):
+                stored, compression = smaller, _ZSTD
+        yield _BLOCK.pack(table, op, compression, len(content), len(stored)), stored
+
+
+def _compressed(contents: Sequence[bytes]) -> Iterable[bytes]:
     if not contents:
         return ()
-    buffers = zstandard.ZstdCompressor(level=_LEVEL).multi_compress_to_buffer(contents)
+    buffers = zstandard.ZstdCompressor(level=_LEVEL).multi_compress_to_buffer(list(contents))
     return (buffers[number].tobytes() for number in range(len(contents)))
 
 

@@ -6,7 +6,7 @@ A checkpoint is acknowledged only when the subtask's state is durable **and** ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -30,15 +30,18 @@ from moorage.task.context import TaskContext
 from moorage.task.merged_space import SpaceUser
 from moorage.task.state_writer import SnapshotId
 
+_HELD_BYTES = 32 << 20
+"""State of one subtask that is encoded before any of it is stored; what is more is stored as soon as it is encoded."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatePart:
     """The second half of an operator's snapshot."""
 
     operator: OperatorId
-    encode: Callable[[], Sequence[StatePiece]]
-    """*Blocking*, called in a thread: it must touch nothing that the loop changes. What is new; nothing, if nothing
-    is."""
+    encode: Callable[[], Iterable[StatePiece]]
+    """*Blocking*, called in a thread, and so is what it gives: it must touch nothing that the loop changes. What is
+    new; nothing, if nothing is."""
     finish: Callable[[Sequence[StreamHandle]], OperatorSubtaskState]
     """Called in the loop: the state of the operator, once it is known where each of the pieces lies."""
 
@@ -117,8 +120,23 @@ class Snapshots:
     def _encode(self, pending: _Pending) -> None:
         """Encode the parts in a thread, then have the pieces of all of them stored at once."""
 
+        context = self._context
+        snapshot = SnapshotId(context.job, context.attempt, pending.checkpoint)
+        subtask = SubtaskId(context.vertex.vertex, context.subtask)
+
         def encode() -> list[list[StatePiece]]:
-            return [[self._read_small(piece) for piece in part.encode()] for part in pending.parts]
+            held_bytes, small_bytes = 0, context.state_writer.limits.merged_piece_max_bytes
+
+            def held_or_stored(piece: StatePiece) -> StatePiece:
+                nonlocal held_bytes
+                if not isinstance(piece.data, bytes) or len(piece.data) <= small_bytes:
+                    return piece
+                if held_bytes + len(piece.data) > _HELD_BYTES:
+                    return context.state_writer.stored(snapshot, subtask, piece, pending.location)
+                held_bytes += len(piece.data)
+                return piece
+
+            return [[held_or_stored(self._read_small(piece)) for piece in part.encode()] for part in pending.parts]
 
         def encoded(parts: list[list[StatePiece]] | None, error: Exception | None) -> None:
             if all(pending is not other for other in self._pending):
@@ -128,10 +146,9 @@ class Snapshots:
                 self._ended(pending, DeclineReason.STORAGE if is_disk else DeclineReason.INTERNAL, error)
                 return
             pending.pieces = parts
-            context = self._context
             context.state_writer.store(
-                SnapshotId(context.job, context.attempt, pending.checkpoint),
-                SubtaskId(context.vertex.vertex, context.subtask),
+                snapshot,
+                subtask,
                 [piece for pieces in parts for piece in pieces],
                 stored,
                 pending.location,

@@ -17,10 +17,11 @@ ends in the checksum of the content: what exists under it already is what a try 
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -145,6 +146,7 @@ class StateWriter:
         self._waiting: deque[_Waiting] = deque()
         self._running = 0
         self._numbers = 0
+        self._at_once = threading.BoundedSemaphore(limits.uploads)
 
     # --- who takes part ----------------------------------------------------------------------------------------------
 
@@ -181,6 +183,9 @@ class StateWriter:
         inline_left = self.limits.inline_max_bytes - sum(piece.carried_bytes for piece in pieces)
         for index, piece in enumerate(pieces):
             data = piece.data
+            if isinstance(data, FileHandle):
+                request.stored(index, data)
+                continue
             if isinstance(data, bytes) and piece.inline and len(data) <= inline_left:
                 inline_left -= len(data)
                 name = f"{subtask.vertex}-{subtask.subtask}-{piece.name}-{snapshot.checkpoint}"
@@ -190,12 +195,20 @@ class StateWriter:
             if location is None and isinstance(data, bytes) and len(data) <= self.limits.merged_piece_max_bytes:
                 self._merge(snapshot, segment)
             else:
-                self._submit(snapshot, partial(self._store_alone, snapshot, location, segment), [segment])
+                self._submit(snapshot, partial(self._store_segment, snapshot, location, segment), [segment])
         self._handed_in[snapshot] = self._handed_in.get(snapshot, 0) + 1
         self._close_if_complete(snapshot)
         while len(self._handed_in) > _UNDECIDED_MAX:
             del self._handed_in[next(iter(self._handed_in))]
         request.one_less()
+
+    def stored(
+        self, snapshot: SnapshotId, subtask: SubtaskId, piece: StatePiece, location: str | None = None
+    ) -> StatePiece:
+        """*Blocking*, for any thread: the piece as a file of its own, for ``store``, so that its bytes can be
+        forgotten. As many at a time as there are ``uploads``, besides those. StorageError."""
+        with self._at_once:
+            return replace(piece, data=self._store_alone(snapshot, location, subtask, piece))
 
     def abort(self, snapshot: SnapshotId) -> None:
         """Forget what was not written yet: nobody waits for it any more."""
@@ -236,7 +249,7 @@ class StateWriter:
         snapshot, shared = key
         segments = self._merged.pop(key).segments
         if len(segments) == 1:
-            self._submit(snapshot, partial(self._store_alone, snapshot, None, segments[0]), segments)
+            self._submit(snapshot, partial(self._store_segment, snapshot, None, segments[0]), segments)
             return
         self._numbers += 1
         self._submit(snapshot, partial(self._store_merged, snapshot, shared, self._numbers, segments), segments)
@@ -270,22 +283,27 @@ class StateWriter:
         for segment, handle in zip(segments, handles, strict=True):
             segment.request.stored(segment.position, handle)
 
-    def _store_alone(self, snapshot: SnapshotId, location: str | None, segment: _Segment) -> Sequence[StreamHandle]:
+    def _store_segment(self, snapshot: SnapshotId, location: str | None, segment: _Segment) -> Sequence[StreamHandle]:
+        return [self._store_alone(snapshot, location, segment.subtask, segment.piece)]
+
+    def _store_alone(
+        self, snapshot: SnapshotId, location: str | None, owner: SubtaskId, piece: StatePiece
+    ) -> FileHandle:
         """*Blocking.* A file of its own."""
         job, attempt, checkpoint = snapshot
-        piece, (vertex, subtask) = segment.piece, segment.subtask
-        size_bytes = piece.size_bytes
-        name = with_checksum(piece.name, _checksum(piece.data))
+        vertex, subtask = owner
+        data, size_bytes = _unstored(piece), piece.size_bytes
+        name = with_checksum(piece.name, _checksum(data))
         if location is not None:
             relative_path = savepoint_state_path(attempt, vertex, subtask, name)
             path = f"{location}/{relative_path}"
             with suppress(ObjectExistsError):
-                self._storage.write(path, _content(piece.data))
-            return [FileHandle(path, size_bytes, relative_path)]
+                self._storage.write(path, _content(data))
+            return FileHandle(path, size_bytes, relative_path)
         path_of = shared_state_path if piece.shared else exclusive_state_path
         path = path_of(job, checkpoint, attempt, vertex, subtask, name)
-        self._write(path, piece.data)
-        return [FileHandle(path, size_bytes)]
+        self._write(path, data)
+        return FileHandle(path, size_bytes)
 
     def _store_merged(
         self, snapshot: SnapshotId, shared: bool, number: int, segments: Sequence[_Segment]
@@ -309,6 +327,11 @@ class StateWriter:
             self._storage.write(path, _content(data))
         if self._copies is not None:
             self._copies.keep(path, _content(data))
+
+
+def _unstored(piece: StatePiece) -> bytes | Path:
+    assert not isinstance(piece.data, FileHandle), "it was stored before"
+    return piece.data
 
 
 def _content(data: bytes | Path) -> bytes | Upload:

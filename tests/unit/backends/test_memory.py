@@ -286,7 +286,7 @@ def filled(rows: int, groups: int = 1) -> MemoryKeyedBackend[str, Row]:
 def stored(backend: MemoryKeyedBackend[Any, Any], checkpoint: int, **options: Any) -> tuple[int, Any]:
     """Snapshot on the checkpoint before: bytes that are new, and the handles."""
     snapshot = backend.snapshot(CheckpointId(checkpoint), CheckpointId(checkpoint - 1), **options)
-    pieces = snapshot.encode()
+    pieces = list(snapshot.encode())
     size = sum(piece.size_bytes for piece in pieces)
     return size, snapshot.finish([FileHandle(f"f{checkpoint}", size) for _ in pieces])
 
@@ -386,6 +386,7 @@ def test_a_full_snapshot_refers_to_no_other() -> None:
     backend.rows_for(0, ["0-1"])
     for form in (SnapshotForm.FULL, SnapshotForm.CANONICAL):
         _, (handle,) = stored(backend, 2, form=form)
+        assert handle.canonical == (form is SnapshotForm.CANONICAL)
         assert handle.stream.path == "f2"
         assert min(handle.offsets) == 0
 

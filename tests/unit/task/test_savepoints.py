@@ -6,13 +6,18 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xxhash
 from tests.s3_server import S3Server
 from tests.unit.task.harness import EPOCH, SETTINGS, Harness, orders_pipeline
 
+import moorage as mo
 from moorage.adapters.object_storage import StorageOptions, open_storage
+from moorage.backends import canonical, memory_snapshot
+from moorage.backends.pieces import StatePiece
+from moorage.coordinator_process.origin import seal, with_origin
 from moorage.ids import Attempt, CheckpointId
 from moorage.locations import LocatedStorage
 from moorage.messages.barriers import SnapshotKind, SnapshotOptions
@@ -24,8 +29,9 @@ from moorage.serde.metadata import decode_metadata, encode_metadata
 from moorage.serde.state_files import read_stream
 from moorage.state.handles import FileHandle, KeyGroupsHandle, streams_of
 from moorage.state.key_groups import KeyGroupRange
-from moorage.state.operator_state import CheckpointMetadata, OperatorState, OperatorSubtaskState
-from moorage.task.state_writer import StateFileLimits
+from moorage.state.operator_state import CheckpointMetadata, CheckpointOrigin, OperatorState, OperatorSubtaskState
+from moorage.task import snapshots, worker
+from moorage.task.state_writer import StateFileLimits, StateWriter
 from moorage.testing.clocks import ManualClock
 from moorage.testing.memory_storage import MemoryStorage
 
@@ -35,8 +41,9 @@ USERS = [f"user-{number}" for number in range(40)]
 class SavepointHarness(Harness):
     """``inline_bytes``: what lies in the metadata at most."""
 
-    def __init__(self, storage: CheckpointStorage, *, inline_bytes: int = 0) -> None:
-        settings = replace(SETTINGS, state_files=StateFileLimits(inline_max_bytes=inline_bytes))
+    def __init__(self, storage: CheckpointStorage, *, inline_bytes: int = 0, merged_bytes: int = 1 << 20) -> None:
+        limits = StateFileLimits(inline_max_bytes=inline_bytes, merged_piece_max_bytes=merged_bytes)
+        settings = replace(SETTINGS, state_files=limits)
         super().__init__(orders_pipeline(parallelism=2), workers=0, settings=settings)
         self.storage = storage  # type: ignore[assignment]
         self.add_worker()
@@ -78,7 +85,8 @@ class SavepointHarness(Harness):
                 )
         assert len(self.acks(checkpoint)) == sum(v.parallelism for v in graph.vertices if not v.is_committer)
         metadata = CheckpointMetadata(checkpoint=checkpoint, operators=tuple(operators), savepoint=True)
-        self.storage.write(metadata_of(location), encode_metadata(metadata))
+        origin = CheckpointOrigin(job=graph.job, attempt=Attempt(self.attempt), triggered_ms=self.clock.wall_ms())
+        self.storage.write(metadata_of(location), seal(encode_metadata(with_origin(metadata, origin))))
 
     def restore(self, location: str) -> None:
         """In a job of its own life."""
@@ -222,3 +230,34 @@ def test_a_worker_reads_nothing_elsewhere(tmp_path: Path) -> None:
     assert all(failure.permanent for failure in failures)
     assert "savepoint-1/%2e%2e/secrets/of/others" in str(failures[0].failure)
     assert opened == [tmp_path.as_uri()], "the folder of the savepoint"
+
+
+def test_state_that_is_too_much_to_hold_is_stored_while_it_is_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(canonical, "FILE_BYTES", 100)
+    monkeypatch.setattr(memory_snapshot, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(snapshots, "_HELD_BYTES", 100)
+    there = (tmp_path / "savepoint-1").as_uri()
+    stored_early: list[str] = []
+
+    class Recording(StateWriter):
+        def stored(self, *args: Any) -> StatePiece:
+            piece = super().stored(*args)
+            stored_early.append(piece.name)
+            return piece
+
+    monkeypatch.setattr(worker, "StateWriter", Recording)
+
+    def make() -> SavepointHarness:
+        return SavepointHarness(LocatedStorage(MemoryStorage(ManualClock()), open_storage), merged_bytes=0)
+
+    twice_each(make, there, there, lambda: None)
+    assert len([name for name in stored_early if name.startswith("totals.")]) >= 2
+    folder = tmp_path / "savepoint-1"
+    metadata = decode_metadata((folder / "_metadata").read_bytes(), there)
+    keyed = [h for o in metadata.operators for s in o.subtasks.values() for h in s.managed_keyed]
+    assert all(isinstance(handle, KeyGroupsHandle) and handle.canonical for handle in keyed)
+    assert {file.name for file in folder.iterdir()} == {"_metadata"} | {Path(path).name for path in metadata.paths()}
+    rows = {row["key"]: row["count"] for row in mo.read_state(str(folder), "totals")}
+    assert rows == dict.fromkeys(USERS, 1), "a key group in several files is read by whoever looks into it, too"
