@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
@@ -10,7 +11,7 @@ from rich.text import Text
 from moorage.cluster.protocol import RestoreFrom
 from moorage.graph.job_graph import JobGraph
 from moorage.messages.registry import RestoreMode
-from moorage_cli.client import Operation
+from moorage_cli.client import Operation, RestError
 from moorage_cli.common import AsJson, Job, PipelineRef, Rest, connect_client, err, load_ref, out, print_json
 from moorage_cli.overrides import overridden
 from moorage_cli.screen import Screen
@@ -106,7 +107,10 @@ def _submit(graph: JobGraph, source: RestoreFrom | None, wait: _Wait, rest: str 
     if wait.timeout_s is not None and not (wait.running or wait.end):
         raise typer.BadParameter("--timeout needs --wait or --wait-end")
     with connect_client(rest) as client:
-        job = client.submit(graph, source)
+        try:
+            job = client.submit(graph, source)
+        except RestError as error:
+            raise with_hint(error, source) from None
         if not (wait.running or wait.end):
             if as_json:
                 print_json({"jobid": job})
@@ -126,6 +130,17 @@ def _submit(graph: JobGraph, source: RestoreFrom | None, wait: _Wait, rest: str 
         print_json({"jobid": job, "state": state})
     else:
         out.print(f"{job} is {state}", highlight=False)
+
+
+def with_hint(error: RestError, source: RestoreFrom | None) -> RestError:
+    """What a shell completes is relative to the present folder, and that is not what the coordinator makes of it."""
+    path = "" if source is None else source.path
+    if "://" in path or Path(path).is_absolute() or not path or not Path(path).exists():
+        return error
+    place = Path(path).resolve()
+    return RestError(
+        f"{error}. A relative path is one in the checkpoint storage; the one here is {place}", error.status
+    )
 
 
 def cancel(

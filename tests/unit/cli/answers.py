@@ -59,6 +59,7 @@ TRIGGER = "0123456789abcdef" * 2
 BAD_TRIGGER = "fedcba9876543210" * 2
 
 POSTS: dict[str, dict[str, str]] = {
+    "/jobs": {"jobid": "orders"},
     CHECKPOINTS: {"request-id": TRIGGER},
     "/jobs/broken/checkpoints": {"request-id": BAD_TRIGGER},
     "/jobs/brief/checkpoints": {"request-id": TRIGGER},

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.unit.cli.test_app import run
 
+from moorage.cluster.protocol import RestoreFrom
 from moorage_cli.client import CoordinatorClient, RestError
+from moorage_cli.jobs import with_hint
 from moorage_cli.waiting import JobEndedError, wait_for_job
 
 
@@ -100,3 +104,37 @@ def test_time_may_be_out() -> None:
         RestError, match=r"^no more waiting after 0.01 s: orders is CREATED and waits for slots: .*; it goes on$"
     ):
         waited(job("CREATED", **SLOTS), timeout_s=0.01)
+
+
+PIPELINE = """\
+import moorage as mo
+pipeline = mo.Pipeline('orders')
+pipeline.source('in', mo.KafkaSource('in')).sink('out', mo.KafkaSink('out', key=None))
+"""
+
+
+def test_as_a_command(coordinator_url: str, tmp_path: Path) -> None:
+    (tmp_path / "fine.py").write_text(PIPELINE)
+    submit = ("submit", "fine:pipeline", "--rest", coordinator_url)
+    at_once = run(*submit, cwd=tmp_path)
+    assert (at_once.returncode, at_once.stdout) == (0, "submitted orders\n")
+    waited_for = run(*submit, "--wait", "--json", cwd=tmp_path)
+    assert json.loads(waited_for.stdout) == {"jobid": "orders", "state": "RUNNING"}
+    too_long = run(*submit, "--wait-end", "--timeout", "0.1", cwd=tmp_path)
+    assert (too_long.returncode, too_long.stdout) == (1, "")
+    assert "no more waiting after 0.1 s: orders is RUNNING with 4 of 4 tasks; it goes on" in too_long.stderr
+    assert run(*submit, "--timeout", "1", cwd=tmp_path).returncode == 2
+
+
+def test_a_path_that_is_meant_from_here_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "savepoint-1").mkdir()
+    error = RestError("job orders was not submitted: savepoint-1/_metadata does not exist", 400)
+    hint = with_hint(error, RestoreFrom(path="savepoint-1"))
+    assert hint.status == 400
+    assert str(hint).endswith(
+        f"A relative path is one in the checkpoint storage; the one here is {tmp_path}/savepoint-1"
+    )
+    for path in ("savepoint-2", str(tmp_path / "savepoint-1"), "s3://bucket/savepoint-1"):
+        assert with_hint(error, RestoreFrom(path=path)) is error
+    assert with_hint(error, None) is error
