@@ -82,6 +82,7 @@ def test_a_pipeline_without_checkpoints_begins_anew() -> None:
     totals = pipeline.source("orders", mo.KafkaSource("orders")).key_by("user").process("totals", Total)
     totals.sink("results", mo.KafkaSink("totals", key="user", guarantee="at_least_once"))
     assert _totals(1, 2, 3, pipeline=pipeline) == [1, 3, 6]
+    assert _totals(1, 2, KillCoordinator(), 3, pipeline=pipeline) == [1, 3, 6]
     again = _totals(1, 2, KillWorker(0), KillWorker(1), 3, pipeline=pipeline)
     assert again[-3:] == [1, 3, 6]
     with pytest.raises(PipelineTestError, match="checkpointing is not enabled for this job"):
