@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from tests.azure_server import AzureServer, running_azure_server
 from tests.contract.test_storage_contract import *  # noqa: F403 - all of its tests
+from tests.unit.worker_service.test_storage_at_start import start_with
 
 from moorage.adapters.object_storage import StorageOptions, check_storage, open_storage
 from moorage.errors import ObjectMissingError, StorageError
@@ -68,3 +69,18 @@ def test_a_key_that_is_refused_is_told(azure: AzureServer) -> None:
     message = refusal(url, azure.options_of("d3Jvbmc="))
     assert message.startswith(f"checkpoint storage {url} can't be used: Server failed to authenticate the request.")
     assert "(AuthorizationFailure)" in message
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({}, "The specified container does not exist. (ContainerNotFound)"),
+        ({"AZURE_STORAGE_ACCOUNT_KEY": "d3Jvbmc="}, "(AuthorizationFailure)"),
+    ],
+)
+def test_a_worker_does_not_start(azure: AzureServer, changed: dict[str, str], reason: str) -> None:
+    done = start_with("az://no-such-container/a", {**azure.environment, **changed})
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "checkpoint storage az://no-such-container/a can't be used: " in line
+    assert line.endswith(reason)
