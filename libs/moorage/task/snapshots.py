@@ -30,8 +30,9 @@ from moorage.task.context import TaskContext
 from moorage.task.merged_space import SpaceUser
 from moorage.task.state_writer import SnapshotId
 
-_HELD_BYTES = 32 << 20
-"""State of one subtask that is encoded before any of it is stored; what is more is stored as soon as it is encoded."""
+_HELD_BYTES = 8 << 20
+"""State of one subtask that waits in memory to be stored with that of others; what is more is stored by the thread that
+has encoded it, before it goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
