@@ -9,7 +9,7 @@ from moorage.adapters.kafka import KafkaLog
 from moorage.adapters.object_storage import check_storage, open_storage
 from moorage.adapters.redis_registry import RedisRegistry
 from moorage.config import KafkaSettings, RedisSettings, StorageSettings
-from moorage.errors import ObjectMissingError, StorageError
+from moorage.errors import ObjectMissingError, RegistryUnavailableError, StorageError
 from moorage.locations import LocatedStorage
 from moorage.ports import CheckpointStorage, Registry
 from moorage.testing.memory_registry import MemoryRegistry
@@ -72,5 +72,8 @@ def redis_registry(settings: RedisSettings) -> RedisRegistry:
         url += ("&" if "?" in url else "?") + urlencode(dict(settings.options))
     password = {} if settings.password is None else {"password": settings.password.reveal()}
     registry = RedisRegistry(url, namespace=settings.namespace, timeout_ms=settings.socket_timeout_ms, options=password)
-    registry.check()
+    try:
+        registry.check()
+    except RegistryUnavailableError as error:
+        raise RegistryUnavailableError(f"{error} (MOORAGE_REDIS_URL names it)") from error
     return registry

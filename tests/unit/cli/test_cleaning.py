@@ -187,3 +187,10 @@ def test_a_storage_that_is_there_may_be_written_to(tmp_path: Path) -> None:
     storage = present_checkpoint_storage(StorageSettings(checkpoint_dir=str(tmp_path)))
     storage.write("orders/chk-1/_metadata", b"x")
     assert storage.read("orders/chk-1/_metadata") == b"x"
+
+
+def test_a_redis_that_does_not_answer_is_named_with_its_setting(tmp_path: Path) -> None:
+    result = run("clean", "--now", MOORAGE_CHECKPOINT_DIR=str(tmp_path), MOORAGE_REDIS_URL="redis://127.0.0.1:1")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("moorage: Redis at 127.0.0.1:1, PING: ")
+    assert result.stderr.endswith(" (MOORAGE_REDIS_URL names it)\n")
