@@ -29,7 +29,7 @@ from moorage.api.keyed_state import KeyedContext
 from moorage.api.state import StateTable
 from moorage.backends.keyed import IsSparse, SnapshotForm, never_sparse
 from moorage.backends.memory_changes import Changes, logged_delta
-from moorage.backends.memory_encoding import Expired, GroupEncoding
+from moorage.backends.memory_encoding import BlankRow, Expired, GroupEncoding
 from moorage.backends.memory_restore import RestoredRows, load_rows
 from moorage.backends.memory_snapshot import Chain, Encoding, MemoryCanonicalSnapshot, MemorySnapshot
 from moorage.ids import CheckpointId
@@ -89,6 +89,7 @@ class MemoryKeyedBackend(Generic[K, R]):
         self._is_sparse = is_sparse
         self._codec: KeyedSegmentCodec[K, R] = KeyedSegmentCodec(operator, key_type, row_type)
         self._row_type = row_type
+        self._blank = BlankRow(row_type, self._codec.states)
         self._has_ttl = any(state.ttl is not None for state in self._codec.states)
         self._key_groups = key_groups
         self.context = KeyedContext()
@@ -204,8 +205,8 @@ class MemoryKeyedBackend(Generic[K, R]):
             self._remove_expired(next(iter(self._over)), _EXPIRED_BATCH)
 
     def _remove_expired(self, group: int, count: int) -> None:
-        """They are in no segment any more. Removing them is no change: whoever still has them stored knows that their
-        time is over. A row that has nothing left goes, too: its key meets the defaults again."""
+        """Such entries are in no segment any more. Removing them is no change: whoever still has them stored knows that
+        their time is over. A row that has nothing left goes, too: its key meets the defaults again."""
         over, rows = self._over[group], self.rows[group]
         some = over[-count:]
         del over[-count:]
@@ -217,20 +218,15 @@ class MemoryKeyedBackend(Generic[K, R]):
             row = rows.get(key)
             if row is None:
                 continue
-            entries = getattr(row, state)._entries  # noqa: SLF001 - what backends keep
-            if entries.get(entry) is stored:
+            if state is not None:
+                entries = getattr(row, state)._entries  # noqa: SLF001 - what backends keep
+                if entries.get(entry) is not stored:
+                    continue
                 del entries[entry]
-                if self._is_blank(row):
-                    del rows[key]
-                    if not self._changes[group].whole:
-                        self._changes[group].keys.add(key)
-
-    def _is_blank(self, row: R) -> bool:
-        states = {state.name for state in self._codec.states}
-        if any(getattr(row, name)._entries for name in states):  # noqa: SLF001 - what backends keep
-            return False
-        blank = self._row_type()
-        return all(getattr(row, f) == getattr(blank, f) for f in row.__struct_fields__ if f not in states)
+            if self._blank.is_like(row):
+                del rows[key]
+                if not self._changes[group].whole:
+                    self._changes[group].keys.add(key)
 
     # --- snapshot ----------------------------------------------------------------------------------------------------
 

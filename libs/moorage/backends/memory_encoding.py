@@ -21,7 +21,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from moorage.api.state import StateTable
+from moorage.api.state import StateField, StateTable
 from moorage.backends.memory_changes import Changes
 from moorage.errors import StateError
 from moorage.serde.keyed_segments import BASE, BLOCK_ROWS, DELTA, KeyedSegmentCodec
@@ -39,12 +39,29 @@ _ENTRIES_MAX = 2_000
 
 
 class Expired(NamedTuple):
-    """An entry whose time was over when its key group was written in full."""
+    """An entry whose time was over when its key group was written in full, or a row that had nothing left."""
 
-    state: str
+    state: str | None
+    """None: the row."""
     key: Any
-    entry: Any
-    stored: Any
+    entry: Any = None
+    stored: Any = None
+
+
+class BlankRow(Generic[R]):
+    """What a row is that is as good as none."""
+
+    def __init__(self, row_type: type[R], states: Sequence[StateField]) -> None:
+        self._states = [state.name for state in states]
+        blank = row_type()
+        self._defaults = [
+            (name, getattr(blank, name)) for name in row_type.__struct_fields__ if name not in self._states
+        ]
+
+    def is_like(self, row: R) -> bool:
+        return not any(getattr(row, name)._entries for name in self._states) and all(  # noqa: SLF001 - what backends keep
+            getattr(row, name) == default for name, default in self._defaults
+        )
 
 
 class GroupEncoding(Generic[K, R]):
@@ -73,6 +90,7 @@ class GroupEncoding(Generic[K, R]):
         self._keys: list[K] | None = None
         """What there is to encode; known when the first slice is."""
         self._position = 0
+        self._blank = BlankRow(codec.row_type, codec.states) if any(table.ttl for table in tables) else None
         self._slice = _KEYS_WITH_STATES if codec.states else BLOCK_ROWS
         self._done: set[K] = set()
         self._copied: list[tuple[int, list[tuple[K, dict[Any, Any]]]]] = []
@@ -180,6 +198,8 @@ class GroupEncoding(Generic[K, R]):
         if not keys:
             return
         self.writer.rows(self._rows, keys)
+        if self._changes is None and self._blank is not None:
+            self.expired += [Expired(None, key) for key in keys if self._blank.is_like(self._rows[key])]
         for number, (state, table) in enumerate(zip(self._states, self._tables, strict=True), 1):
             if self._changes is None:
                 self._encode_all(number, state.name, table, keys)

@@ -97,6 +97,8 @@ class RocksDbKeyedBackend(Generic[K, R]):
         self.cache: RowCache[K, R] = RowCache(key_groups.groups())
         self._fresh: set[K] = set()
         """Keys of the present batch that had no row before it."""
+        self._new_rows = 0
+        """Of a class with states, since something was written."""
         self._row_bytes = _row_bytes(_FIRST_GUESS_BYTES, self._codec)
         self._base = CheckpointId(0)
         self._tables: Mapping[str, Table] = {}
@@ -146,6 +148,7 @@ class RocksDbKeyedBackend(Generic[K, R]):
     def new_row(self, group: int, key: K) -> R:
         row = self._row_type()
         if self._codec.states:
+            self._new_rows += 1
             self.states.bind_new(group, key, row, void=key not in self._fresh)
         return row
 
@@ -160,7 +163,7 @@ class RocksDbKeyedBackend(Generic[K, R]):
         rows.update(zip(found, decoded, strict=True))
 
     def _write_dirty(self, *, at_snapshot: bool = False) -> None:
-        """Write what was changed, and delete some entries whose time is over."""
+        """Write what was changed, and delete some of what is over."""
         if self._linking is not None:
             self._linking.link()
             self._linking = None
@@ -181,13 +184,14 @@ class RocksDbKeyedBackend(Generic[K, R]):
         if len(batch):
             self._row_bytes = _row_bytes(batch.size_in_bytes() // len(batch), self._codec)
             self.store.write(batch)
-        self._sweep(expiring, at_snapshot=at_snapshot)
+        self._sweep(expiring + self._new_rows, at_snapshot=at_snapshot)
+        self._new_rows = 0
 
-    def _sweep(self, written: int, *, at_snapshot: bool) -> None:
+    def _sweep(self, added: int, *, at_snapshot: bool) -> None:
         if self._expiry is None:
-            self._expiry = ExpirySweep(self.store, self._codec, self._key_groups.groups())
+            self._expiry = ExpirySweep(self.store, self._codec, self._row_type, self._key_groups.groups())
         batch = WriteBatch(raw_mode=True)
-        for key in self._expiry.expired(self.context.processing_ms, written, at_snapshot=at_snapshot):
+        for key in self._expiry.over(self.context.processing_ms, added, at_snapshot=at_snapshot):
             batch.delete(key)
         if len(batch):
             self.store.write(batch)

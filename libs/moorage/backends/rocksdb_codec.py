@@ -35,6 +35,7 @@ R = TypeVar("R", bound=msgspec.Struct)
 _ROW = 0
 _PREFIX = struct.Struct(">HB")
 PREFIX_BYTES = _PREFIX.size
+_GROUP = struct.Struct(">H")
 _NUMBERS = 256
 _ARRAY = struct.Struct(">BI")
 _ARRAY_32 = 0xDD
@@ -180,6 +181,11 @@ class RocksDbCodec(Generic[K, R]):
     def encode_prefixes(self, group: int, state: StateField, keys: Iterable[K]) -> list[bytes]:
         """What the entries of these keys begin with."""
         return self._prefixed(_PREFIX.pack(group, self._state_numbers[state.name]), keys)
+
+    def prefix_of_row(self, row: bytes, state: StateField) -> bytes:
+        """What the entries begin with that belong to a stored row."""
+        (group,) = _GROUP.unpack_from(row)
+        return _PREFIX.pack(group, self._state_numbers[state.name]) + row[PREFIX_BYTES:]
 
     def _prefixed(self, prefix: bytes, keys: Iterable[K]) -> list[bytes]:
         encode = self._key_encoder.encode

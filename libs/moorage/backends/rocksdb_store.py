@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from rocksdict import Checkpoint, DbClosedError, Options, Rdict, RdictIter, WriteBatch, WriteOptions
+from rocksdict import Checkpoint, DbClosedError, Options, Rdict, RdictIter, ReadOptions, WriteBatch, WriteOptions
 
 from moorage.errors import CorruptDataError, StateStoreError
 
@@ -77,7 +77,22 @@ class RocksDbStore:
         """Keys from ``start`` (inclusive) to ``end`` (exclusive; None: to the last) with their values, as they are now:
         what is written meanwhile is not seen."""
         with self._errors("read"):
-            return self._walk(self._open.iter(), start, end)
+            # The bound keeps RocksDB from skipping what was deleted behind the end.
+            return self._walk(self._open.iter(None if end is None else _up_to(end)), start, end)
+
+    def begun(self, prefixes: Sequence[bytes], end: bytes) -> list[bool]:
+        """Whether keys begin with these prefixes, which ascend, none of them the beginning of another; ``end``: behind
+        all of them. In one pass, because what lies in between and was deleted is skipped one by one each time."""
+        found = []
+        with self._errors("read"):
+            entries = self._open.iter(_up_to(end))
+            entries.seek(prefixes[0])
+            for prefix in prefixes:
+                if entries.valid() and entries.key() < prefix:
+                    entries.seek(prefix)
+                found.append(entries.valid() and entries.key().startswith(prefix))
+            entries.status()
+        return found
 
     def frozen(self) -> Scan:
         """``scan`` of what is there now, whenever it is called; one call at a time, in whatever thread. It holds disk
@@ -151,3 +166,9 @@ class RocksDbStore:
             message = f"can't {action} local state in {self.folder}: {error}"
             kind = CorruptDataError if str(error).startswith("Corruption") else StateStoreError
             raise kind(message) from error
+
+
+def _up_to(end: bytes) -> ReadOptions:
+    options = ReadOptions()
+    options.set_iterate_upper_bound(end)
+    return options

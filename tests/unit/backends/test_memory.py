@@ -489,6 +489,12 @@ class Seen(mo.KeyedState):
     pages: mo.MapState[str, int] = mo.MapState(ttl=mo.Ttl(after_ms=100))
 
 
+class Counted(mo.KeyedState):
+    count: int = 0
+    tags: list[str] = []  # noqa: RUF012 - msgspec copies it
+    pages: mo.MapState[str, int] = mo.MapState(ttl=mo.Ttl(after_ms=100))
+
+
 def test_what_is_over_is_left_out_of_a_base_and_forgotten() -> None:
     backend: MemoryKeyedBackend[str, Seen] = MemoryKeyedBackend("seen", KeyGroupRange(0, 0), str, Seen)
     row = backend.rows_for(0, ["ann"]).setdefault("ann", backend.new_row(0, "ann"))
@@ -543,6 +549,22 @@ def test_much_that_is_over_is_forgotten_bit_by_bit(monkeypatch: pytest.MonkeyPat
     assert {key: dict(row.pages) for key, row in backend.rows[0].items()} == {kept: {"old": 2}}
     restored = backend.load(handles, files.read)
     assert {key for key, row in restored.rows[0].items() if row.pages} == {kept}
+
+
+def test_a_row_whose_last_entry_ended_when_it_was_read_goes_too() -> None:
+    backend: MemoryKeyedBackend[str, Counted] = MemoryKeyedBackend("seen", KeyGroupRange(0, 0), str, Counted)
+    for key in ("ann", "bob", "cid"):
+        row = backend.rows_for(0, [key]).setdefault(key, backend.new_row(0, key))
+        row.pages["old"] = 1
+    backend.rows[0]["bob"].count = 1
+    backend.context.processing_ms = 100
+    for key in ("ann", "bob"):
+        assert backend.rows_for(0, [key])[key].pages.get("old") is None
+    files = Files()
+    files.store("f1", backend.snapshot(CheckpointId(1), CheckpointId(0)))
+    assert list(backend.rows[0]) == ["bob"]
+    handles = files.store("f2", backend.snapshot(CheckpointId(2), CheckpointId(1)))
+    assert list(backend.load(handles, files.read).rows[0]) == ["bob"]
 
 
 def test_what_is_over_is_forgotten_while_another_snapshot_is_encoded() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -275,7 +276,7 @@ def test_entries_whose_time_is_over_are_deleted_although_nobody_asks_for_them(
     backend.context.processing_ms = 60
     visit("key-0", "page")
     backend.context.processing_ms = 120
-    for checkpoint in range(2, 6):
+    for checkpoint in range(2, 9):
         backend.snapshot(CheckpointId(checkpoint), CheckpointId(0)).encode()
     assert entries() == 101
     row = backend.rows_for(group_of("key-0"), ["key-0"])["key-0"]
@@ -300,6 +301,76 @@ def test_the_search_for_what_is_over_keeps_up_with_what_is_written(new: New, mon
         backend.snapshot(CheckpointId(number), CheckpointId(number - 1)).encode()
         most = max(most, sum(key[2] > 0 for key, _ in backend.store.scan(b"", None)))
     assert most <= 200, "of 1,500 that were written, 50 of which have time left"
+
+
+def test_rows_that_have_nothing_left_go(new: New) -> None:
+    class Visits(Row):
+        seen: MapState[str, int] = MapState(ttl=Ttl(after_ms=100))
+        last: ValueState[str] = ValueState(ttl=Ttl(after_ms=1_000))
+        kept: ValueState[str] = ValueState()
+
+    backend, storage = new(row_type=Visits), Storage()
+    expected = set()
+    for i in range(300):
+        key = f"key-{i}"
+        rows = backend.rows_for(group_of(key), [key])
+        rows[key] = row = backend.new_row(group_of(key), key)
+        row.seen["page"] = 1
+        if i % 4 == 1:
+            row.count = 1
+        if i % 4 == 2:
+            row.kept.set("x")
+        if i % 4 == 3:
+            row.last.set("x")
+        if i % 4:
+            expected.add(key)
+    storage.store(backend.snapshot(CheckpointId(1), CheckpointId(0)))
+    backend.context.processing_ms = 100
+    assert not backend.rows_for(group_of("key-0"), ["key-0"])["key-0"].seen
+    for checkpoint in (2, 3, 4):
+        handles = storage.store(backend.snapshot(CheckpointId(checkpoint), CheckpointId(checkpoint - 1)))
+    assert set(stored_keys(backend)) == expected
+    again = restored(lambda: new(row_type=Visits), handles, storage)
+    assert counts(again, [f"key-{i}" for i in range(300)]) == {key: int(int(key[4:]) % 4 == 1) for key in expected}
+    backend.context.processing_ms = 1_000
+    group = group_of("key-3")
+    kept = backend.rows_for(group, ["key-3"])["key-3"]
+    for checkpoint in (5, 6, 7):
+        storage.store(backend.snapshot(CheckpointId(checkpoint), CheckpointId(checkpoint - 1)))
+    assert set(stored_keys(backend)) == {key for key in expected if int(key[4:]) % 4 != 3}
+    row = backend.rows_for(group, ["key-3"])["key-3"]
+    assert row is kept, "it was in the cache all the time"
+    row.seen["page"] = 2  # type: ignore[attr-defined]
+    handles = storage.store(backend.snapshot(CheckpointId(8), CheckpointId(7)))
+    again = restored(lambda: new(row_type=Visits), handles, storage)
+    assert dict(again.rows_for(group, ["key-3"])["key-3"].seen) == {"page": 2}  # type: ignore[attr-defined]
+
+
+def stored_keys(backend: RocksDbKeyedBackend[str, Any]) -> list[str]:
+    """Of rows."""
+    return list(backend._codec.decode_keys([key for key, _ in backend.store.scan(b"", None) if key[2] == 0]))
+
+
+def test_rows_that_an_older_class_wrote_go_when_they_have_nothing_left(new: New) -> None:
+    class Former(Row):
+        seen: MapState[str, int] = MapState(ttl=Ttl(after_ms=100))
+
+    class Present(Row):
+        added: int = 7
+        seen: MapState[str, int] = MapState(ttl=Ttl(after_ms=100))
+
+    backend, storage = new(row_type=Former), Storage()
+    for key in ("a", "b"):
+        rows = backend.rows_for(group_of(key), [key])
+        rows[key] = backend.new_row(group_of(key), key)
+        rows[key].seen["page"] = 1
+        rows[key].count = int(key == "b")
+    handles = storage.store(backend.snapshot(CheckpointId(1), CheckpointId(0)))
+    present = restored(lambda: new(row_type=Present), handles, storage)
+    present.context.processing_ms = 100
+    for checkpoint in (2, 3, 4):
+        present.snapshot(CheckpointId(checkpoint), CheckpointId(1)).encode()
+    assert stored_keys(present) == ["b"]  # type: ignore[arg-type]
 
 
 # --- snapshots -------------------------------------------------------------------------------------------------------

@@ -49,6 +49,16 @@ def test_a_scan_ends_before_its_end(store: RocksDbStore) -> None:
     assert dict(store.scan(b"", None)) == ENTRIES
 
 
+def test_which_prefixes_have_keys_is_found_in_one_pass(store: RocksDbStore) -> None:
+    write(store, ENTRIES | {b"\x00\x03b" + bytes([n]): b"" for n in range(9)})
+    gone = WriteBatch(raw_mode=True)
+    gone.delete(b"\x00\x01b")
+    store.write(gone)
+    prefixes = [b"\x00\x01a", b"\x00\x01b", b"\x00\x02", b"\x00\x03a", b"\x00\x03b", b"\x00\x03c"]
+    assert store.begun(prefixes, b"\x00\x04") == [True, False, True, False, True, False]
+    assert store.begun(prefixes[:2], b"\x00\x01c") == [True, False]
+
+
 def test_a_frozen_view_stays_as_it_was(store: RocksDbStore) -> None:
     write(store, ENTRIES)
     scan = store.frozen()
