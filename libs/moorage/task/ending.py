@@ -41,14 +41,25 @@ class Ending:
         """Checkpoints with which the subtask ends if one of them is completed."""
         self._leaving: Mapping[int, int] | None = None
         """Epochs that END_OF_PARTITION closed, by output."""
+        self._had_last = False
+        """A snapshot has said that the subtask has finished."""
 
     @property
     def is_leaving(self) -> bool:
         return self._leaving is not None
 
-    def snapshot_taken(self, checkpoint: CheckpointId, options: SnapshotOptions, *, data_ended: bool) -> None:
+    def snapshot_taken(self, checkpoint: CheckpointId, options: SnapshotOptions, *, data_ended: bool) -> bool:
+        """Whether the snapshot says that the subtask has finished. ``data_ended``: no record comes behind it.
+
+        A job that is drained goes on where it was when its savepoint is restored, so that savepoint holds the state of
+        whoever would have gone on. Not that of a subtask whose input had ended by itself: those behind it may have
+        finished by now, and none that has finished comes behind one that has not.
+        """
         if options.kind.stops or (data_ended and options.kind is not SnapshotKind.SAVEPOINT):
             self._final.append(checkpoint)
+        is_last = data_ended and (options.kind is not SnapshotKind.TERMINATE or self._had_last)
+        self._had_last = is_last
+        return is_last
 
     def advance(self, outputs: Outputs) -> bool:
         """True when the subtask must not read any more."""
@@ -67,12 +78,6 @@ class Ending:
     def begin(self, outputs: Outputs) -> None:
         """Leave now."""
         self._leaving = outputs.end_of_partition()
-
-
-def is_last(options: SnapshotOptions, *, data_ended: bool) -> bool:
-    """Whether a snapshot says of its subtask that it has finished. A job that is drained goes on where it was when its
-    savepoint is restored, so that savepoint holds its state."""
-    return data_ended and options.kind is not SnapshotKind.TERMINATE
 
 
 def finished_parts(operators: Sequence[OperatorNode]) -> list[StatePart]:

@@ -30,7 +30,7 @@ from moorage.state.positions import InputPositions
 from moorage.task.chain import Chain
 from moorage.task.chained import ChainedSubtask, barrier_of, decline_not_running
 from moorage.task.context import TaskContext
-from moorage.task.ending import finished_parts, is_last
+from moorage.task.ending import finished_parts
 from moorage.task.inputs import ExchangeInput
 from moorage.task.operator_states import Restored
 from moorage.task.outputs import Outputs
@@ -181,9 +181,8 @@ class ReadingSubtask(ChainedSubtask):
             held_bytes=source.gate.held_bytes,
             persisted_bytes=source.waiting_bytes if any(channel.until for channel in channels) else 0,
         )
-        is_final = is_last(barrier.options, data_ended=self.data_ended)
         epochs = self._outputs.barrier(barrier)
-        self._ending.snapshot_taken(barrier.checkpoint, barrier.options, data_ended=is_final)
+        is_final = self._ending.snapshot_taken(barrier.checkpoint, barrier.options, data_ended=self.data_ended)
         context.failpoint("after-barrier-before-snapshot")
         parts = finished_parts(context.vertex.operators) if is_final else list(self._parts(barrier, channels))
         metrics = msgspec.structs.replace(metrics, sync_ms=context.clock.monotonic_ms() - started)

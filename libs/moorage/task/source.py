@@ -18,7 +18,7 @@ from moorage.task.batch import Batch
 from moorage.task.chain import Chain
 from moorage.task.chained import ChainedSubtask, barrier_of, decline_not_running
 from moorage.task.context import TaskContext
-from moorage.task.ending import finished_parts, is_last
+from moorage.task.ending import finished_parts
 from moorage.task.operator_states import Restored
 from moorage.task.outputs import Outputs
 from moorage.task.pace import Pace
@@ -174,13 +174,13 @@ class SourceSubtask(ChainedSubtask):
             return  # said twice: a second barrier of the same checkpoint would cut the stream at another place
         self._last_triggered = command.checkpoint
         started = context.clock.monotonic_ms()
-        is_final = is_last(command.options, data_ended=self.data_ended)
-        if command.options.kind.stops and not self.data_ended:
+        data_ended = self.data_ended
+        if command.options.kind.stops and not data_ended:
             self._stopping = command
             if command.options.kind is SnapshotKind.TERMINATE:
                 self._end_data()
         epochs = self._outputs.barrier(barrier_of(command))
-        self._ending.snapshot_taken(command.checkpoint, command.options, data_ended=is_final)
+        is_final = self._ending.snapshot_taken(command.checkpoint, command.options, data_ended=data_ended)
         context.failpoint("after-barrier-before-snapshot")
         elements = list(self._reader.snapshot())
         self._positions[command.checkpoint] = elements

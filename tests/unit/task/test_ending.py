@@ -237,6 +237,34 @@ def test_when_the_savepoint_fails_a_suspended_job_goes_on() -> None:
     assert harness.finished() == {}
 
 
+def test_a_drained_subtask_that_had_ended_by_itself_has_finished() -> None:
+    """It may not know yet that the checkpoint behind its end is completed, while those behind it know and have finished:
+    a savepoint in which it had not would be refused."""
+    harness = bounded()
+    harness.produce(ORDERS)
+    harness.run(60)
+    harness.trigger()
+    harness.run(30)
+    savepoint = harness.trigger(SnapshotKind.TERMINATE)
+    harness.run(30)
+    acks = harness.acks(savepoint)
+    assert {ack.vertex for ack in acks} == {"orders", "totals"}
+    assert all(operator.state.finished for ack in acks for operator in ack.operators)
+
+
+def test_a_drained_subtask_that_would_have_gone_on_keeps_its_state() -> None:
+    harness = bounded()
+    harness.produce(ORDERS[:60])
+    harness.run(40)
+    harness.trigger()
+    harness.run(30)
+    savepoint = harness.trigger(SnapshotKind.TERMINATE)
+    harness.run(30)
+    acks = harness.acks(savepoint)
+    assert {ack.vertex for ack in acks} == {"orders", "totals"}
+    assert not any(operator.state.finished for ack in acks for operator in ack.operators)
+
+
 def test_when_the_savepoint_fails_a_drained_job_fails_over() -> None:
     harness = Harness(orders_pipeline())
     harness.started()
