@@ -10,8 +10,8 @@
 706     the barriers of concurrent checkpoints alone passed the limit of what an alignment may hold back
 219     a rescale of a vertex that had partly finished: who took over the partitions of finished subtasks read them anew
 510     a dead worker's last heartbeat reached a new coordinator late and replaced the worker's successor for good
-200290  a drained source that had ended by itself kept its state in the savepoint, though those behind it had finished: the
-        savepoint could not be restored
+200290  a drained source that had ended by itself kept its state in the savepoint, though those behind it had finished,
+        so the savepoint could not be restored
 """
 
 from __future__ import annotations

@@ -238,8 +238,8 @@ def test_when_the_savepoint_fails_a_suspended_job_goes_on() -> None:
 
 
 def test_a_drained_subtask_that_had_ended_by_itself_has_finished() -> None:
-    """It may not know yet that the checkpoint behind its end is completed, while those behind it know and have finished:
-    a savepoint in which it had not would be refused."""
+    """It may not know yet that the checkpoint behind its end is completed, while those behind it know and have
+    finished: a savepoint in which it had not would be refused."""
     harness = bounded()
     harness.produce(ORDERS)
     harness.run(60)
