@@ -19,8 +19,8 @@ def check_restorable(metadata: CheckpointMetadata, graph: JobGraph, *, allow_non
 
     - Every operator with state has a home in the job, unless ``allow_non_restored``.
     - The number of key groups is the same: keys would be looked for in the wrong place.
-    - What had finished comes before what had not, as it did when the checkpoint was taken: a changed job may not put an
-      operator that still runs before one that has finished.
+    - What had finished comes before what had not, as it did when the checkpoint was taken: a changed job may neither
+      put an operator that still runs before one that has finished, nor chain the two to one another.
     """
     states = {state.operator: state for state in metadata.operators}
     _check_homes(states, graph, allow_non_restored=allow_non_restored)
@@ -91,19 +91,21 @@ def _check_finished(states: dict[OperatorId, OperatorState], graph: JobGraph) ->
 
 
 def _finished(vertex: JobVertex, states: dict[OperatorId, OperatorState]) -> _Finished:
-    """A sink that follows the fate of checkpoints is in none of them: it says nothing."""
-    known = [states[operator.operator_id] for operator in vertex.operators if operator.operator_id in states]
-    found = {_finished_operator(state) for state in known}
-    if len(found) > 1:
-        names = ", ".join(sorted(str(state.uid or state.operator) for state in known))
+    """What a checkpoint does not know has not finished: an operator that is new, which would get no input where it is
+    chained to one that has finished, or a sink that follows the fate of checkpoints and is in none of them."""
+    found = {node.uid: _finished_operator(states.get(node.operator_id)) for node in vertex.operators}
+    if len(set(found.values())) > 1:
+        named = ", ".join(f"{uid} {_words(finished)}" for uid, finished in sorted(found.items()))
         raise StateError(
             f"vertex {vertex.vertex} chains operators of which some had finished and some had not when the checkpoint"
-            f" was taken ({names}): undo that change of the pipeline"
+            f" was taken ({named}): undo that change of the pipeline"
         )
-    return found.pop() if found else _Finished.NONE
+    return next(iter(found.values()))
 
 
-def _finished_operator(state: OperatorState) -> _Finished:
+def _finished_operator(state: OperatorState | None) -> _Finished:
+    if state is None:
+        return _Finished.NONE
     if state.fully_finished:
         return _Finished.ALL
     count = sum(subtask.finished for subtask in state.subtasks.values())
