@@ -305,13 +305,15 @@ class _OpenCall(msgspec.Struct, kw_only=True):
 class Effects:
     """One per coordinator, shared by its cores.
 
-    ``now_ms`` (monotonic) and ``wall_ms`` are the time of the step, ``epoch`` is the leader's.
+    ``now_ms`` (monotonic) and ``wall_ms`` are the time of the step, ``epoch`` is the leader's, ``storage_id`` tells the
+    checkpoint storage from others (empty: not known).
     """
 
-    def __init__(self, *, repeat_delay_ms: int = 200) -> None:
+    def __init__(self, storage_id: str = "", *, repeat_delay_ms: int = 200) -> None:
         self.now_ms = 0
         self.wall_ms = 0
         self.epoch = Epoch(0)
+        self.storage_id = storage_id
         self.step_down_reason: str | None = None
         self._repeat_delay_ms = repeat_delay_ms
         self._actions: list[Action] = []

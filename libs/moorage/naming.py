@@ -238,6 +238,9 @@ def parse_storage_path(path: str) -> StoragePath | None:
     )
 
 
+STORAGE_ID_PATH = "_moorage/storage-id"
+"""Says which storage this is; no job's name begins so."""
+
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.=+-]*)*")
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 
 from moorage.adapters.clock import SystemClock
 from moorage.adapters.executor import ThreadExecutor
+from moorage.adapters.object_storage import storage_id
 from moorage.api.loader import load_pipeline
 from moorage.cluster.coordinator import CoordinatorCore
 from moorage.cluster.protocol import ClusterConfig, JobAccepted, LeaderState, Refusal, Refused, SubmitJob
@@ -21,6 +22,7 @@ from moorage.coordinator_process.hooks import HookRunner
 from moorage.coordinator_process.process import CoordinatorProcess
 from moorage.effects import Notice
 from moorage.graph.job_graph import JobGraph
+from moorage.ports import CheckpointStorage
 from moorage_coordinator.desk import RequestDesk
 from moorage_coordinator.journal import Journal
 from moorage_coordinator.metrics import CoordinatorMetrics
@@ -55,11 +57,12 @@ def _coordinator(environ: Mapping[str, str], stop: StopFlag) -> int:
     metrics_port, registry = serve_metrics(settings.metrics_host, settings.metrics_port)
     metrics = CoordinatorMetrics(registry, loop_time)
     server = RestServer(settings.rest_host, settings.rest_port)
+    checkpoint_storage = open_checkpoint_storage(storage)
     service = _Service(
         settings,
         CoordinatorCore(
             _holder(settings, server.port),
-            _cluster_config(settings),
+            _cluster_config(settings, storage_id(checkpoint_storage)),
             lambda: random.uniform(-1, 1),  # noqa: S311
             load_operator_coordinators(settings),
         ),
@@ -68,7 +71,7 @@ def _coordinator(environ: Mapping[str, str], stop: StopFlag) -> int:
         graph,
         kafka=kafka,
         redis=redis,
-        storage=storage,
+        storage=checkpoint_storage,
     )
     token = None if settings.rest_token is None else settings.rest_token.reveal()
     server.start(create_app(service.desk, token=token, storage_url=storage.url))
@@ -96,7 +99,7 @@ class _Service:
         *,
         kafka: KafkaSettings,
         redis: RedisSettings,
-        storage: StorageSettings,
+        storage: CheckpointStorage,
     ) -> None:
         self.desk = RequestDesk()
         self._logger = logger
@@ -114,7 +117,7 @@ class _Service:
         self._process = CoordinatorProcess(
             core,
             registry=coordinator_registry(redis),
-            storage=open_checkpoint_storage(storage),
+            storage=storage,
             log=self._log,
             executor=self._executor,
             storage_executor=self._storage_executor,
@@ -195,8 +198,9 @@ def _holder(settings: CoordinatorSettings, rest_port: int) -> str:
     return f"{socket.gethostname()}/http://{host}:{rest_port}"
 
 
-def _cluster_config(settings: CoordinatorSettings) -> ClusterConfig:
+def _cluster_config(settings: CoordinatorSettings, storage_id: str) -> ClusterConfig:
     return ClusterConfig(
+        storage_id=storage_id,
         lease_ttl_ms=settings.lease_ttl_ms,
         heartbeat_interval_ms=settings.heartbeat_interval_ms,
         worker_timeout_ms=settings.worker_heartbeat_timeout_ms,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from moorage.adapters.clock import SystemClock
 from moorage.adapters.executor import ThreadExecutor
-from moorage.adapters.object_storage import DirectoryStorage
+from moorage.adapters.object_storage import DirectoryStorage, storage_id
 from moorage.api.loader import load_pipeline
 from moorage.backends.rocksdb_environment import RocksDbEnvironment, RocksDbMemory
 from moorage.config import KafkaSettings, StorageSettings, WorkerSettings, load
@@ -65,6 +65,7 @@ def _worker(worker_id: WorkerId, supervisor: int, environ: Mapping[str, str], st
     config = WorkerConfig(
         worker=worker_id,
         slots=settings.slots,
+        storage_id=storage_id(storage),
         heartbeat_interval_ms=settings.heartbeat_interval_ms,
         task=_task_settings(settings),
         host=settings.metrics_host,

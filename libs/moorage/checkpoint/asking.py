@@ -105,6 +105,7 @@ class Asking:
                     triggered_ms=pending.triggered_ms,
                     base=pending.base,
                     options=pending.options,
+                    storage_id=self._effects.storage_id,
                 )
             )
             self._asked(pending)

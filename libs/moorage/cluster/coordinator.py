@@ -91,7 +91,7 @@ class CoordinatorCore:
         self._config = config
         self._jitter = jitter
         self._kinds = kinds
-        self._effects = Effects()
+        self._effects = Effects(config.storage_id)
         self._leader = Leader(
             self._effects, holder, config.lease_ttl_ms, elected=self._elected, lost=self._forget_everything
         )

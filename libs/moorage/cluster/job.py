@@ -482,6 +482,7 @@ class Job:
                 finishing=restored is not None and restored.ends_as is not None,
                 former_parallelism=record.former_parallelism,
                 allow_duplicates=record.graph.checkpoint.allow_duplicates_on_fallback,
+                storage_id=self._effects.storage_id,
             )
         )
         self._repeat_at_ms = self._effects.now_ms + self._config.repeat_interval_ms

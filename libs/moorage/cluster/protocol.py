@@ -37,6 +37,8 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Between two looks whether the registry still has the jobs that have ended."""
     checkpoint_history: int = HISTORY_SIZE
     """Decided checkpoints of a job whose statistics are kept."""
+    storage_id: str = ""
+    """Of the checkpoint storage, for workers to compare with theirs; empty: they don't."""
 
 
 # --- events ----------------------------------------------------------------------------------------------------------

@@ -41,6 +41,8 @@ class DeployJob(msgspec.Struct, frozen=True, kw_only=True):
     """Every parallelism that each vertex had in this life of the job: whose transactional ids to fence."""
     allow_duplicates: bool = False
     """Sinks may have committed beyond ``restore_checkpoint``: go on all the same."""
+    storage_id: str = ""
+    """Of the coordinator's checkpoint storage: a worker with another one runs nothing. Empty: not known."""
 
 
 class CancelJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +63,8 @@ class TriggerCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     base: CheckpointId = CheckpointId(0)
     """Newest completed checkpoint at the trigger: increments build on it and on nothing else. 0: none."""
     options: SnapshotOptions = CHECKPOINT
+    storage_id: str = ""
+    """Of the coordinator's checkpoint storage: a worker with another one declines. Empty: not known."""
 
 
 class NotifyCheckpointComplete(msgspec.Struct, frozen=True, kw_only=True):

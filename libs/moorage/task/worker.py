@@ -22,7 +22,7 @@ from moorage.backends.keyed import KeyedBackend
 from moorage.backends.memory import MemoryKeyedBackend
 from moorage.backends.rocksdb import RocksDbKeyedBackend
 from moorage.backends.rocksdb_environment import Owner, RocksDbEnvironment
-from moorage.errors import CorruptDataError, LogError, MoorageError, PipelineError
+from moorage.errors import CorruptDataError, LogError, MoorageError, PipelineError, StorageError
 from moorage.graph.job_graph import ExchangeKind, JobVertex
 from moorage.ids import Attempt, Epoch, JobId, OperatorUid, TopicPartition, WorkerId
 from moorage.messages.commands import (
@@ -76,6 +76,8 @@ class WorkerConfig:
     task: TaskSettings
     host: str = ""
     metrics_port: int = 0
+    storage_id: str = ""
+    """Of the checkpoint storage; empty: not compared with the coordinator's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,6 +334,11 @@ class WorkerProcess:
         deployment = self._current(command.job, command.attempt)
         if deployment is None:
             return
+        if (elsewhere := self._elsewhere(command.storage_id)) is not None:
+            # A leader took over whose storage is not ours: no checkpoint may lie half here and half there.
+            for subtask in deployment.subtasks[:1]:
+                decline(subtask.context, command.checkpoint, DeclineReason.STORAGE, elsewhere)
+            return
         for subtask in deployment.subtasks:
             with self._failing(subtask):
                 try:
@@ -339,6 +346,16 @@ class WorkerProcess:
                 except Exception as error:
                     decline(subtask.context, command.checkpoint, DeclineReason.INTERNAL, str(error))
                     raise
+
+    def _elsewhere(self, storage_id: str) -> str | None:
+        """What is wrong when the coordinator's checkpoint storage is another one than ours."""
+        ours = self._config.storage_id
+        if not storage_id or not ours or storage_id == ours:
+            return None
+        return (
+            f"the checkpoint storage of {self._config.worker} is not the coordinator's (a folder of each machine's own,"
+            " perhaps): MOORAGE_CHECKPOINT_DIR must name one that all services share"
+        )
 
     def _operator_command(self, command: OperatorCommand) -> None:
         deployment = self._current(command.job, command.attempt)
@@ -416,6 +433,8 @@ class WorkerProcess:
 
     def _load(self, command: DeployJob) -> tuple[CompiledPipeline, CheckpointMetadata | None]:
         """*Blocking.* The user's code and the checkpoint."""
+        if (elsewhere := self._elsewhere(command.storage_id)) is not None:
+            raise StorageError(elsewhere)
         pipeline = self._hooks.load_pipeline(command.graph.pipeline_ref)
         if pipeline.graph.fingerprint != command.graph.fingerprint:
             raise PipelineError(

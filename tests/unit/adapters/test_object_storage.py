@@ -20,8 +20,17 @@ from moorage.adapters.object_storage import (
     StorageOptions,
     check_storage,
     open_storage,
+    storage_id,
 )
 from moorage.errors import ObjectMissingError, SettingError, StorageError
+
+
+def test_an_id_tells_one_storage_from_others(tmp_path: Path, s3: S3Server) -> None:
+    bucket = s3.new_bucket()
+    urls = [str(tmp_path / "one"), str(tmp_path / "two"), f"s3://{bucket}/one", f"s3://{bucket}/two"]
+    first, again = [[storage_id(open_storage(url, s3.options)) for url in urls] for _ in range(2)]
+    assert first == again
+    assert len(set(first)) == len(urls)
 
 
 def test_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

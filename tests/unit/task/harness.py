@@ -115,6 +115,8 @@ class Harness:
         self.cluster = MemoryCluster(self.clock)
         self.storage = MemoryStorage(self.clock)
         self.compiled = compile_pipeline(pipeline, "tests:pipeline")
+        self.storage_id = self.coordinator_storage_id = "a storage"
+        """Which one workers that start from now on have, and the coordinator."""
         self.warnings: list[str] = []
         self.events: list[Event] = []
         self._events_read = 0
@@ -146,7 +148,9 @@ class Harness:
         name = WorkerId(f"w{len(self.names)}/x")
         log, executor = MemoryLog(self.cluster, name), InlineExecutor()
         worker = WorkerProcess(
-            WorkerConfig(worker=name, slots=2, heartbeat_interval_ms=500, task=self.settings),
+            WorkerConfig(
+                worker=name, slots=2, heartbeat_interval_ms=500, task=self.settings, storage_id=self.storage_id
+            ),
             log,
             self.storage,
             executor,
@@ -225,6 +229,7 @@ class Harness:
                 finishing=finishing,
                 allow_duplicates=allow_duplicates,
                 former_parallelism={vertex: tuple(sorted(former)) for vertex, former in self.parallelism.items()},
+                storage_id=self.coordinator_storage_id,
             )
         )
 
@@ -245,6 +250,7 @@ class Harness:
                 triggered_ms=self.clock.wall_ms(),
                 base=CheckpointId(0) if self.latest is None or kind.is_savepoint else self.latest[0],
                 options=SnapshotOptions(kind=kind, alignment=alignment, aligned_timeout_ms=timeout_ms),
+                storage_id=self.coordinator_storage_id,
             )
         )
         return checkpoint

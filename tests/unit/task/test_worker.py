@@ -365,6 +365,40 @@ def test_state_of_another_number_of_key_groups_is_refused() -> None:
 # --- checkpoints that fail -------------------------------------------------------------------------------------------
 
 
+def test_a_worker_with_another_storage_runs_nothing() -> None:
+    """Its state would be nowhere when somebody else has to restore it."""
+    harness = Harness(orders_pipeline(), workers=1)
+    harness.storage_id = "a folder of its own"
+    harness.add_worker()
+    harness.deploy()
+    harness.run(10)
+    failed = [e for e in harness.of(SubtaskStateChanged) if e.state is SubtaskState.FAILED]
+    assert {e.worker for e in failed} == {harness.names[1]}
+    assert all(
+        e.failure and "MOORAGE_CHECKPOINT_DIR must name one that all services share" in e.failure for e in failed
+    )
+    assert not any(e.permanent for e in failed), "another worker may do"
+
+
+def test_no_checkpoint_lies_in_two_storages() -> None:
+    """A new leader has another storage than the workers."""
+    harness = Harness(orders_pipeline(parallelism=1), workers=1)
+    harness.started()
+    harness.produce(ORDERS)
+    harness.run(10)
+    harness.coordinator_storage_id = "another"
+    checkpoint = harness.trigger()
+    harness.run(20)
+    (decline,) = harness.declined()
+    assert decline.reason is DeclineReason.STORAGE
+    assert "is not the coordinator's" in decline.detail
+    assert harness.acks(checkpoint) == []
+    harness.abort(checkpoint)
+    harness.coordinator_storage_id = ""
+    harness.checkpoint_now()
+    assert harness.counts()
+
+
 def test_a_checkpoint_is_declined_when_the_storage_fails() -> None:
     harness = Harness(orders_pipeline(parallelism=1), workers=1)
     harness.started()

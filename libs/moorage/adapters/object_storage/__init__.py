@@ -2,6 +2,6 @@
 
 from moorage.adapters.object_storage.bucket import ObjectStorage
 from moorage.adapters.object_storage.directory import DirectoryStorage
-from moorage.adapters.object_storage.opening import StorageOptions, check_storage, open_storage
+from moorage.adapters.object_storage.opening import StorageOptions, check_storage, open_storage, storage_id
 
-__all__ = ["DirectoryStorage", "ObjectStorage", "StorageOptions", "check_storage", "open_storage"]
+__all__ = ["DirectoryStorage", "ObjectStorage", "StorageOptions", "check_storage", "open_storage", "storage_id"]

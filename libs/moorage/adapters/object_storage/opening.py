@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,9 @@ from obstore.store import from_url
 
 from moorage.adapters.object_storage.bucket import ObjectStorage, reason_of
 from moorage.adapters.object_storage.directory import DirectoryStorage
-from moorage.errors import SettingError, StorageError
+from moorage.errors import ObjectExistsError, SettingError, StorageError
+from moorage.naming import STORAGE_ID_PATH
+from moorage.ports import CheckpointStorage
 
 SCHEMES = ("s3", "gs", "az")
 """Of buckets. obstore knows more, of which ``http`` would let whoever names a savepoint ask servers for him that only
@@ -77,3 +80,11 @@ def check_storage(storage: ObjectStorage, url: str) -> None:
     except StorageError as error:
         detail = str(error).partition(f"{url}: ")[2] or str(error)
         raise StorageError(f"checkpoint storage {url} can't be used: {detail}") from error
+
+
+def storage_id(storage: CheckpointStorage) -> str:
+    """*Blocking.* Which storage this is: the same for whoever looks at it, made by the first. Two folders of one path
+    on two machines differ, which their URLs don't tell. StorageError."""
+    with contextlib.suppress(ObjectExistsError):
+        storage.write(STORAGE_ID_PATH, uuid.uuid4().hex.encode())
+    return storage.read(STORAGE_ID_PATH).decode()
