@@ -125,6 +125,8 @@ class Job:
         self._restored: CheckpointRecord | None = None
         """What the running attempt started from."""
         self._status_since_ms = {JobStatus.CREATED: self.record.submitted_ms}
+        if self.record.ended_ms is not None:
+            self._status_since_ms[self.status] = self.record.ended_ms
         self._failure = self.record.failure
         # What a new attempt waits for.
         self._restart_at_ms = 0
@@ -619,7 +621,9 @@ class Job:
     def _end(self, status: JobStatus) -> None:
         self.checkpoints.suspend(CheckpointFailureReason.JOB_STOPPED)
         failure = self._failure if status is JobStatus.FAILED else None
-        record = msgspec.structs.replace(self.record, status=status, slots=(), failure=failure)
+        record = msgspec.structs.replace(
+            self.record, status=status, slots=(), failure=failure, ended_ms=self._effects.wall_ms
+        )
         self._store(self._failures.stored_with(record), partial(self._ended, status))
 
     def _ended(self, status: JobStatus) -> None:
@@ -627,6 +631,8 @@ class Job:
         self._pool.release(self.job)
         self._hooks.close(self.attempt)
         self._set_status(status, self.record.failure or "")
+        assert self.record.ended_ms is not None
+        self._status_since_ms[status] = self.record.ended_ms  # As every later leader will say.
         self._scaling.ended(status)
         self._stopping.ended(status)
 

@@ -180,4 +180,5 @@ def _resumed(former: JobRecord, graph: JobGraph, submitted_ms: int) -> JobRecord
         failures=(),
         failure_times_ms=(),
         automatic_parallelism=False,
+        ended_ms=None,
     )

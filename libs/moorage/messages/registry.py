@@ -123,6 +123,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Wall clock of the failures that the restart strategy was asked about, oldest first."""
     automatic_parallelism: bool = False
     """The job takes as many slots as there are."""
+    ended_ms: int | None = None
+    """Wall clock; None: it has not ended."""
 
 
 class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -89,7 +89,7 @@ class Vertex(msgspec.Struct, frozen=True, kw_only=True):
     parallelism: int
     status: TaskState
     start_time: int = msgspec.field(name="start-time")
-    end_time: int = msgspec.field(name="end-time", default=-1)
+    end_time: int = msgspec.field(name="end-time")
     duration: int
     tasks: dict[TaskState, int]
     metrics: VertexMetrics = VertexMetrics()
@@ -250,6 +250,7 @@ def _vertex(job: JobView, vertex: JobVertex) -> Vertex:
     subtasks = [subtask for subtask in job.subtasks if subtask.subtask.vertex == vertex.vertex]
     counts = _state_counts(job, subtasks, total=vertex.parallelism)
     started_ms = job.status_since_ms.get(JobStatus.RUNNING, -1)
+    _, ended_ms, _ = _span(job)
     return Vertex(
         id=vertex.vertex,
         slot_sharing_group_id=job.job,
@@ -258,7 +259,8 @@ def _vertex(job: JobView, vertex: JobVertex) -> Vertex:
         parallelism=vertex.parallelism,
         status=_aggregate(counts),
         start_time=started_ms,
-        duration=job.now_ms - started_ms if started_ms >= 0 else -1,
+        end_time=ended_ms,
+        duration=(ended_ms if ended_ms >= 0 else job.now_ms) - started_ms if started_ms >= 0 else -1,
         tasks={state: counts[state] for state in _TASK_STATES},
     )
 

@@ -290,6 +290,18 @@ def test_a_job_that_was_being_cancelled_is_cancelled_by_the_next_leader(world: W
     assert {c.epoch for c in world.commands(CancelJob)} == {Epoch(1), Epoch(2)}
 
 
+def test_every_leader_knows_when_a_job_has_ended(world: World) -> None:
+    leader = world.coordinators[0]
+    leader.cancel(JOB)
+    world.run_until(lambda: leader.job(JOB).status is JobStatus.CANCELED)
+    ended_ms = leader.job(JOB).status_since_ms[JobStatus.CANCELED]
+    heir = take_over(world)
+    assert heir.job(JOB).status_since_ms[JobStatus.CANCELED] == ended_ms < heir.job(JOB).now_ms
+    heir.submit(GRAPH)
+    world.run_until(lambda: runs(heir, GRAPH))
+    assert world.registry.jobs()[0].ended_ms is None
+
+
 def test_an_adopted_job_whose_first_checkpoint_is_gone_is_not_deployed_again(world: World) -> None:
     """Its DeployJob can't be repeated: who started from it now would start from nothing."""
     leader = world.coordinators[0]

@@ -120,6 +120,9 @@ def test_submit_cancel_and_submit_again(live: Live) -> None:
     assert live.client.patch("/jobs/orders", params={"mode": "cancel"}).status_code == 202
     ended = live.until("/jobs/orders", lambda job: job["state"] == "CANCELED")
     assert ended["end-time"] >= ended["start-time"]
+    for vertex in ended["vertices"]:
+        assert vertex["end-time"] == ended["end-time"]
+        assert vertex["duration"] == ended["end-time"] - vertex["start-time"]
     assert ended["status-counts"]["CANCELED"] == 6
     assert live.client.patch("/jobs/orders", params={"mode": "cancel"}).status_code == 409
     accepted = live.client.post("/jobs", content=submission(GRAPH))
