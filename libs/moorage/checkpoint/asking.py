@@ -65,7 +65,9 @@ class Asking:
             self._ask_subtasks(pending)
             return
         self._hooks_asked(pending.checkpoint)
-        self._busy_until_ms = pending.hooks_deadline_ms = self._effects.now_ms + self._hook_timeout_ms
+        # Not after the checkpoint's own deadline: the subtasks were not asked, so they must not be blamed.
+        deadline_ms = min(self._effects.now_ms + self._hook_timeout_ms, pending.deadline_ms)
+        self._busy_until_ms = pending.hooks_deadline_ms = deadline_ms
         self._effects.call(
             TriggerHooks(
                 epoch=self._effects.epoch,

@@ -93,6 +93,18 @@ def test_while_a_hook_hangs_no_checkpoint_is_taken_and_who_wants_one_is_told(lon
     assert lone.triggered() == [2]
 
 
+def test_a_hook_that_outlasts_the_checkpoint_itself_is_blamed_and_not_the_subtasks() -> None:
+    config = msgspec.structs.replace(BY_HAND, timeout_ms=TIMEOUT_MS // 2)
+    lone = Lone(orders_graph(checkpoint=config), hook_timeout_ms=TIMEOUT_MS)
+    lone.start()
+    for number in (1, 2, 3):
+        lone.request()
+        lone.tick(TIMEOUT_MS // 2)
+        assert lone.outcomes[-1] == CheckpointFailed(CheckpointId(number), Reason.HOOK_TIMEOUT, "")
+        lone.answer(lone.open(TriggerHooks), (STATE,))
+    assert lone.failures == []
+
+
 def test_a_request_waits_for_hooks_that_are_in_time(lone: Lone) -> None:
     lone.request()
     lone.request()
