@@ -40,6 +40,7 @@ def _subtask(phase: str) -> str:
     return f"max by (vertex, subtask) (moorage_task_checkpoint_{phase}{{{JOB}}})"
 
 
+_SUBTASK_AGE = "min by (vertex, subtask) (" + age("moorage_task_checkpoint_acknowledged_timestamp_seconds", JOB) + ")"
 _SLOWEST = (
     "topk(5, "
     + " + ".join(_subtask(f"{phase}_seconds") for phase in ("start_delay", "alignment", "sync", "async"))
@@ -311,11 +312,14 @@ CHECKPOINTS = Dashboard(
                     " none: they hold no state.",
                     ["vertex", "subtask"],
                     Column("checkpoint", _subtask("acknowledged_id"), "none"),
+                    Column("ago", _SUBTASK_AGE, "s"),
                     Column("start delay", _subtask("start_delay_seconds"), "s"),
                     Column("alignment", _subtask("alignment_seconds"), "s"),
                     Column("synchronous", _subtask("sync_seconds"), "s"),
                     Column("asynchronous", _subtask("async_seconds"), "s"),
                     Column("held back", _subtask("held_bytes"), "bytes"),
+                    Column("processed", _subtask("processed_bytes"), "bytes"),
+                    Column("persisted", _subtask("persisted_bytes"), "bytes"),
                     Column("written", _subtask("written_bytes"), "bytes"),
                     Column("full size", _subtask("state_bytes"), "bytes"),
                     width=16,

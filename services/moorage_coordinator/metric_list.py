@@ -21,7 +21,7 @@ METRICS: Sequence[Metric] = (
     Metric(
         "moorage_checkpoint_duration_seconds",
         "histogram",
-        "From the trigger of a completed checkpoint to its registration.",
+        "From the trigger of a completed checkpoint until its metadata was written.",
         ("job_name",),
     ),
     Metric(

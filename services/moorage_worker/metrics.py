@@ -142,6 +142,13 @@ TASK_METRICS = (
         "acknowledged_checkpoint",
     ),
     Metric(
+        "moorage_task_checkpoint_acknowledged_timestamp_seconds",
+        "gauge",
+        "When it did; 0: it has acknowledged none.",
+        "acknowledged_ms",
+        1e-3,
+    ),
+    Metric(
         "moorage_task_checkpoint_start_delay_seconds",
         "gauge",
         "From the trigger to the subtask's first barrier.",
@@ -186,6 +193,18 @@ TASK_METRICS = (
         "gauge",
         "Bytes of everything that the subtask's part of the checkpoint refers to.",
         "snapshot.state_bytes",
+    ),
+    Metric(
+        "moorage_task_checkpoint_processed_bytes",
+        "gauge",
+        "Bytes of frames that were processed between the first barrier and the snapshot.",
+        "snapshot.processed_bytes",
+    ),
+    Metric(
+        "moorage_task_checkpoint_persisted_bytes",
+        "gauge",
+        "Bytes of frames in flight that the subtask's part of the checkpoint refers to in the exchange logs.",
+        "snapshot.persisted_bytes",
     ),
 )
 

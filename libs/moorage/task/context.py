@@ -74,6 +74,8 @@ class TaskCounters:
     transactions_replayed: int = 0
     broken_transactions: int = 0
     acknowledged_checkpoint: int = 0
+    acknowledged_ms: int = 0
+    """Wall clock."""
     restored_local_bytes: int = 0
     restored_storage_bytes: int = 0
     snapshot: CheckpointMetrics = field(default_factory=CheckpointMetrics)

@@ -222,6 +222,7 @@ class Snapshots:
             state_bytes=sum(state.size_bytes for _, state in states),
         )
         context.counters.acknowledged_checkpoint = pending.checkpoint
+        context.counters.acknowledged_ms = context.clock.wall_ms()
         context.counters.snapshot = metrics
         if context.local is not None:
             paths = (path for _, state in states for path in state.paths())

@@ -59,7 +59,10 @@ def test_records_are_counted_at_every_vertex(exported: Exported) -> None:
 
 def test_a_snapshot_is_described_by_the_subtask_that_took_it(exported: Exported) -> None:
     assert exported.of("moorage_task_checkpoint_acknowledged_id", "totals") == 1
+    assert (exported.of("moorage_task_checkpoint_acknowledged_timestamp_seconds", "totals") or 0) > 0
     assert (exported.of("moorage_task_checkpoint_state_bytes", "totals") or 0) > 0
+    assert exported.of("moorage_task_checkpoint_processed_bytes", "totals") == 0
+    assert exported.of("moorage_task_checkpoint_persisted_bytes", "totals") == 0
     assert (exported.of("moorage_task_checkpoint_written_bytes", "totals") or 0) > 0
     assert exported.of("moorage_task_checkpoint_sync_seconds", "orders") is not None
 
