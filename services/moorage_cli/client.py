@@ -35,6 +35,10 @@ class _NobodyThereError(CoordinatorUnreachableError):
     """Nobody has heard the request, so another coordinator may be asked."""
 
 
+class NoLeaderError(RestError, CoordinatorUnreachableError):
+    """Coordinators answer, but none that leads, or one that is too busy: worth asking again."""
+
+
 class Overview(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     taskmanagers: int
     slots_total: int
@@ -277,7 +281,8 @@ class _Errors(msgspec.Struct, frozen=True):
 
 
 class CoordinatorClient:
-    """Each call is one request. RestError: the answer is an error; CoordinatorUnreachableError: there is none."""
+    """Each call is one request. RestError: the answer is an error; CoordinatorUnreachableError: there is none, or it is
+    that nobody leads (NoLeaderError, which is both)."""
 
     def __init__(
         self,
@@ -410,10 +415,7 @@ class CoordinatorClient:
         for url in others:
             try:
                 return self._send_to(url, method, path, **options)
-            except RestError as error:
-                if error.status != HTTPStatus.SERVICE_UNAVAILABLE:
-                    raise
-            except _NobodyThereError:
+            except (NoLeaderError, _NobodyThereError):
                 continue
         return self._send_to(last, method, path, **options)
 
@@ -426,7 +428,8 @@ class CoordinatorClient:
             raise CoordinatorUnreachableError(f"no coordinator answers at {url}: {error}") from None
         if response.is_success:
             return response
-        raise RestError(_reason(response), response.status_code)
+        kind = NoLeaderError if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE else RestError
+        raise kind(_reason(response), response.status_code)
 
     def _decode(self, response: httpx.Response, kind: type[T]) -> T:
         try:

@@ -18,6 +18,7 @@ from moorage_cli.client import (
     CoordinatorUnreachableError,
     Failure,
     JobOverview,
+    NoLeaderError,
     Overview,
     RestError,
     TaskManager,
@@ -172,6 +173,17 @@ def test_of_several_coordinators_the_one_that_leads_answers() -> None:
 
     with _pair(only_the_second_leads) as client:
         assert client.overview().taskmanagers == 2
+
+
+def test_that_nobody_leads_is_worth_asking_again() -> None:
+    """Whoever goes on without an answer goes on then, too."""
+    with (
+        _pair(lambda _: httpx.Response(503, json={"errors": ["no leader is known"]})) as client,
+        pytest.raises(NoLeaderError, match="no leader is known") as failed,
+    ):
+        client.overview()
+    assert isinstance(failed.value, CoordinatorUnreachableError)
+    assert failed.value.status == 503
 
 
 def test_of_several_coordinators_one_may_be_down() -> None:

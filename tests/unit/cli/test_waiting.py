@@ -33,7 +33,8 @@ def job(state: str, running: int = 0, **more: Any) -> dict[str, Any]:
 def waited(
     *states: dict[str, Any] | None, until_end: bool = False, timeout_s: float | None = None
 ) -> tuple[str, list[str]]:
-    """What it came to and what was told; None: the coordinator does not answer. The last state lasts."""
+    """What it came to and what was told; None: the coordinator does not answer, {}: it does not lead. The last state
+    lasts."""
     left: Iterator[dict[str, Any] | None] = iter(states)
     last = states[-1]
 
@@ -43,6 +44,8 @@ def waited(
         state = next(left, last)
         if state is None:
             raise httpx.ConnectError("refused")
+        if not state:
+            return httpx.Response(503, json={"errors": ["no leader is known"]})
         return httpx.Response(200, content=json.dumps({"jobs": [state] if state["jid"] else []}))
 
     told: list[str] = []
@@ -63,11 +66,15 @@ SLOTS = {"waiting-for": "slots: it needs 4, 2 are free"}
 
 
 def test_waits_until_every_task_runs() -> None:
-    state, told = waited(job("CREATED", **SLOTS), job("CREATED", **SLOTS), None, job("RUNNING", 2), job("RUNNING", 6))
+    without_leader = None, {}
+    state, told = waited(
+        job("CREATED", **SLOTS), job("CREATED", **SLOTS), *without_leader, job("RUNNING", 2), job("RUNNING", 6)
+    )
     assert state == "RUNNING"
     assert told == [
         "orders is CREATED and waits for slots: it needs 4, 2 are free",
         "no coordinator answers at http://coordinator:8081: refused",
+        "no leader is known",
         "orders is RUNNING with 2 of 6 tasks",
     ]
 
