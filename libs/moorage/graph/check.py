@@ -153,8 +153,9 @@ def _checkpoint_problems(config: CheckpointConfig) -> Iterator[str]:
         if value is not None:
             yield from _range_problems(f"checkpoint.{name}", value, least, most)
     during_backlog_ms = config.interval_during_backlog_ms
-    if during_backlog_ms and config.interval_ms == 0:
-        yield "checkpoint.interval_during_backlog_ms needs checkpoint.interval_ms: else there are no periodic ones"
+    for name in ("interval_during_backlog_ms", "min_pause_ms", "initial_delay_max_ms"):
+        if getattr(config, name) and config.interval_ms == 0:
+            yield f"checkpoint.{name} needs checkpoint.interval_ms: else there are no periodic ones"
     if during_backlog_ms and during_backlog_ms < config.interval_ms:
         yield f"checkpoint.interval_during_backlog_ms must be 0 or at least checkpoint.interval_ms {config.interval_ms}"
     if config.aligned_timeout_ms >= config.timeout_ms:

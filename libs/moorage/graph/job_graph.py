@@ -111,7 +111,7 @@ class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The same while a source says that it works off a backlog; 0: none meanwhile, None: as otherwise."""
     timeout_ms: int = 600_000
     min_pause_ms: int = 0
-    """Between the end of a checkpoint and the next periodic trigger; needs ``max_concurrent`` 1."""
+    """Between the end of a completed checkpoint and the next periodic trigger; needs ``max_concurrent`` 1."""
     max_concurrent: int = 1
     tolerable_failures: int = 10
     """Failed checkpoints in a row that don't fail the job."""

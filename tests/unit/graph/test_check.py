@@ -81,6 +81,14 @@ def test_a_good_graph_passes() -> None:
             replaced(checkpoint=CheckpointConfig(interval_ms=0, interval_during_backlog_ms=500)),
             "interval_during_backlog_ms needs checkpoint.interval_ms",
         ),
+        (
+            replaced(checkpoint=CheckpointConfig(interval_ms=0, min_pause_ms=500)),
+            "min_pause_ms needs checkpoint.interval_ms",
+        ),
+        (
+            replaced(checkpoint=CheckpointConfig(interval_ms=0, initial_delay_max_ms=500)),
+            "initial_delay_max_ms needs checkpoint.interval_ms",
+        ),
         (replaced(checkpoint=CheckpointConfig(timeout_ms=2**63)), "checkpoint.timeout_ms must be at most"),
         (replaced(checkpoint=CheckpointConfig(max_concurrent=2**31)), "checkpoint.max_concurrent must be at most"),
         (replaced(checkpoint=CheckpointConfig(retained=1_001)), "checkpoint.retained must be at most 1000"),
