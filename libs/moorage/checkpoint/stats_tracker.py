@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import pairwise
 
 import msgspec
 
 from moorage.checkpoint.acknowledgement import AcknowledgeOutcome
 from moorage.checkpoint.reasons import CheckpointFailureReason
+from moorage.checkpoint.rebuild import IDS_SKIPPED
 from moorage.checkpoint.stats import (
     CheckpointCounts,
     CheckpointStats,
@@ -300,12 +302,14 @@ class _Values:
 
 
 def _past_counts(past: JobHistory, base: CheckpointId) -> CheckpointCounts:
-    """An id that was given out and not completed has failed; before a full list of completed ids nothing is known."""
+    """An id that was given out and not completed has failed; before a full list of completed ids nothing is known. Those
+    that a rebuild of the registry has skipped were given to nobody."""
     known = past.completed_ids
     since = max(base, known[0] - 1) if len(known) >= COMPLETED_IDS_KEPT else base
-    completed = sum(checkpoint > since for checkpoint in known)
-    given_out = max(past.last_checkpoint_id, *known[-1:], since) - since
-    return CheckpointCounts(total=given_out, completed=completed, failed=given_out - completed)
+    completed = [checkpoint for checkpoint in known if checkpoint > since]
+    ends = [since, *completed, max(past.last_checkpoint_id, *completed[-1:], since)]
+    given_out = sum((end - start) % IDS_SKIPPED for start, end in pairwise(ends))
+    return CheckpointCounts(total=given_out, completed=len(completed), failed=given_out - len(completed))
 
 
 def _past_stats(record: CheckpointRecord) -> CheckpointStats:

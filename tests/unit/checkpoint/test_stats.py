@@ -10,6 +10,7 @@ from tests.unit.cluster.world import acknowledgement
 from moorage.checkpoint import stats_tracker
 from moorage.checkpoint.acknowledgement import AcknowledgeOutcome
 from moorage.checkpoint.reasons import CheckpointFailureReason
+from moorage.checkpoint.rebuild import IDS_SKIPPED
 from moorage.checkpoint.stats import AcknowledgementCounts, CheckpointStatus, CoordinatorStats, Distribution
 from moorage.checkpoint.stats_tracker import HISTORY_SIZE, CheckpointStatsTracker
 from moorage.effects import JobHistory
@@ -243,6 +244,19 @@ def test_only_ids_are_counted_of_which_the_registry_still_knows_the_outcome(monk
     )
     counts = CheckpointStatsTracker(past).snapshot().counts
     assert (counts.total, counts.completed, counts.failed) == (4, 3, 1)
+
+
+@pytest.mark.parametrize(("last", "total"), [(3 + IDS_SKIPPED, 3), (7 + 2 * IDS_SKIPPED, 7)])
+def test_ids_that_a_rebuild_of_the_registry_skipped_have_not_failed(last: int, total: int) -> None:
+    past = JobHistory(
+        record=None, completed_ids=(CheckpointId(1), CheckpointId(3)), last_checkpoint_id=CheckpointId(last)
+    )
+    counts = CheckpointStatsTracker(past).snapshot().counts
+    assert (counts.total, counts.completed, counts.failed) == (total, 2, total - 2)
+    later = CheckpointId(last + 2)
+    past = msgspec.structs.replace(past, completed_ids=(*past.completed_ids, later), last_checkpoint_id=later)
+    counts = CheckpointStatsTracker(past).snapshot().counts
+    assert (counts.total, counts.completed, counts.failed) == (total + 2, 3, total - 1)
 
 
 def test_the_cost_of_a_picture_does_not_grow_with_acknowledgements_between(tracker: CheckpointStatsTracker) -> None:
