@@ -302,8 +302,8 @@ class _Values:
 
 
 def _past_counts(past: JobHistory, base: CheckpointId) -> CheckpointCounts:
-    """An id that was given out and not completed has failed; before a full list of completed ids nothing is known. Those
-    that a rebuild of the registry has skipped were given to nobody."""
+    """An id that was given out and not completed has failed; before a full list of completed ids nothing is known. What
+    a rebuild of the registry has skipped was given to nobody."""
     known = past.completed_ids
     since = max(base, known[0] - 1) if len(known) >= COMPLETED_IDS_KEPT else base
     completed = [checkpoint for checkpoint in known if checkpoint > since]
