@@ -44,6 +44,11 @@ def seal(data: bytes) -> bytes:
     return b"".join((data[:position], _checksum(data), data[position + len(_NO_CHECKSUM) :]))
 
 
+def is_ours(data: bytes, metadata: CheckpointMetadata) -> bool:
+    """Did Moorage write the file? Damage takes the name of the state away, or the mark in it, but not both."""
+    return _MARK in data or any(state.name == ORIGIN_STATE for state in metadata.master_states)
+
+
 def is_intact(data: bytes) -> bool:
     """Is it what was sealed?"""
     position = data.find(_MARK) + len(_MARK)

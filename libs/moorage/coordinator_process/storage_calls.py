@@ -6,7 +6,7 @@ from typing import Any
 
 import xxhash
 
-from moorage.coordinator_process.origin import seal, with_origin
+from moorage.coordinator_process.origin import is_intact, is_ours, seal, with_origin
 from moorage.effects import (
     DeleteSavepoint,
     DiscardSavepoint,
@@ -89,6 +89,9 @@ def _read_operator_states(storage: CheckpointStorage, path: str, checksum: int) 
 def _read_savepoint(storage: CheckpointStorage, path: str) -> FoundSavepoint:
     data = storage.read(path)
     metadata = decode_metadata(data, folder_of(path))
+    if is_ours(data, metadata) and not is_intact(data):
+        # Nobody else knows: the registry has checksums of what it holds only.
+        raise CorruptDataError(f"{path} is damaged: it has not the checksum that it was written with")
     return FoundSavepoint(path=path, checksum=xxhash.xxh3_64_intdigest(data), metadata=metadata)
 
 

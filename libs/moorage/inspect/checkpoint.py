@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from moorage.adapters.object_reader import open_reader
-from moorage.coordinator_process.origin import is_intact
+from moorage.coordinator_process.origin import is_intact, is_ours
 from moorage.errors import CorruptDataError, ObjectMissingError, SettingError
 from moorage.inspect.files import StateFiles
 from moorage.naming import METADATA_FILE
@@ -71,15 +71,14 @@ def open_checkpoint(
         version, metadata = metadata_version(data), decode_metadata(data, relative_folder)
     except CorruptDataError as error:
         raise CorruptDataError(f"{folder}/{name}: {error}") from error
-    checkpoint = OpenCheckpoint(
+    return OpenCheckpoint(
         location=f"{folder}/{name}",
         version=version,
         size_bytes=size,
         metadata=metadata,
         files=files,
-        intact=is_intact(data),
+        intact=is_intact(data) if is_ours(data, metadata) else None,
     )
-    return checkpoint if checkpoint.is_ours else replace(checkpoint, intact=None)
 
 
 def _folder_and_name(location: str) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from moorage.cluster.protocol import (
     SubmitJob,
 )
 from moorage.cluster.submission import resumable
+from moorage.coordinator_process.origin import origin_of, seal, with_origin
 from moorage.effects import JobHistory
 from moorage.graph.job_graph import CheckpointConfig, JobGraph, RestartConfig
 from moorage.ids import Attempt, JobId, OperatorId, OperatorUid, SubtaskId
@@ -233,7 +234,10 @@ def test_a_savepoint_that_names_a_file_elsewhere_is_refused(world: World, leader
     first, *others = metadata.operators
     hostile = msgspec.structs.replace(first, subtasks={0: OperatorSubtaskState(managed_keyed=(stray,))})
     changed = msgspec.structs.replace(metadata, operators=(hostile, *others))
-    world.storage.write("handed/in/_metadata", encode_metadata(changed))
+    origin = origin_of(metadata)
+    assert origin is not None
+    changed = with_origin(msgspec.structs.replace(changed, master_states=metadata.hook_states), origin)
+    world.storage.write("handed/in/_metadata", seal(encode_metadata(changed)))
     refused = answer(world, leader, submit(leader, copy_of(GRAPH), "handed/in", allow_non_restored=True))
     assert isinstance(refused, Refused)
     assert refused.refusal is Refusal.CONFLICT

@@ -12,8 +12,10 @@ from moorage.effects import (
     DeleteSavepoint,
     DiscardSavepoint,
     FollowEvents,
+    FoundSavepoint,
     Operation,
     ReadJob,
+    ReadSavepoint,
     VerifyMetadata,
     WriteMetadata,
     WrittenMetadata,
@@ -198,6 +200,27 @@ def test_a_job_that_is_not_there_has_an_empty_history(ports: Ports) -> None:
 def test_what_an_error_means(error: MoorageError, failure: CallFailure) -> None:
     assert call_error(error).failure is failure
     assert call_error(error).detail == "x"
+
+
+def test_what_a_job_starts_from_is_held_against_its_own_checksum(ports: Ports) -> None:
+    """Whatever byte is damaged: also one of those by which it is told that the file is ours."""
+    path = write(ports).metadata_path
+    data = ports.storage.read(path)
+    found = ports.run(ReadSavepoint(path="orders/chk-7"))
+    assert isinstance(found, FoundSavepoint)
+    assert found.path == path
+    for index in range(len(data)):
+        damaged = f"orders/chk-8/{index}/_metadata"
+        ports.storage.write(damaged, data[:index] + bytes([data[index] ^ 0x01]) + data[index + 1 :])
+        with pytest.raises(CorruptDataError):
+            ports.run(ReadSavepoint(path=damaged))
+
+
+def test_what_is_not_ours_has_no_checksum_to_be_held_against(ports: Ports) -> None:
+    ports.storage.write("flink/_metadata", encode_metadata(METADATA))
+    found = ports.run(ReadSavepoint(path="flink"))
+    assert isinstance(found, FoundSavepoint)
+    assert found.metadata == METADATA
 
 
 def test_foreign_metadata_has_no_origin_and_a_broken_one_is_corrupt() -> None:
