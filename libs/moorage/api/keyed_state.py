@@ -57,6 +57,12 @@ class KeyedStateMeta(msgspec.StructMeta):
         unknown = [new for new in namespace["__renamed__"].values() if new not in cls.__struct_fields__]
         if unknown:
             raise PipelineError(f"{name}: renamed={renamed!r} names {unknown[0]!r}, which is no field of it")
+        both = [former for former in namespace["__renamed__"] if former in cls.__struct_fields__]
+        if both:
+            raise PipelineError(
+                f"{name}: renamed={renamed!r} says that {both[0]!r} has another name now, but it is a field still; of"
+                " stored rows nobody could tell whose value it is. Give one of the fields a name that is new"
+            )
         return cls
 
 

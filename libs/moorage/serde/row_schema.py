@@ -136,11 +136,12 @@ class RowReader(Generic[R]):
     def _match(self, written: RowSchema, present: RowSchema) -> list[int | None]:
         """For each field of the class its place in a stored row."""
         self._refuse("the key", key_mismatch(written.key, present.key))
-        renamed = {new: old for old, new in renamed_fields(self._row_type).items()}
+        renamed = renamed_fields(self._row_type).items()
         stored = {name: place for place, (name, _) in enumerate(written.fields)}
         places: list[int | None] = []
         for name, schema in present.fields:
-            place = stored.get(name, stored.get(renamed.get(name, name)))
+            names = (name, *(former for former, new in renamed if new == name))
+            place = next((stored[one] for one in names if one in stored), None)
             places.append(place)
             if place is not None:
                 self._refuse(f"field {name!r}", _field_mismatch(written.fields[place][1], schema))

@@ -70,6 +70,21 @@ def test_a_new_name_for_what_is_no_field_is_refused() -> None:
         type("Bad", (mo.KeyedState,), {"__annotations__": {}}, renamed={"n": "other"})
 
 
+def test_a_field_may_have_had_several_names() -> None:
+    class New(mo.KeyedState, renamed={"n": "total", "count": "total"}):
+        total: int = 0
+
+    class Newer(mo.KeyedState, renamed={"count": "total", "n": "total"}):
+        total: int = 0
+
+    assert [read(row_type).total for row_type in (New, Newer)] == [3, 3]
+
+
+def test_a_former_name_that_is_a_field_still_is_refused() -> None:
+    with pytest.raises(PipelineError, match="'n' has another name now, but it is a field still"):
+        type("Bad", (Old,), {"__annotations__": {"count": "int"}, "count": 0}, renamed={"n": "count"})
+
+
 class Text(mo.KeyedState):
     n: str = ""
 
