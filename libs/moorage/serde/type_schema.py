@@ -160,7 +160,10 @@ def _records(written: TypeSchema, read: TypeSchema) -> str | None:
         return _plainly(written, read)
     # Fields of an array are told by their place, others by their name.
     known = dict(enumerate(fields)) if array_like else {field[0]: field for field in fields}
+    places = {field[0]: place for place, field in enumerate(fields)} if array_like else {}
     for place, (field, field_type, required) in enumerate(wanted):
+        if places.get(field, place) != place:
+            return f"{name}.{field} has moved, but {name} is stored without names: add fields at its end only"
         stored = known.get(place if array_like else field)
         if stored is None:
             if required:

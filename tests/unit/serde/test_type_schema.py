@@ -47,6 +47,20 @@ class LongArrayPoint(msgspec.Struct, array_like=True):
     y: int
 
 
+class TurnedArrayPoint(msgspec.Struct, array_like=True):
+    y: int
+    x: int
+
+
+class PrefixedArrayPoint(msgspec.Struct, array_like=True):
+    label: int
+    x: int = 0
+
+
+class RenamedArrayPoint(msgspec.Struct, array_like=True):
+    left: int
+
+
 class ArrayFloatPoint(msgspec.Struct, array_like=True):
     x: float
     y: int = 0
@@ -103,6 +117,7 @@ READABLE: list[tuple[Any, Any, Any]] = [
     (NeedyPoint, Point, NeedyPoint(1, 2)),
     (ArrayPoint, ArrayFloatPoint, ArrayPoint(1)),
     (LongArrayPoint, ArrayPoint, LongArrayPoint(1, 2)),
+    (ArrayPoint, RenamedArrayPoint, ArrayPoint(1)),
     (NamedPoint, ArrayPoint, NamedPoint(1)),
     (DataPoint, Point, DataPoint(1)),
     (TypedPoint, DataPoint, {"x": 1}),
@@ -117,6 +132,8 @@ def test_what_is_said_to_be_readable_is(written: Any, read: Any, value: Any) -> 
     assert mismatch(stored, schema_of(read)) is None
     msgspec.msgpack.decode(msgspec.msgpack.encode(value), type=read)
 
+
+MOVED = "{0}.{1} has moved, but {0} is stored without names: add fields at its end only"
 
 REFUSED: list[tuple[Any, Any, str]] = [
     (int, str, "was int and is str now"),
@@ -136,6 +153,8 @@ REFUSED: list[tuple[Any, Any, str]] = [
     (FloatPoint, Point, "Point.x was float and is int now"),
     (Point, NeedyPoint, "NeedyPoint has the new field 'y', which has no default"),
     (Point, ArrayPoint, "was Point and is ArrayPoint now"),
+    (LongArrayPoint, TurnedArrayPoint, MOVED.format("TurnedArrayPoint", "y")),
+    (list[ArrayPoint], list[PrefixedArrayPoint], MOVED.format("PrefixedArrayPoint", "x")),
     (list[dict[str, FloatPoint]], list[dict[str, Point]], "Point.x was float and is int now"),
     (Cat, Dog, "was Cat and is Dog now"),
     (FloatTree, Tree, "Tree.value was float and is int now"),
