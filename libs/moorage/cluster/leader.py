@@ -105,6 +105,9 @@ class Leader:
         self._is_asking = False
         if lease is None or lease.holder != self.holder:
             self.other_holder = None if lease is None else lease.holder
+            if lease is not None:
+                # Should the registry lose its data, ours must be above that of the leader who does not know yet.
+                self._highest_epoch = max(self._highest_epoch, lease.epoch)
             return
         self.other_holder = None
         self._effects.epoch = lease.epoch

@@ -126,6 +126,16 @@ def test_the_next_lease_must_have_a_higher_epoch_than_any_that_was_seen(bench: B
     assert operation.above == 9
 
 
+def test_a_standby_leads_above_the_leader_that_it_knew(bench: Bench) -> None:
+    """When the registry has lost its data, its epochs begin anew, and a former leader may still act on the first."""
+    bench.tick(0)
+    bench.answer(Lease(holder="other", epoch=Epoch(4), ttl_ms=100))
+    bench.tick(TTL_MS)
+    operation = bench.calls[-1].operation
+    assert isinstance(operation, AcquireLease)
+    assert operation.above == 4
+
+
 def test_a_lower_epoch_means_nothing(bench: Bench) -> None:
     bench.lead(epoch=3)
     bench.leader.saw_epoch(Epoch(2))
