@@ -77,6 +77,22 @@ def test_a_job_moves_to_rocksdb_with_any_checkpoint(environment: RocksDbEnvironm
     finish(harness)
 
 
+@pytest.mark.parametrize("way", [("memory", "rocksdb"), ("rocksdb", "memory")], ids=" to ".join)
+def test_a_job_changes_its_backend_with_a_canonical_savepoint(
+    way: tuple[Literal["memory", "rocksdb"], Literal["memory", "rocksdb"]], environment: RocksDbEnvironment
+) -> None:
+    before, after = way
+    harness = Harness(pipeline(before), rocksdb=environment)
+    go_on(harness, before, 2)
+    savepoint = harness.trigger(SnapshotKind.SUSPEND)
+    harness.run(40)
+    harness.finalize(savepoint)
+    harness.run(40)
+    go_on(harness, after, 3)
+    assert_counted(harness, 2)
+    finish(harness)
+
+
 def test_the_memory_backend_says_what_to_do_with_a_checkpoint_of_rocksdb(environment: RocksDbEnvironment) -> None:
     harness = Harness(pipeline("rocksdb"), rocksdb=environment)
     go_on(harness, "rocksdb", 2)
