@@ -42,7 +42,7 @@ from moorage_cli.inspect import inspect
 from moorage_cli.interrupts import until_interrupted
 from moorage_cli.jobs import cancel, dispose, rescale, restore, savepoint, stop, submit
 from moorage_cli.registry import registry_app
-from moorage_cli.screen import Screen, jobs_table
+from moorage_cli.screen import Screen, jobs_table, printable
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def _fail(error: MoorageError, code: int) -> NoReturn:
-    err.print(f"moorage: {error}", style="red", markup=False, highlight=False)
+    err.print(printable(f"moorage: {error}"), style="red", markup=False, highlight=False)
     raise SystemExit(code) from None
 
 

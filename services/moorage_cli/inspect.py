@@ -54,6 +54,7 @@ def inspect(
     from moorage.inspect.describe import describe
     from moorage.inspect.verify import verify as verify_files
     from moorage_cli.inspect_view import report_view, verification_view
+    from moorage_cli.screen import foreign_text
 
     if (rows is None) == (as_version is None) and (output is not None or rows is not None):
         raise SettingError("use one of --rows OPERATOR and --as-version VERSION, the latter with --output FILE")
@@ -66,7 +67,7 @@ def inspect(
         return
     report = describe(checkpoint)
     with Console(stderr=True).status("") as status:
-        verification = verify_files(checkpoint, status.update) if verify else None
+        verification = verify_files(checkpoint, lambda name: status.update(foreign_text(name))) if verify else None
     if as_json:
         document: dict[str, Any] = msgspec.to_builtins(report)
         if verification is not None:

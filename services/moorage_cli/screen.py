@@ -13,6 +13,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from moorage_cli.client import JobOverview
 from moorage_cli.embedded.processes import ManagedProcess
@@ -107,6 +108,19 @@ def size_text(size_bytes: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1_024
     return f"{size:.1f} GiB"
+
+
+_COMMANDS_TO_TERMINALS = {code: chr(0xFFFD) for code in (*range(32), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+def printable(text: str) -> str:
+    """Text that others may have written, without what a terminal would obey."""
+    return text.translate(_COMMANDS_TO_TERMINALS)
+
+
+def foreign_text(text: str, style: str = "") -> Text:
+    """The same for a view; nothing in it is markup."""
+    return Text(printable(text), style=style)
 
 
 def plain_table(title: str, *columns: str, wrapped: Collection[str] = ()) -> Table:

@@ -8,8 +8,20 @@ from pathlib import Path
 import pyarrow.compute as pc
 from pyarrow import parquet
 from tests.unit.cli.test_app import run
-from tests.unit.inspect.checkpoints import USERS, orders_checkpoint
+from tests.unit.inspect.checkpoints import USERS, orders_checkpoint, write_metadata
 from tests.unit.inspect.test_rows import TOTALS, Total, base, checkpoint_of
+
+from moorage.coordinator_process.origin import with_origin
+from moorage.ids import Attempt, CheckpointId, JobId, OperatorUid
+from moorage.state.handles import FileHandle, KeyGroupsHandle
+from moorage.state.key_groups import KeyGroupRange
+from moorage.state.operator_ids import operator_id
+from moorage.state.operator_state import (
+    CheckpointMetadata,
+    CheckpointOrigin,
+    OperatorState,
+    OperatorSubtaskState,
+)
 
 GOLDEN = Path(__file__).parents[2] / "compatibility" / "flink" / "golden"
 
@@ -99,3 +111,25 @@ def test_prints_and_exports_rows(tmp_path: Path) -> None:
         result = run("inspect", folder, *arguments)
         assert (result.returncode, result.stdout) == (code, "")
         assert words in result.stderr
+
+
+def test_nothing_in_a_file_is_obeyed_by_the_terminal_or_taken_for_markup(tmp_path: Path) -> None:
+    evil = "[/red]\x1b]0;owned\x07\x9b2J"
+    handle = KeyGroupsHandle(KeyGroupRange(0, 0), (0,), FileHandle(f"orders/{evil}", 5))
+    state = OperatorState(
+        operator=operator_id(OperatorUid("totals")),
+        uid=OperatorUid(evil),
+        name=evil,
+        parallelism=1,
+        max_parallelism=1,
+        subtasks={0: OperatorSubtaskState(managed_keyed=(handle,))},
+    )
+    metadata = CheckpointMetadata(checkpoint=CheckpointId(3), operators=(state,))
+    origin = CheckpointOrigin(job=JobId(evil), attempt=Attempt(1), triggered_ms=1 << 62)
+    folder = str(write_metadata(tmp_path / "orders" / "chk-3", with_origin(metadata, origin)))
+    for arguments, code in (((), 0), (("--full",), 0), (("--verify",), 1), (("--rows", "nothing"), 1)):
+        result = run("inspect", folder, *arguments)
+        assert result.returncode == code
+        assert result.stderr.count("\n") == code
+        assert not {"\x1b", "\x07", "\x9b"} & {*result.stdout, *result.stderr}
+    assert f"{1 << 62} ms after 1970" in run("inspect", folder).stdout
