@@ -14,7 +14,7 @@ import httpx
 import pytest
 from tests.s3_server import S3Server
 
-from moorage.adapters.object_storage import ObjectStorage, StorageOptions, open_storage
+from moorage.adapters.object_storage import ObjectStorage, StorageOptions, check_storage, open_storage
 from moorage.adapters.object_storage.bucket import MULTIPART_FROM_BYTES
 from moorage.errors import ObjectExistsError, StorageError
 from moorage.ports import Upload
@@ -30,6 +30,8 @@ class BusyProxy:
         self.lost_answers = 0
         """So many requests are carried out, and answered with 500."""
         self.methods: list[str] = []
+        self.conditional = True
+        """False: like a store that does not know conditional puts."""
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,6 +45,8 @@ class BusyProxy:
                     self.answer(503, {}, b"<Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>")
                     return
                 headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+                if not proxy.conditional:
+                    headers = {k: v for k, v in headers.items() if k.lower() != "if-none-match"}
                 response = httpx.request(self.command, endpoint + self.path, headers=headers, content=body)
                 if proxy.lost_answers > 0:
                     proxy.lost_answers -= 1
@@ -127,6 +131,20 @@ def test_a_write_whose_answer_was_lost_is_told_as_there_already(storage: ObjectS
     with pytest.raises(ObjectExistsError):
         storage.write("job/x", b"content")
     assert storage.read("job/x") == b"content"
+
+
+def test_a_store_that_overwrites_is_refused_at_the_start(storage: ObjectStorage, proxy: BusyProxy) -> None:
+    check_storage(storage, "s3://bucket/a")
+    proxy.conditional = False
+    with pytest.raises(StorageError, match=r"^checkpoint storage s3://bucket/a can't be used: it overwrites an object"):
+        check_storage(storage, "s3://bucket/a")
+    assert list(storage.list("_probe/")) == []
+
+
+def test_a_storage_is_not_refused_for_an_answer_that_was_lost(storage: ObjectStorage, proxy: BusyProxy) -> None:
+    proxy.lost_answers = 1
+    check_storage(storage, "s3://bucket/a")
+    assert list(storage.list("_probe/")) == []
 
 
 def test_a_big_object_goes_in_parts_although_the_store_is_busy(storage: ObjectStorage, proxy: BusyProxy) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -68,15 +69,19 @@ def open_storage(url: str, options: StorageOptions = _DEFAULTS, *, create: bool 
 
 
 def check_storage(storage: ObjectStorage, url: str) -> None:
-    """*Blocking.* Write, read, list and delete a small object; StorageError that says in one line why the storage can't
-    be used."""
+    """*Blocking.* Write a small object, twice, read, list and delete it; StorageError that says in one line why the
+    storage can't be used."""
     folder = f"_probe/{uuid.uuid4().hex}"
     path = f"{folder}/object"
     try:
-        storage.write(path, _PROBE)
+        with suppress(ObjectExistsError):  # the answer to a first try was lost
+            storage.write(path, _PROBE)
+        overwrites = _overwrites(storage, path)
         if storage.read(path) != _PROBE or [info.path for info in storage.list(f"{folder}/")] != [path]:
             raise StorageError("it does not give back what was written")
         storage.delete([path])
+        if overwrites:
+            raise StorageError("it overwrites an object that should be created only if it is absent (If-None-Match)")
     except StorageError as error:
         detail = str(error).partition(f"{url}: ")[2] or str(error)
         raise StorageError(f"checkpoint storage {url} can't be used: {detail}") from error
@@ -88,3 +93,13 @@ def storage_id(storage: CheckpointStorage) -> str:
     with contextlib.suppress(ObjectExistsError):
         storage.write(STORAGE_ID_PATH, uuid.uuid4().hex.encode())
     return storage.read(STORAGE_ID_PATH).decode()
+
+
+def _overwrites(storage: ObjectStorage, path: str) -> bool:
+    """Whether an object that is there can be written: some stores that speak S3 take no notice of the condition, and
+    then a former leader could write over what its successor has written."""
+    try:
+        storage.write(path, _PROBE)
+    except ObjectExistsError:
+        return False
+    return True
