@@ -34,7 +34,7 @@ class ByteStreamHandle(msgspec.Struct, frozen=True, tag="bytes"):
         return len(self.data)
 
     def __repr__(self) -> str:
-        return _shown(self, self.name, _size(self.size_bytes))
+        return _shown(self, self.name, shown_bytes(self.size_bytes))
 
 
 class FileHandle(msgspec.Struct, frozen=True, tag="file"):
@@ -47,7 +47,7 @@ class FileHandle(msgspec.Struct, frozen=True, tag="file"):
     """Set where the metadata names the file relative to its own folder, so that both can be moved together."""
 
     def __repr__(self) -> str:
-        return _shown(self, self.path, _size(self.size_bytes))
+        return _shown(self, self.path, shown_bytes(self.size_bytes))
 
 
 class SegmentHandle(msgspec.Struct, frozen=True, tag="segment"):
@@ -62,7 +62,7 @@ class SegmentHandle(msgspec.Struct, frozen=True, tag="segment"):
     """Which logical file the segment is (Flink: LogicalFileId)."""
 
     def __repr__(self) -> str:
-        return _shown(self, f"{self.path} from {self.offset}", _size(self.size_bytes))
+        return _shown(self, f"{self.path} from {self.offset}", shown_bytes(self.size_bytes))
 
 
 StreamHandle = ByteStreamHandle | FileHandle | SegmentHandle
@@ -120,7 +120,9 @@ class IncrementalKeyedHandle(msgspec.Struct, frozen=True, tag="incremental"):
 
     def __repr__(self) -> str:
         files = f"{len(self.shared)} shared and {len(self.private)} private files"
-        return _shown(self, _groups(self.key_groups), f"checkpoint {self.checkpoint}", files, _size(self.size_bytes))
+        return _shown(
+            self, _groups(self.key_groups), f"checkpoint {self.checkpoint}", files, shown_bytes(self.size_bytes)
+        )
 
 
 class StateChange(msgspec.Struct, frozen=True, array_like=True):
@@ -147,7 +149,7 @@ class ChangelogBytesHandle(msgspec.Struct, frozen=True, tag="changelog_bytes"):
 
     def __repr__(self) -> str:
         changes = f"changes {self.first} to {self.end}"
-        return _shown(self, _groups(self.key_groups), changes, _size(self.size_bytes))
+        return _shown(self, _groups(self.key_groups), changes, shown_bytes(self.size_bytes))
 
 
 class StreamAndOffset(msgspec.Struct, frozen=True, array_like=True):
@@ -169,7 +171,7 @@ class ChangelogFilesHandle(msgspec.Struct, frozen=True, tag="changelog_files"):
     """Identifier of the changelog storage; None where the metadata has none, as in Flink 1.15: "filesystem"."""
 
     def __repr__(self) -> str:
-        return _shown(self, _groups(self.key_groups), f"{len(self.streams)} streams", _size(self.size_bytes))
+        return _shown(self, _groups(self.key_groups), f"{len(self.streams)} streams", shown_bytes(self.size_bytes))
 
 
 class ChangelogHandle(msgspec.Struct, frozen=True, tag="changelog"):
@@ -191,7 +193,7 @@ class ChangelogHandle(msgspec.Struct, frozen=True, tag="changelog"):
 
     def __repr__(self) -> str:
         parts = f"{len(self.materialized)} materialized, {len(self.changes)} changelogs"
-        return _shown(self, _groups(self.key_groups), parts, _size(self.size_bytes))
+        return _shown(self, _groups(self.key_groups), parts, shown_bytes(self.size_bytes))
 
 
 KeyedHandle = KeyGroupsHandle | IncrementalKeyedHandle | ChangelogHandle
@@ -335,7 +337,8 @@ def _states(states: dict[str, StateMetaInfo]) -> Iterator[str]:
     return (f"{name}: {len(info.offsets)} {info.mode.value}" for name, info in states.items())
 
 
-def _size(size_bytes: int) -> str:
+def shown_bytes(size_bytes: int) -> str:
+    """A size for people."""
     size, units = float(size_bytes), iter(("bytes", "KB", "MB", "GB", "TB"))
     unit = next(units)
     while abs(size) >= 1000 and unit != "TB":

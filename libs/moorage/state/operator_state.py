@@ -17,6 +17,7 @@ from moorage.state.handles import (
     StateHandle,
     checkpointed_bytes,
     paths_of,
+    shown_bytes,
 )
 
 
@@ -35,6 +36,19 @@ class OperatorSubtaskState(msgspec.Struct, frozen=True, kw_only=True):
     result_subpartition: tuple[OutputHandle, ...] = ()
     finished: bool = False
     """The subtask had finished before the checkpoint (Flink: FinishedOperatorSubtaskState)."""
+
+    def __repr__(self) -> str:
+        names = (
+            "managed_operator",
+            "raw_operator",
+            "managed_keyed",
+            "raw_keyed",
+            "input_channel",
+            "result_subpartition",
+        )
+        counts = [(len(getattr(self, name)), name.replace("_", " ")) for name in names]
+        parts = ["finished"] * self.finished + [f"{count} {name}" for count, name in counts if count]
+        return f"OperatorSubtaskState({', '.join([*parts, shown_bytes(self.size_bytes)])})"
 
     def handles(self) -> Iterator[StateHandle]:
         yield from self.managed_operator
@@ -71,6 +85,11 @@ class OperatorState(msgspec.Struct, frozen=True, kw_only=True):
     coordinator: ByteStreamHandle | None = None
     fully_finished: bool = False
 
+    def __repr__(self) -> str:
+        state = "finished" if self.fully_finished else f"{len(self.subtasks)} subtasks with state"
+        parallelism = f"parallelism {self.parallelism} of at most {self.max_parallelism}"
+        return f"OperatorState({self.uid or self.operator}, {parallelism}, {state}, {shown_bytes(self.size_bytes)})"
+
     @property
     def partly_finished(self) -> bool:
         return not self.fully_finished and any(subtask.finished for subtask in self.subtasks.values())
@@ -96,6 +115,9 @@ class MasterState(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     version: int
     data: bytes
+
+    def __repr__(self) -> str:
+        return f"MasterState({self.name}, version {self.version}, {shown_bytes(len(self.data))})"
 
 
 class SnapshotType(Enum):

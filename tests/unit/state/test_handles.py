@@ -33,7 +33,7 @@ from moorage.state.handles import (
 )
 from moorage.state.key_groups import EMPTY_KEY_GROUP_RANGE, KeyGroupRange
 from moorage.state.operator_ids import operator_id
-from moorage.state.operator_state import OperatorState, OperatorSubtaskState
+from moorage.state.operator_state import MasterState, OperatorState, OperatorSubtaskState
 
 GROUPS = KeyGroupRange(0, 15)
 INLINE = ByteStreamHandle("inline", b"secret" * 20)
@@ -114,3 +114,19 @@ def test_what_a_checkpoint_has_written_may_be_less_than_what_it_refers_to() -> N
     assert (subtask.checkpointed_bytes, subtask.size_bytes) == (2_120, INCREMENTAL.size_bytes + 120)
     assert (operator.checkpointed_bytes, operator.size_bytes) == (2_240, INCREMENTAL.size_bytes + 240)
     assert sorted(set(operator.paths())) == ["job/file", "job/merged"]
+
+
+def test_states_of_operators_say_what_they_have_and_not_what_is_in_it() -> None:
+    subtask = OperatorSubtaskState(managed_keyed=(KEYED, INCREMENTAL), input_channel=(SHOWN_CHANNEL,))
+    assert repr(subtask) == "OperatorSubtaskState(2 managed keyed, 1 input channel, 2.5 MB)"
+    assert repr(OperatorSubtaskState()) == "OperatorSubtaskState(0 bytes)"
+    assert repr(OperatorSubtaskState(finished=True)) == "OperatorSubtaskState(finished, 0 bytes)"
+    uid = OperatorUid("totals")
+    operator = OperatorState(
+        operator=operator_id(uid), uid=uid, name=None, parallelism=2, max_parallelism=8, subtasks={0: subtask}
+    )
+    assert repr(operator) == "OperatorState(totals, parallelism 2 of at most 8, 1 subtasks with state, 2.5 MB)"
+    done = msgspec.structs.replace(operator, uid=None, subtasks={}, fully_finished=True)
+    assert repr(done) == f"OperatorState({done.operator}, parallelism 2 of at most 8, finished, 0 bytes)"
+    assert done != operator
+    assert repr(MasterState(name="hook", version=7, data=b"secret")) == "MasterState(hook, version 7, 6 bytes)"
