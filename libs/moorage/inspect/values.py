@@ -60,7 +60,7 @@ def _dict(key: Reader | None, value: Reader | None) -> Reader | None:
 
 
 def _struct(rest: Sequence[Any]) -> Reader | None:
-    _, array_like, tag, fields = rest
+    _, array_like, tag, fields = rest[:4]
     named = [(str(name), reader_of(schema) or _same) for name, schema, _ in fields]
     if array_like:
         skipped = 0 if tag is None else 1

@@ -14,7 +14,7 @@ from msgspec import inspect
 
 TypeSchema = Sequence[Any]
 """A nested list: ``["int"]``, ``["list", ["str"]]``, ``["struct", name, array_like, tag, fields]`` with fields
-``[name, type, required]``."""
+``[name, type, required]``, and ``"closed"`` behind them where fields that the class does not have are refused."""
 
 _PLAIN: dict[type[inspect.Type], str] = {
     inspect.AnyType: "any",
@@ -63,10 +63,10 @@ def _schema(info: inspect.Type, inside: tuple[str, ...]) -> list[Any]:
             return ["one of", *sorted((member.value for member in cls), key=repr)]
         case inspect.LiteralType(values=values):
             return ["one of", *sorted(values, key=repr)]
-        case inspect.StructType(cls=cls, fields=fields, array_like=array_like, tag=tag):
-            return _record(cls.__name__, array_like, tag, fields, inside)
+        case inspect.StructType(cls=cls, fields=fields, array_like=array_like, tag=tag, forbid_unknown_fields=closed):
+            return _record(cls.__name__, array_like, tag, fields, inside, closed=closed)
         case inspect.NamedTupleType(cls=cls, fields=fields):
-            return _record(cls.__name__, True, None, fields, inside)
+            return _record(cls.__name__, True, None, fields, inside, closed=True)
         case inspect.DataclassType(cls=cls, fields=fields) | inspect.TypedDictType(cls=cls, fields=fields):
             return _record(cls.__name__, False, None, fields, inside)
         case inspect.CustomType(cls=cls):
@@ -76,12 +76,19 @@ def _schema(info: inspect.Type, inside: tuple[str, ...]) -> list[Any]:
 
 
 def _record(
-    name: str, array_like: bool, tag: Any, fields: Sequence[inspect.Field], inside: tuple[str, ...]
+    name: str,
+    array_like: bool,
+    tag: Any,
+    fields: Sequence[inspect.Field],
+    inside: tuple[str, ...],
+    *,
+    closed: bool = False,
 ) -> list[Any]:
     if name in inside:  # a type that contains itself
         return ["recursive", name]
     within = (*inside, name)
-    return ["struct", name, array_like, tag, [[f.encode_name, _schema(f.type, within), f.required] for f in fields]]
+    described = [[f.encode_name, _schema(f.type, within), f.required] for f in fields]
+    return ["struct", name, array_like, tag, described, *(["closed"] if closed else [])]
 
 
 def mismatch(written: TypeSchema, read: TypeSchema) -> str | None:
@@ -144,7 +151,7 @@ def _keeps_bytes(written: TypeSchema, read: TypeSchema) -> bool:
     if kind in (("tuple", "tuple"), ("list", "list")):
         return len(written) == len(read) and all(map(_keeps_bytes, written[1:], read[1:]))
     # A Struct may get another name, but no other fields.
-    return kind == ("struct", "struct") and written[2:] == read[2:]
+    return kind == ("struct", "struct") and written[2:5] == read[2:5]
 
 
 def _kinds(schema: TypeSchema) -> set[str]:
@@ -154,8 +161,8 @@ def _kinds(schema: TypeSchema) -> set[str]:
 
 
 def _records(written: TypeSchema, read: TypeSchema) -> str | None:
-    _, _, array_like, tag, fields = written
-    _, name, as_array, read_tag, wanted = read
+    _, _, array_like, tag, fields = written[:5]
+    _, name, as_array, read_tag, wanted = read[:5]
     if array_like != as_array or tag != read_tag:
         return _plainly(written, read)
     # Fields of an array are told by their place, others by their name.
@@ -170,6 +177,9 @@ def _records(written: TypeSchema, read: TypeSchema) -> str | None:
                 return f"{name} has the new field {field!r}, which has no default"
         elif (why := mismatch(stored[1], field_type)) is not None:
             return f"{name}.{field} {why}"
+    lost = fields[len(wanted) :] if array_like else [f for f in fields if all(f[0] != field for field, _, _ in wanted)]
+    if lost and len(read) > 5:
+        return f"{name} has lost the field {lost[0][0]!r}, and refuses what has more fields than it"
     return None
 
 

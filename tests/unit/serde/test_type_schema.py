@@ -79,6 +79,19 @@ class NamedPoint(NamedTuple):
     x: int
 
 
+class NamedLine(NamedTuple):
+    x: int
+    y: int = 0
+
+
+class ClosedPoint(msgspec.Struct, forbid_unknown_fields=True):
+    x: int
+
+
+class ClosedArrayPoint(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    x: int
+
+
 class Tree(msgspec.Struct):
     value: int
     children: list[Tree] = []
@@ -119,6 +132,10 @@ READABLE: list[tuple[Any, Any, Any]] = [
     (LongArrayPoint, ArrayPoint, LongArrayPoint(1, 2)),
     (ArrayPoint, RenamedArrayPoint, ArrayPoint(1)),
     (NamedPoint, ArrayPoint, NamedPoint(1)),
+    (NamedPoint, NamedLine, NamedPoint(1)),
+    (NamedLine, ArrayPoint, NamedLine(1, 2)),
+    (Point, ClosedPoint, Point(1)),
+    (ClosedPoint, FloatPoint, ClosedPoint(1)),
     (DataPoint, Point, DataPoint(1)),
     (TypedPoint, DataPoint, {"x": 1}),
     (Tree, FloatTree, Tree(1, [Tree(2)])),
@@ -134,6 +151,7 @@ def test_what_is_said_to_be_readable_is(written: Any, read: Any, value: Any) -> 
 
 
 MOVED = "{0}.{1} has moved, but {0} is stored without names: add fields at its end only"
+LOST = "{0} has lost the field {1!r}, and refuses what has more fields than it"
 
 REFUSED: list[tuple[Any, Any, str]] = [
     (int, str, "was int and is str now"),
@@ -153,6 +171,9 @@ REFUSED: list[tuple[Any, Any, str]] = [
     (FloatPoint, Point, "Point.x was float and is int now"),
     (Point, NeedyPoint, "NeedyPoint has the new field 'y', which has no default"),
     (Point, ArrayPoint, "was Point and is ArrayPoint now"),
+    (NamedLine, NamedPoint, LOST.format("NamedPoint", "y")),
+    (NeedyPoint, ClosedPoint, LOST.format("ClosedPoint", "y")),
+    (LongArrayPoint, ClosedArrayPoint, LOST.format("ClosedArrayPoint", "y")),
     (LongArrayPoint, TurnedArrayPoint, MOVED.format("TurnedArrayPoint", "y")),
     (list[ArrayPoint], list[PrefixedArrayPoint], MOVED.format("PrefixedArrayPoint", "x")),
     (list[dict[str, FloatPoint]], list[dict[str, Point]], "Point.x was float and is int now"),
@@ -164,6 +185,16 @@ REFUSED: list[tuple[Any, Any, str]] = [
 @pytest.mark.parametrize(("written", "read", "why"), REFUSED)
 def test_what_can_not_be_read_is_named(written: Any, read: Any, why: str) -> None:
     assert mismatch(schema_of(written), schema_of(read)) == why
+
+
+def test_what_is_refused_for_lost_fields_is_really_unreadable() -> None:
+    for value, kind in (
+        (NamedLine(1), NamedPoint),
+        (NeedyPoint(1, 2), ClosedPoint),
+        (LongArrayPoint(1, 2), ClosedArrayPoint),
+    ):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.msgpack.decode(msgspec.msgpack.encode(value), type=kind)
 
 
 def test_every_type_reads_itself() -> None:
