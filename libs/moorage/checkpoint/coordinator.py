@@ -17,7 +17,7 @@ What each step decides stands beside it: ``triggering``, ``new_checkpoints``, ``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from moorage.checkpoint.acknowledgement import AcknowledgeOutcome
 from moorage.checkpoint.acknowledging import Acknowledging
@@ -43,7 +43,7 @@ from moorage.checkpoint.triggering import Triggering
 from moorage.effects import AddCheckpoint, Effects, JobHistory
 from moorage.graph.execution import Execution
 from moorage.graph.job_graph import JobGraph
-from moorage.ids import Attempt, CheckpointId, SubtaskId
+from moorage.ids import Attempt, CheckpointId, SubtaskId, VertexId
 from moorage.messages.commands import (
     CheckpointFate,
     JobFates,
@@ -159,7 +159,8 @@ class CheckpointCoordinator:
     # --- life of an attempt ------------------------------------------------------------------------------------------
 
     def start(self, execution: Execution, record: JobRecord) -> None:
-        """An attempt runs, as ``record`` says: checkpoints are taken as soon as its subtasks run."""
+        """An attempt runs, as ``record`` says: checkpoints are taken as soon as its subtasks run. Vertices that go on
+        in it have done so since ``suspend``."""
         self._execution = execution
         self._record = encode_record(record)
         newest = self.completed.newest_of(execution.attempt, record.restored_checkpoint)
@@ -169,7 +170,7 @@ class CheckpointCoordinator:
             self._shared.claim(record.restore.path)  # Later checkpoints may still refer to it.
         self._triggering.start(execution, round(abs(self._random()) * self._config.initial_delay_max_ms))
         self._outcomes.restarted()
-        self.sink_commits.restarted(execution.graph)
+        self.sink_commits.restarted(execution.graph, execution.goes_on)
         if newest is not None:
             self._operators.start(execution, newest.checkpoint, newest.metadata_path, newest.metadata_checksum)
         elif restore is not None:
@@ -177,10 +178,11 @@ class CheckpointCoordinator:
         else:
             self._operators.start(execution, None, None, 0)
 
-    def suspend(self, reason: Reason) -> None:
-        """The attempt ends: abort what is pending, but for what the registry was asked to add."""
+    def suspend(self, reason: Reason, goes_on: Collection[VertexId] = ()) -> None:
+        """The attempt ends: abort what is pending, but for what the registry was asked to add. Vertices that go on
+        hear nothing but that."""
         self._execution = None
-        self._operators.stop()
+        self._operators.stop(goes_on)
         self._triggering.suspend(reason)
         for pending in list(self._pending.values()):
             self._abort_if_open(pending, reason, "")
@@ -189,6 +191,11 @@ class CheckpointCoordinator:
     def is_stopping(self) -> bool:
         """The job is being stopped with a savepoint, or was: nothing else is triggered."""
         return self._triggering.is_stopping
+
+    @property
+    def can_go_on(self) -> bool:
+        """A part of the job may go on while another one restarts: no operator coordinator waits for its state."""
+        return self._operators.is_ready
 
     @property
     def has_unknown_outcome(self) -> bool:

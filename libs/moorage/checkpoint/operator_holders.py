@@ -2,6 +2,8 @@
 
 They are told of what happens while an attempt runs, and stand for themselves: an error in one of them fails the attempt
 of its job, never the coordinator of all jobs. What subtasks send while the state is still being read waits.
+
+One belongs to one vertex. When a part of the job restarts, those of the vertices that go on hear nothing of it.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ class _Holder:
         self.context = context
         self.coordinator = kinds[node.coordinator.kind](context)
         self.has_backlog = False
+        self.is_ready = False
+        """It has its state."""
 
 
 class OperatorCoordinators:
@@ -56,7 +60,7 @@ class OperatorCoordinators:
         """Why they could not be made."""
         self._execution: Execution | None = None
         self._is_ready = False
-        """They have their state."""
+        """All of them have their state."""
         self._waiting: list[OperatorEvent] = []
         """Came before."""
         self._holders: dict[tuple[VertexId, OperatorUid], _Holder] = {}
@@ -91,7 +95,7 @@ class OperatorCoordinators:
 
     def start(self, execution: Execution, checkpoint: CheckpointId | None, path: str | None, checksum: int) -> None:
         """An attempt runs that started from ``checkpoint``, whose ``_metadata`` is at ``path``; None: from nothing, or
-        from a checkpoint of another job."""
+        from a checkpoint of another job. What goes on in it is not reset."""
         self._execution = execution
         self._waiting.clear()
         if self.problem is not None:
@@ -110,22 +114,26 @@ class OperatorCoordinators:
         execution = self._execution
         assert execution is not None
         self._is_ready = True
-        self._tell(
-            self._holders.values(),
-            lambda holder: holder.coordinator.reset(checkpoint, states.get(holder.node.operator_id)),
-        )
+        started = [holder for holder in self._holders.values() if not holder.is_ready]
+        for holder in started:
+            holder.is_ready = True
+        self._tell(started, lambda holder: holder.coordinator.reset(checkpoint, states.get(holder.node.operator_id)))
+        if self._execution is execution and any(holder.has_backlog for holder in self._holders.values()):
+            self._backlog(True)  # Said before this attempt began.
         for subtask, state in execution.states():
-            if state.is_running and self._execution is execution:
+            if state.is_running and self._execution is execution and subtask.vertex not in execution.goes_on:
                 self.subtask_ready(subtask)
         waiting, self._waiting = self._waiting, []
         for event in waiting:
             self.handle_event(event)  # Once the attempt has ended nobody is interested.
 
-    def stop(self) -> None:
-        """The attempt has ended."""
-        was_ready, self._is_ready = self._is_ready, False
-        self._execution = None
-        for holder in self._holders.values():
+    def stop(self, goes_on: Collection[VertexId] = ()) -> None:
+        """The attempt has ended, but for these vertices."""
+        self._is_ready = False
+        if not goes_on:
+            self._execution = None
+        for holder in [holder for holder in self._holders.values() if holder.vertex not in goes_on]:
+            was_ready, holder.is_ready = holder.is_ready, False
             holder.context.forget_calls()
             holder.has_backlog = False
             try:
@@ -158,9 +166,9 @@ class OperatorCoordinators:
     def handle_event(self, event: OperatorEvent) -> bool:
         """False: nobody is interested."""
         holder = self._holders.get((event.vertex, event.operator))
-        if holder is None or self._execution is None or event.attempt != self._execution.attempt:
+        if holder is None or self._execution is None or event.attempt != self._execution.attempt_of(event.vertex):
             return False
-        if self._is_ready:
+        if holder.is_ready:
             self._tell([holder], lambda holder: holder.coordinator.handle_event(event.subtask, event.payload))
         elif len(self._waiting) < EVENTS_KEPT:
             self._waiting.append(event)
@@ -169,7 +177,7 @@ class OperatorCoordinators:
         return True
 
     def _all(self) -> Collection[_Holder]:
-        return self._holders.values() if self._is_ready else ()
+        return [holder for holder in self._holders.values() if holder.is_ready]
 
     def _of(self, vertex: VertexId) -> Collection[_Holder]:
         return [holder for holder in self._all() if holder.vertex == vertex]
@@ -181,7 +189,7 @@ class OperatorCoordinators:
                 OperatorCommand(
                     epoch=self._effects.epoch,
                     job=self._job,
-                    attempt=self._execution.attempt,
+                    attempt=self._execution.attempt_of(vertex),
                     vertex=vertex,
                     operator=operator,
                     subtask=subtask,

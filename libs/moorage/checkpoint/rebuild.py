@@ -17,6 +17,7 @@ import msgspec
 
 from moorage.effects import JobHistory
 from moorage.errors import CorruptDataError
+from moorage.graph.lineage import lineage_of, running_attempts, segment_with
 from moorage.ids import Attempt, CheckpointId
 from moorage.messages.registry import CheckpointRecord, JobRecord, JobStatus, LineageSegment
 from moorage.state.operator_state import CheckpointOrigin
@@ -77,7 +78,10 @@ def rebuilt_history(
 
 
 def _is_in_history(record: CheckpointRecord, lineage: Sequence[LineageSegment], newest: CheckpointRecord) -> bool:
-    """Did ``newest`` come out of it? The last segment of the lineage is the attempt of ``newest``."""
-    segment = next((s for s in lineage if s.attempt == record.attempt), None)
-    end = newest.checkpoint if segment is None or segment.end is None else segment.end
-    return segment is not None and record.checkpoint <= min(end, newest.checkpoint)
+    """Did ``newest`` come out of it, in every part of the job? The lineage is that of the attempt of ``newest``."""
+    for vertex in running_attempts(lineage):
+        segment = segment_with(lineage_of(lineage, vertex), record.checkpoint, record.attempt)
+        end = newest.checkpoint if segment is None or segment.end is None else segment.end
+        if segment is None or record.checkpoint > min(end, newest.checkpoint):
+            return False
+    return True

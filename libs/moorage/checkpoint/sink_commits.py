@@ -6,8 +6,10 @@ not known anew until every subtask has reported.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from moorage.graph.job_graph import JobGraph
-from moorage.ids import CheckpointId, SubtaskId
+from moorage.ids import CheckpointId, SubtaskId, VertexId
 
 
 class SinkCommits:
@@ -26,10 +28,10 @@ class SinkCommits:
     def has_sinks(self) -> bool:
         return bool(self._sinks)
 
-    def restarted(self, graph: JobGraph) -> None:
-        """Another attempt: its subtasks may be others, of another number."""
+    def restarted(self, graph: JobGraph, goes_on: Collection[VertexId] = ()) -> None:
+        """Another attempt: its subtasks may be others, of another number, but for those of vertices that go on."""
         self._sinks = _sinks(graph)
-        self._committed.clear()
+        self._committed = {sink: known for sink, known in self._committed.items() if sink.vertex in goes_on}
         self._slowest.clear()
 
     def committed(self, sink: SubtaskId, checkpoint: CheckpointId, committed_ms: int) -> bool:

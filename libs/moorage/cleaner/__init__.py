@@ -19,7 +19,8 @@ What it stands on
 Of the registry:
 
 R1  Checkpoint ids and attempts are given once and ascend, also over the lives of a job name.
-R2  A checkpoint is added only under the job's present attempt, by the present epoch.
+R2  A checkpoint is added only under the job's present attempt, by the present epoch. What was written for it carries
+    the attempts in which its vertices run then; those of the record's lineage ascend.
 R3  A checkpoint is added only while its ``base`` is retained (or is 0), and only above every completed checkpoint, in
     one atomic step. (With two concurrent checkpoints two ``add_checkpoint`` may be under way: the older one must not
     come second.) A savepoint may come late if it writes outside of ``chk-<n>/`` and ``shared/``, where the cleaner
@@ -40,8 +41,9 @@ C3  It restores no checkpoint that the retention of an ended job discards (``ret
 
 Of the workers:
 
-W1  What checkpoint c refers to was written for c (path of ``naming`` with c's id and attempt) or is referred to by the
-    manifest of c's base; or, if c has no base, of the checkpoint or savepoint that the job has claimed.
+W1  What checkpoint c refers to was written for c (path of ``naming`` with c's id and the attempt in which the subtask
+    was started) or is referred to by the manifest of c's base; or, if c has no base, of the checkpoint or savepoint
+    that the job has claimed.
 W2  Positions start at the restored ones and never go back. Those of an attempt that starts from nothing lie, in its
     checkpoints, behind everything that was in the log when it started (as they do behind a barrier of its own).
 
@@ -51,7 +53,8 @@ Let the facts of a job be read in this order: last id given, then the job's reco
 time t). The listing may be of any time. Call file f, written for checkpoint n by attempt a, *decided* if at time t
 
 - n is not above the newest retained checkpoint, savepoints not counted (R1, R3), or
-- a is below the record's attempt (R2), or n is not above its ``base_checkpoint_id`` (an earlier life of the name), or
+- a is below every attempt in which some vertex of the record runs (R2), or n is not above its ``base_checkpoint_id``
+  (an earlier life of the name), or
 - the record says that the job has ended, and n is not above the last id given (C1; a later life has higher ids), or
 - DiscardCheckpoint has named n, before t (C1).
 

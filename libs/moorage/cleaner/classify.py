@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from moorage.ids import CheckpointId
+from moorage.graph.lineage import running_attempts
+from moorage.ids import Attempt, CheckpointId
 from moorage.messages.registry import CheckpointRecord, JobRecord
 from moorage.naming import StoragePath, parse_storage_path
 from moorage.ports import ObjectInfo, UnfinishedUpload
@@ -86,13 +87,19 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
         base = self.record.base_checkpoint_id
         return tuple(r for r in self.retained if r.kind == "checkpoint" and r.checkpoint > base)
 
+    @property
+    def oldest_attempt(self) -> Attempt:
+        """Nothing that was started in an earlier one runs, or will: a part of the job may have gone on while others
+        restarted."""
+        return min(running_attempts(self.record.lineage).values(), default=self.record.attempt)
+
     def is_decided(self, path: StoragePath) -> bool:
         """No checkpoint that is completed from now on can have written this file."""
         checkpoint = path.checkpoint
         return (
             checkpoint <= max(self.newest, self.record.base_checkpoint_id)
             or checkpoint in self.discarded
-            or (path.attempt is not None and path.attempt < self.record.attempt)
+            or (path.attempt is not None and path.attempt < self.oldest_attempt)
             or (self.record.status.has_ended and checkpoint <= self.last_checkpoint)
         )
 

@@ -78,7 +78,6 @@ from moorage.messages.events import (
     WorkerHeartbeat,
     WorkerLost,
 )
-from moorage.messages.registry import JobStatus
 
 
 class CoordinatorCore:
@@ -182,9 +181,7 @@ class CoordinatorCore:
 
     def _heartbeat(self) -> None:
         effects = self._effects
-        fates = tuple(
-            job.checkpoints.fates(job.attempt) for job in self._jobs.values() if job.status is JobStatus.RUNNING
-        )
+        fates = tuple(job.checkpoints.fates(job.attempt) for job in self._jobs.values() if job.is_deployed)
         effects.broadcast(CoordinatorHeartbeat(epoch=effects.epoch, sent_ms=effects.wall_ms, jobs=fates))
         # Heartbeats also show whether Kafka answers (LogSilence): often enough to find out before workers are lost.
         interval_ms = min(self._config.heartbeat_interval_ms, self._config.worker_timeout_ms // 3)
@@ -305,9 +302,12 @@ class CoordinatorCore:
         now_ms = self._effects.now_ms
         repeated_ms = now_ms - self._config.repeat_interval_ms
         self._stray_told_ms = {stray: told for stray, told in self._stray_told_ms.items() if told > repeated_ms}
-        for name, attempt in sorted({(running.job, running.attempt) for running in message.subtasks}):
-            job = self._jobs.get(name)
-            if job is not None and job.is_stray(attempt) and (name, attempt) not in self._stray_told_ms:
+        for running in message.subtasks:
+            job, name = self._jobs.get(running.job), running.job
+            if job is None or not job.is_stray(running.vertex, running.attempt):
+                continue
+            attempt = job.stopped_attempt
+            if (name, attempt) not in self._stray_told_ms:
                 self._stray_told_ms[name, attempt] = now_ms
                 self._effects.broadcast(CancelJob(epoch=self._effects.epoch, job=name, attempt=attempt))
 

@@ -6,7 +6,8 @@ status      means                                          left to
 CREATED     stored, never deployed                         RUNNING; CANCELLING; FAILING
 RUNNING     an attempt is deployed                         RESTARTING, FAILING: it failed; CANCELLING; FINISHED;
                                                            CANCELED: with a savepoint
-RESTARTING  waits for what the next attempt needs          RUNNING; CANCELLING; FAILING
+RESTARTING  waits for what the next attempt needs; parts   RUNNING; RESTARTING: more of it; CANCELLING; FAILING
+            of the job may go on meanwhile
 FAILING     gives up; its subtasks stop                    FAILED
 CANCELLING  was cancelled; its subtasks stop               CANCELED
 FINISHED, CANCELED, FAILED                                 (ended)
@@ -19,11 +20,15 @@ the first that is missing.
 
 An adopted attempt (another leader deployed it) is a RUNNING one whose subtasks have not reported to this leader yet.
 DeployJob is repeated while subtasks are silent: a worker runs an attempt of a job once, however often it is told.
+
+A failure need not restart all vertices (``failover.regions``). Those that go on are what they were while the job is
+RESTARTING, and in the attempt that follows; their subtasks keep the attempt in which they were started. Whenever that
+can't be, all restart: see ``_hinders_going_on`` and ``_must_be_whole``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 import msgspec
@@ -55,9 +60,13 @@ from moorage.cluster.scheduler import SlotPool
 from moorage.cluster.stopping import Stopping
 from moorage.cluster.views import JobCounts, JobView, SubtaskView
 from moorage.effects import CallError, Effects, JobHistory, SaveJob, StartAttempt
+from moorage.failover.regions import vertices_to_restart
 from moorage.failover.strategies import GiveUp, RestartAfter
 from moorage.graph.execution import Execution, ExecutionState, UpdateOutcome
-from moorage.ids import Attempt, CheckpointId, JobId, SubtaskId, WorkerId, worker_name
+from moorage.graph.job_graph import JobGraph
+from moorage.graph.lineage import lineage_of, running_attempts
+from moorage.graph.regions import regions
+from moorage.ids import Attempt, CheckpointId, JobId, SubtaskId, VertexId, WorkerId, worker_name
 from moorage.messages.commands import CancelJob, DeployJob
 from moorage.messages.events import (
     AcknowledgeCheckpoint,
@@ -76,7 +85,7 @@ TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.RUNNING: frozenset(
         {JobStatus.RESTARTING, JobStatus.CANCELLING, JobStatus.FAILING, JobStatus.FINISHED, JobStatus.CANCELED}
     ),
-    JobStatus.RESTARTING: frozenset({JobStatus.RUNNING, JobStatus.CANCELLING, JobStatus.FAILING}),
+    JobStatus.RESTARTING: frozenset({JobStatus.RUNNING, JobStatus.RESTARTING, JobStatus.CANCELLING, JobStatus.FAILING}),
     JobStatus.FAILING: frozenset({JobStatus.FAILED}),
     JobStatus.CANCELLING: frozenset({JobStatus.CANCELED}),
     JobStatus.FINISHED: frozenset(),
@@ -145,6 +154,13 @@ class Job:
         self._is_adopted = False
         self._cancel_requests: list[int] = []
         self._is_cancel_stored = False
+        # While a part of the job restarts.
+        self._attempts = running_attempts(self.record.lineage)
+        self._started_ms: dict[VertexId, int] = {}
+        self._goes_on: frozenset[VertexId] = frozenset()
+        """RESTARTING: vertices that don't."""
+        self._overlooked: Callable[[], None] | None = None
+        """A failure of one of them, or of everything, while the registry is waited for."""
         if self.status is JobStatus.RUNNING:
             self._adopt()
         elif self.status is JobStatus.CANCELLING:
@@ -183,7 +199,7 @@ class Job:
         """None: it had an effect, or said what was known."""
         subtask = SubtaskId(message.vertex, message.subtask)
         execution = self._execution
-        if execution is None or message.attempt != execution.attempt:
+        if execution is None or message.attempt != execution.attempt_of(message.vertex):
             return DropReason.OLD_ATTEMPT
         if execution.state(subtask) is None or execution.worker(subtask) != message.worker:
             return DropReason.UNKNOWN_SUBTASK
@@ -204,20 +220,21 @@ class Job:
         listed = {
             SubtaskId(running.vertex, running.subtask): running
             for running in message.subtasks
-            if running.job == self.job and running.attempt == execution.attempt
+            if running.job == self.job and running.attempt == execution.attempt_of(running.vertex)
         }
-        for subtask, state in list(execution.on_worker(message.worker)):
+        for subtask, _ in list(execution.on_worker(message.worker)):
             if self._execution is not execution:
                 return  # One of them has ended the attempt.
+            state = execution.state(subtask)
             if running := listed.get(subtask):
                 self.subtask_changed(_as_change(message.worker, running))
-            elif self.status is not JobStatus.RUNNING:
+            elif self.status is not JobStatus.RUNNING and subtask.vertex not in self._goes_on:
                 execution.update(subtask, SubtaskState.CANCELED)
-            elif not state.is_unreported and not state.has_ended:
+            elif state is not None and not state.is_unreported and not state.has_ended:
                 self.fail(f"{subtask} is gone from {message.worker}", subtask, message.worker)
 
     def acknowledge(self, message: AcknowledgeCheckpoint) -> DropReason | None:
-        if message.attempt != self.attempt:
+        if message.attempt != self._attempt_of(message.vertex):
             self.checkpoints.acknowledged_in_a_former_attempt(message)
             return DropReason.OLD_ATTEMPT
         match self.checkpoints.acknowledge(message):
@@ -231,12 +248,12 @@ class Job:
                 return DropReason.LATE
 
     def decline(self, message: DeclineCheckpoint) -> DropReason | None:
-        if message.attempt != self.attempt:
+        if message.attempt != self._attempt_of(message.vertex):
             return DropReason.OLD_ATTEMPT
         return None if self.checkpoints.decline(message) else DropReason.LATE
 
     def sink_committed(self, message: SinkCommitted) -> DropReason | None:
-        if message.attempt != self.attempt:
+        if message.attempt != self._attempt_of(message.vertex):
             return DropReason.OLD_ATTEMPT
         self.checkpoints.sink_committed(message)
         self._recovery.committed(self.checkpoints.sink_commits.floor)
@@ -244,13 +261,27 @@ class Job:
         return None
 
     def operator_event(self, message: OperatorEvent) -> DropReason | None:
-        if message.attempt != self.attempt:
+        if message.attempt != self._attempt_of(message.vertex):
             return DropReason.OLD_ATTEMPT
         return None if self.checkpoints.operator_event(message) else DropReason.UNKNOWN_SUBTASK
 
-    def is_stray(self, attempt: Attempt) -> bool:
-        """Must subtasks of this attempt be told to stop?"""
-        return attempt < self.attempt or (attempt == self.attempt and self._execution is None)
+    def _attempt_of(self, vertex: VertexId) -> Attempt:
+        """What the subtasks of a vertex call theirs."""
+        return self._attempts.get(vertex, self.attempt)
+
+    @property
+    def is_deployed(self) -> bool:
+        """There are subtasks that run, and that should."""
+        return self.status is JobStatus.RUNNING or bool(self._goes_on)
+
+    def is_stray(self, vertex: VertexId, attempt: Attempt) -> bool:
+        """Must subtasks of the vertex that were started in this attempt be told to stop?"""
+        return attempt < self._attempt_of(vertex) or (attempt <= self.attempt and self._execution is None)
+
+    @property
+    def stopped_attempt(self) -> Attempt:
+        """No worker whose newest deployment is this one or older has anything to run."""
+        return self.attempt if self._execution is None else Attempt(self.attempt - 1)
 
     def worker_joined(self, worker: WorkerId) -> None:
         """Slots of another incarnation of the same name are dead."""
@@ -289,6 +320,7 @@ class Job:
             return
         self._cancel_requests.append(request)
         if self.status is not JobStatus.CANCELLING:
+            self._goes_on = frozenset()
             self._set_status(JobStatus.CANCELLING, "cancelled by a client")
             self.checkpoints.suspend(CheckpointFailureReason.JOB_STOPPED)
             self.advance()
@@ -312,13 +344,24 @@ class Job:
         permanent: bool = False,
         silence_ms: int = 0,
     ) -> None:
-        """The running attempt has failed; its first failure is the root cause, what follows from it is ignored.
+        """The running attempt has failed, or a part of it; its first failure is the root cause, what follows from it is
+        ignored. ``subtask``, ``worker``: where; neither: everywhere.
 
         ``permanent``: every other attempt would fail alike, so there is none. ``silence_ms``: how long ago it was last
         known to be well.
         """
-        if self.status is not JobStatus.RUNNING or self._is_storing:
+        if self.status is not JobStatus.RUNNING and not self._goes_on:
             return
+        if self._is_storing:
+            if self._goes_on and (self._overlooked is None or (subtask is None and worker is None)):
+                again = partial(self.fail, cause, subtask, worker, trace, permanent=permanent, silence_ms=silence_ms)
+                self._overlooked = again
+            return
+        execution = self._execution
+        assert execution is not None
+        vertices = vertices_to_restart(execution, subtask, worker)
+        if self._goes_on and vertices.isdisjoint(self._goes_on):
+            return  # They restart already.
         effects = self._effects
         self._failure = cause
         failure = JobFailure(
@@ -335,26 +378,60 @@ class Job:
         self._recovery.failed(silence_ms)
         match self._failures.failed(failure, permanent=permanent):
             case RestartAfter(delay_ms):
-                self._restart(delay_ms, f"restarts in {delay_ms} ms: {cause}")
+                goes_on = frozenset(self.record.graph.parallelism()) - vertices
+                self._restart(delay_ms, cause, frozenset() if self._hinders_going_on() else goes_on)
             case GiveUp(reason):
                 self._give_up(f"{cause} (not restarted: {reason})")
 
-    def _restart(self, delay_ms: int, reason: str) -> None:
+    def _hinders_going_on(self) -> bool:
+        """Must everything restart, whatever failed?"""
+        is_rescaled = self._scaling.next_graph(self.record.graph) is not self.record.graph
+        # What is being drained has ended its data for good, and fails with the savepoint.
+        return is_rescaled or self.checkpoints.is_stopping or not (self._goes_on or self.checkpoints.can_go_on)
+
+    def _restart(self, delay_ms: int, reason: str, goes_on: frozenset[VertexId] = frozenset()) -> None:
         self._restart_at_ms = self._effects.now_ms + delay_ms
         self._restore.reset()
         self._hooks.reset()
         self._has_reported_waiting = False
-        self._set_status(JobStatus.RESTARTING, reason)
-        self.checkpoints.suspend(CheckpointFailureReason.JOB_FAILOVER)
+        restarted = [v.vertex for v in self.record.graph.vertices if v.vertex not in goes_on]
+        what = f"{', '.join(restarted)} restart" if goes_on else "restarts"
+        self._set_status(JobStatus.RESTARTING, f"{what} in {delay_ms} ms: {reason}")
+        self._goes_on = goes_on
+        self._is_storing = True  # What fails while checkpoints are aborted is looked at when that is done.
+        self.checkpoints.suspend(CheckpointFailureReason.JOB_FAILOVER, goes_on)
+        if goes_on:
+            self._stop_subtasks(restarted)
+        else:
+            self._stop_all()
+        self._store(self._failures.stored_with(msgspec.structs.replace(self.record, status=self.status)), self._heed)
+
+    def _stop_all(self) -> None:
         self._stop_subtasks()
         self._execution = None
         self._pool.release(self.job)
-        self._store(self._failures.stored_with(msgspec.structs.replace(self.record, status=self.status)), self.advance)
+
+    def _heed(self) -> None:
+        """Look at the failure that came while the registry was waited for."""
+        overlooked, self._overlooked = self._overlooked, None
+        if overlooked is not None:
+            overlooked()
+        self.advance()
 
     def _restart_if_running(self, delay_ms: int, reason: str) -> None:
         """An attempt that ends already makes way for the next one by itself."""
         if self.status is JobStatus.RUNNING and not self._is_storing:
             self._restart(delay_ms, reason)
+
+    def _must_be_whole(self, restored: CheckpointRecord | None, graph: JobGraph) -> str | None:
+        """Why nothing can go on after all; None: it can."""
+        if self._restore.unreadable:
+            return "the newest checkpoint can't be read"
+        if restored != self.checkpoints.completed.newest_of(self.attempt, self.record.restored_checkpoint):
+            return "the newest checkpoint can be read again"  # What goes on started from an older one.
+        if restored is not None and restored.ends_as is not None:
+            return "it was stopped with a savepoint"
+        return "it was rescaled" if graph is not self.record.graph else None
 
     # --- start -------------------------------------------------------------------------------------------------------
 
@@ -373,7 +450,21 @@ class Job:
                 pass
         restored = self._restore.checkpoint
         checkpoint = None if restored is None else restored.checkpoint
-        match self._hooks.decide(Attempt(self.attempt + 1), checkpoint, self._restore.hook_states, self.record.restore):
+        self._scaling.restores(self.record.graph, self._restore.partly_finished)
+        graph = self._scaling.next_graph(self.record.graph)
+        if self._goes_on and (reason := self._must_be_whole(restored, graph)) is not None:
+            self._goes_on = frozenset()
+            self._set_status(JobStatus.RESTARTING, f"restarts as a whole: {reason}")
+            self.checkpoints.suspend(CheckpointFailureReason.JOB_FAILOVER)
+            self._stop_all()
+        # Hooks go back with the job, and not with a part of it.
+        match (
+            HooksState.READY
+            if self._goes_on
+            else self._hooks.decide(
+                Attempt(self.attempt + 1), checkpoint, self._restore.hook_states, self.record.restore
+            )
+        ):
             case HooksState.WAITING:
                 return
             case HooksState.REFUSED:
@@ -381,9 +472,11 @@ class Job:
                 return
             case HooksState.READY:
                 pass
-        self._scaling.restores(self.record.graph, self._restore.partly_finished)
-        graph = self._scaling.next_graph(self.record.graph)
-        slots = self._pool.offer(graph.slots, self.record.slots, self._effects.now_ms)
+        slots = (
+            self._pool.refill(self.record.slots)
+            if self._goes_on
+            else self._pool.offer(graph.slots, self.record.slots, self._effects.now_ms)
+        )
         if slots is None:
             self._report_waiting()
             self._scaling.tick(self.record, self.status)
@@ -401,6 +494,7 @@ class Job:
                 attempt,
                 graph.parallelism(),
                 self._needed_after(restored),
+                self._goes_on,
             ),
             restored_checkpoint=None if restored is None else restored.checkpoint,
             failure=self._failure,
@@ -426,8 +520,13 @@ class Job:
     def _started(self, record: JobRecord, restored: CheckpointRecord | None) -> None:
         self._is_storing = False
         self.record = record
+        self._attempts = running_attempts(record.lineage)
+        self._goes_on, former = frozenset(), self._execution
         if self.status is JobStatus.CANCELLING:
-            self._pool.release(self.job)
+            if former is None:
+                self._pool.release(self.job)
+            else:
+                self._execution = self._new_execution(ExecutionState.CANCELED, former)
             self.advance()
             return
         effects = self._effects
@@ -435,13 +534,15 @@ class Job:
         self._recovery.started(record.attempt, self.checkpoints.completed.newest_id)
         self._set_status(JobStatus.RUNNING, "deployed")
         self._is_adopted = False
-        self._execution = self._new_execution(ExecutionState.DEPLOYING)
+        self._execution = execution = self._new_execution(ExecutionState.DEPLOYING, former)
+        started = tuple(v.vertex for v in record.graph.vertices if v.vertex not in execution.goes_on)
+        self._started_ms.update(dict.fromkeys(started, effects.wall_ms))
         self._restored = restored
         if restored is not None:
             self.checkpoints.stats.restored(restored, effects.wall_ms)
         elif record.restore is not None:
             self.checkpoints.stats.restored_from(record.restore, effects.wall_ms)
-        self.checkpoints.start(self._execution, record)
+        self.checkpoints.start(execution, record)
         if self.status is not JobStatus.RUNNING:
             return  # It has failed already: whoever hears of it now would start what is cancelled.
         self._deploy()
@@ -452,11 +553,13 @@ class Job:
                 attempt=self.attempt,
                 restored=record.restored_checkpoint,
                 restored_from=None if restored is not None or record.restore is None else record.restore.path,
+                vertices=started if execution.goes_on else (),
             )
         )
         for worker in self._owners():
             if not self._pool.knows(worker):
                 self.worker_lost(worker, "it was lost while the attempt was started")
+        self._heed()
 
     def _deploy(self) -> None:
         record, restored = self.record, self._restored
@@ -498,6 +601,7 @@ class Job:
         self._execution = self._new_execution(ExecutionState.RECONCILING)
         self._pool.hold(self.job, self.record.slots)
         self._status_since_ms[JobStatus.RUNNING] = self._effects.wall_ms
+        self._started_ms = dict.fromkeys(self.record.graph.parallelism(), self._effects.wall_ms)
         self.checkpoints.start(self._execution, self.record)
         if self.status is not JobStatus.RUNNING:
             return  # An operator coordinator has failed.
@@ -531,10 +635,10 @@ class Job:
     def _subtask_went_on(self, subtask: SubtaskId, message: SubtaskStateChanged) -> None:
         execution = self._execution
         assert execution is not None
-        if self.status is not JobStatus.RUNNING:
+        if self.status is not JobStatus.RUNNING and subtask.vertex not in self._goes_on:
             return
         self.checkpoints.subtask_changed(subtask, message.state, message.failure or "")
-        if self.status is not JobStatus.RUNNING:
+        if self._execution is not execution:
             return  # An operator coordinator has failed, and the attempt with it.
         match message.state:
             case SubtaskState.FAILED:
@@ -576,21 +680,28 @@ class Job:
     def _silence_allowed_ms(self) -> int:
         return self._config.adoption_timeout_ms if self._is_adopted else self._config.deploy_timeout_ms
 
-    def _new_execution(self, initial: ExecutionState) -> Execution:
-        return Execution(self.record.graph, self.attempt, self.record.slots, initial)
+    def _new_execution(self, initial: ExecutionState, former: Execution | None = None) -> Execution:
+        """``former``: the one before, if a part of it goes on."""
+        record = self.record
+        return Execution(record.graph, record.attempt, record.slots, initial, self._attempts, former)
 
     # --- stop --------------------------------------------------------------------------------------------------------
 
     def _give_up(self, failure: str) -> None:
+        self._goes_on = frozenset()
         self._failure = failure
         self._set_status(JobStatus.FAILING, failure)
         self.checkpoints.suspend(CheckpointFailureReason.JOB_STOPPED)
         self._stop_subtasks()
         self.advance()
 
-    def _stop_subtasks(self) -> None:
+    def _stop_subtasks(self, vertices: Collection[VertexId] = ()) -> None:
+        """Of these vertices; none: of all."""
         effects = self._effects
-        effects.broadcast(CancelJob(epoch=effects.epoch, job=self.job, attempt=self.attempt))
+        command = CancelJob(epoch=effects.epoch, job=self.job, attempt=self.attempt, vertices=tuple(vertices))
+        effects.broadcast(command)
+        if self._execution is not None:
+            self._execution.cancel(vertices)
         self._deadline_ms = effects.now_ms + self._config.stop_timeout_ms
         self._repeat_at_ms = effects.now_ms + self._config.repeat_interval_ms
 
@@ -665,12 +776,18 @@ class Job:
 
     def _report_waiting(self) -> None:
         """Once per start: people may have to add workers."""
-        if not self._has_reported_waiting and self._free_slots() < self.record.graph.slots:
+        if not self._has_reported_waiting and self._free_slots() < self._needed_slots():
             self._has_reported_waiting = True
             self._effects.report(JobWaiting(job=self.job, waiting_for=self.waiting_for() or ""))
 
     def _free_slots(self) -> int:
         return sum(self._pool.free().values())
+
+    def _needed_slots(self) -> int:
+        """Besides those that it holds."""
+        if not self._goes_on:
+            return self.record.graph.slots
+        return sum(not self._pool.knows(worker) for worker in self.record.slots)
 
     def waiting_for(self) -> str | None:
         """What a job that should run waits for, in words."""
@@ -686,7 +803,7 @@ class Job:
             return "the master hooks, to go back to the checkpoint"
         if self._is_storing:
             return "the registry, to start the attempt"
-        free, needed = self._free_slots(), self.record.graph.slots
+        free, needed = self._free_slots(), self._needed_slots()
         return f"slots: it needs {needed}, {free} are free" if free < needed else "more workers: some are just joining"
 
     def view(self) -> JobView:
@@ -708,6 +825,8 @@ class Job:
             status_since_ms=dict(self._status_since_ms),
             waiting_for=self.waiting_for(),
             failure=self._failure,
+            attempts=self._attempts,
+            started_ms=dict(self._started_ms),
             subtasks=subtasks,
             failures=self._failures.history,
             checkpoints=self.checkpoints.stats.snapshot(),
@@ -738,16 +857,24 @@ class Job:
             assert self._execution.attempt == self.attempt
         if self.status is JobStatus.RUNNING:
             assert self._execution is not None
-            assert self.record.lineage[-1].attempt == self.attempt
-            assert self.record.lineage[-1].end is None
+            assert max(self._attempts.values()) == self.attempt
+            assert self._attempts.keys() == self.record.graph.parallelism().keys()
             assert self._pool.holds(self.job)
+            assert not self._goes_on
         if self.status in (JobStatus.CREATED, JobStatus.RESTARTING) or self.status.is_terminal:
-            assert self._execution is None
+            assert (self._execution is not None) == bool(self._goes_on)
+        if self._goes_on:
+            assert self.status is JobStatus.RESTARTING
+            assert self._pool.holds(self.job)
         if self.status.is_terminal:
             assert not self._pool.holds(self.job)
             assert not self._cancel_requests
-        attempts = [segment.attempt for segment in self.record.lineage]
-        assert attempts == sorted(set(attempts))
+        assert self._attempts == running_attempts(self.record.lineage)
+        for vertex in self._attempts:
+            attempts = [segment.attempt for segment in lineage_of(self.record.lineage, vertex)]
+            assert attempts == sorted(set(attempts))
+        for region in regions(self.record.graph):
+            assert len({self._attempt_of(vertex) for vertex in region}) == 1
 
 
 def _as_change(worker: WorkerId, running: RunningSubtask) -> SubtaskStateChanged:

@@ -43,7 +43,7 @@ class LostJobs:
             now_ms = self._effects.now_ms
             lost = self._lost.setdefault(running.job, _Lost(now_ms, running.attempt, now_ms))
             lost.heard_ms = now_ms
-            lost.attempt = max(lost.attempt, running.attempt)
+            lost.attempt = max(lost.attempt, running.attempt, running.deployed)
 
     def tick(self) -> None:
         silent_ms = self._effects.now_ms - 2 * self._patience_ms

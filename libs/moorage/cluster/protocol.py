@@ -280,6 +280,8 @@ class AttemptStarted(Notice, frozen=True, kw_only=True):
     """A checkpoint of its own."""
     restored_from: str | None = None
     """The savepoint or checkpoint that the job was submitted with."""
+    vertices: tuple[VertexId, ...] = ()
+    """These were started, the others went on; empty: all of them were."""
 
 
 class AttemptRunning(Notice, frozen=True, kw_only=True):

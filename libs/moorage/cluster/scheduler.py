@@ -54,6 +54,15 @@ class SlotPool:
             return None
         return slots
 
+    def refill(self, slots: Sequence[WorkerId]) -> tuple[WorkerId, ...] | None:
+        """``slots`` of a job that goes on, with others in the place of those whose workers are gone; None: not now."""
+        gone = [slot for slot, worker in enumerate(slots) if worker not in self._workers]
+        found = assign_slots(len(gone), self.free(), [slots[slot] for slot in gone])
+        if found is None:
+            return None
+        replaced = dict(zip(gone, found, strict=True))
+        return tuple(replaced.get(slot, worker) for slot, worker in enumerate(slots))
+
     def is_settling(self, now_ms: int) -> bool:
         """Workers are joining."""
         joined_ms = self._workers.last_joined_ms

@@ -10,7 +10,7 @@ import msgspec
 from moorage.checkpoint.stats import CheckpointStats, CheckpointStatsSnapshot, CheckpointSummary, RestoredStats
 from moorage.graph.execution import ExecutionState
 from moorage.graph.job_graph import JobGraph
-from moorage.ids import Attempt, CheckpointId, Epoch, JobId, SubtaskId, WorkerId
+from moorage.ids import Attempt, CheckpointId, Epoch, JobId, SubtaskId, VertexId, WorkerId
 from moorage.messages.registry import CheckpointRecord, JobFailure, JobStatus
 
 
@@ -33,6 +33,10 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     waiting_for: str | None
     """What a job that is not running waits for."""
     failure: str | None
+    attempts: Mapping[VertexId, Attempt]
+    """In which each vertex was started: not in the last one, if it went on while others restarted."""
+    started_ms: Mapping[VertexId, int]
+    """Wall clock, as far as this leader has seen it."""
     subtasks: tuple[SubtaskView, ...]
     """Of the running attempt."""
     failures: tuple[JobFailure, ...]

@@ -16,12 +16,15 @@ CANCELED      stopped when told to                        (ended)
 
 A subtask that has processed its last record stays RUNNING: it says ``data_ended`` and is FINISHED once a completed
 checkpoint covers its end.
+
+An attempt of the job need not start all vertices: those of a region that goes on while others restart are what they
+were in the attempt before, and what their subtasks say carries the older attempt in which they were started.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import Enum
 
 from moorage.graph.job_graph import JobGraph
@@ -85,22 +88,35 @@ class Execution:
         attempt: Attempt,
         slots: Sequence[WorkerId],
         initial: ExecutionState = ExecutionState.DEPLOYING,
+        attempts: Mapping[VertexId, Attempt] | None = None,
+        former: Execution | None = None,
     ) -> None:
+        """``attempts``: in which each vertex was started (default: in this one). ``former``: the attempt before; what
+        was not started since goes on."""
         self.graph = graph
         self.attempt = attempt
         self.slots = tuple(slots)
+        self._attempts = {} if attempts is None else attempts
         self._states = {
             SubtaskId(vertex.vertex, index): initial for vertex in graph.vertices for index in range(vertex.parallelism)
         }
-        self._counts = Counter({initial: len(self._states)})
+        self.goes_on: frozenset[VertexId] = frozenset()
+        """Vertices that were not started anew."""
+        if former is not None:
+            self.goes_on = frozenset(v.vertex for v in graph.vertices if self.attempt_of(v.vertex) < attempt)
+            self._states.update((s, state) for s, state in former.states() if s.vertex in self.goes_on)
+        self._counts = Counter(self._states.values())
+        self._finished_before = self._counts[ExecutionState.FINISHED]
+        """Subtasks that this attempt never saw running."""
         self.version = 0
         """Grows with every change of a state."""
         self._committers = frozenset(vertex.vertex for vertex in graph.vertices if vertex.is_committer)
-        required = sum(s.vertex not in self._committers for s in self._states)
-        self._required = Counter({initial: required})
+        self._required = Counter(state for s, state in self._states.items() if s.vertex not in self._committers)
         """States of the subtasks that take part in checkpoints."""
         self._data_ended: set[SubtaskId] = set()
         """Of these, the ones that run without input."""
+        if former is not None:
+            self._data_ended.update(s for s in former.data_ended if s.vertex in self.goes_on)
 
     def update(self, subtask: SubtaskId, reported: SubtaskState, *, data_ended: bool = False) -> UpdateOutcome:
         present = self._states.get(subtask)
@@ -124,6 +140,15 @@ class Execution:
         if state is not ExecutionState.RUNNING:
             self._data_ended.discard(subtask)
         return UpdateOutcome.APPLIED
+
+    def cancel(self, vertices: Collection[VertexId]) -> None:
+        """They are stopped: whatever still comes from their subtasks is of no interest."""
+        for subtask in [s for s in self._states if s.vertex in vertices]:
+            self.update(subtask, SubtaskState.CANCELED)
+
+    def attempt_of(self, vertex: VertexId) -> Attempt:
+        """In which the vertex was started, and what its subtasks call theirs."""
+        return self._attempts.get(vertex, self.attempt)
 
     def state(self, subtask: SubtaskId) -> ExecutionState | None:
         return self._states.get(subtask)
@@ -149,6 +174,11 @@ class Execution:
             return ()
         return [subtask for subtask, state in self._states.items() if state.is_unreported]
 
+    @property
+    def data_ended(self) -> Collection[SubtaskId]:
+        """Those that take part in checkpoints and run without input."""
+        return self._data_ended
+
     def count(self, state: ExecutionState) -> int:
         return self._counts[state]
 
@@ -158,7 +188,7 @@ class Execution:
 
     @property
     def all_running(self) -> bool:
-        return self._counts[ExecutionState.RUNNING] == len(self._states)
+        return self._counts[ExecutionState.RUNNING] + self._finished_before == len(self._states)
 
     @property
     def can_checkpoint(self) -> bool:

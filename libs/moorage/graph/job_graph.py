@@ -154,6 +154,9 @@ class RestartConfig(msgspec.Struct, frozen=True, kw_only=True):
     within ``failure_interval_ms``. None: as in Flink, 1, and for exponential_delay no limit."""
     failure_interval_ms: int = 60_000
     """failure_rate: window in which at most ``max_attempts`` failures are tolerated."""
+    failover: Literal["region", "full"] = "region"
+    """``region``: of a job with parts that no exchange connects, only those start again which the failure has hit;
+    ``full``: always the whole job."""
 
     @property
     def attempts(self) -> int | None:

@@ -17,7 +17,9 @@ from moorage.messages.registry import LineageSegment
 
 class DeployJob(msgspec.Struct, frozen=True, kw_only=True):
     """Run an attempt. Every worker takes the slots that name it and computes its own share of the state from
-    ``restore_path`` by the pure state assignment."""
+    ``restore_path`` by the pure state assignment.
+
+    Vertices that the lineage says to run in an older attempt are not started: their subtasks go on where they are."""
 
     epoch: Epoch
     job: JobId
@@ -25,7 +27,7 @@ class DeployJob(msgspec.Struct, frozen=True, kw_only=True):
     graph: JobGraph
     slots: tuple[WorkerId, ...]
     lineage: tuple[LineageSegment, ...]
-    """The last segment is this attempt."""
+    """The last segment is this attempt; see ``graph.lineage``."""
     restore_checkpoint: CheckpointId | None
     """The checkpoint of this job that it goes on from; None with a ``restore_path``: state of another life or another
     job (a savepoint), whose positions, lineage and markers mean nothing here."""
@@ -46,11 +48,13 @@ class DeployJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CancelJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Stop every subtask of the job whose attempt is ``attempt`` or older, without a final checkpoint."""
+    """Stop every subtask of the job, without a final checkpoint, unless it was deployed in a later attempt."""
 
     epoch: Epoch
     job: JobId
     attempt: Attempt
+    vertices: tuple[VertexId, ...] = ()
+    """Of these only; the others go on. Empty: of all."""
 
 
 class TriggerCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +94,7 @@ class OperatorCommand(msgspec.Struct, frozen=True, kw_only=True):
     epoch: Epoch
     job: JobId
     attempt: Attempt
+    """In which the vertex was started."""
     vertex: VertexId
     operator: OperatorUid
     subtask: int | None
@@ -121,7 +126,8 @@ class CoordinatorHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     epoch: Epoch
     sent_ms: int
     jobs: tuple[JobFates, ...]
-    """Running jobs only; a worker stops the subtasks of an attempt older than the one named here."""
+    """Jobs that run, or a part of which does; a worker stops all subtasks of a job that it was not told to deploy in
+    the attempt that is named here, or a later one."""
 
 
 class ReportStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,5 @@
-"""Workers to coordinator. A subtask's events carry the job's attempt; the coordinator drops and counts older ones."""
+"""Workers to coordinator. A subtask's events carry the attempt in which it was started; the coordinator drops and
+counts what comes from an earlier one of its vertex."""
 
 from __future__ import annotations
 
@@ -23,11 +24,14 @@ class SubtaskState(Enum):
 class RunningSubtask(msgspec.Struct, frozen=True, kw_only=True):
     job: JobId
     attempt: Attempt
+    """In which it was started."""
     vertex: VertexId
     subtask: int
     state: SubtaskState
     data_ended: bool = False
     """It has processed its last record and waits for its final checkpoint."""
+    deployed: Attempt = Attempt(0)
+    """The newest attempt of the job that the worker has been told to run."""
 
 
 class WorkerHeartbeat(msgspec.Struct, frozen=True, kw_only=True):

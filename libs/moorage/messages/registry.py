@@ -46,7 +46,8 @@ class LineageSegment(msgspec.Struct, frozen=True, array_like=True):
     """What an attempt contributed to the history that counts (design, section 6).
 
     ``end`` is the checkpoint at which the next segment takes over: of every channel, frames up to the attempt's barrier
-    ``end`` count. None: the running attempt.
+    ``end`` count. None: it runs. A segment is of the vertices that it names: when only a part of a job starts again,
+    the segments of the others stay open (``graph.lineage``).
     """
 
     attempt: Attempt

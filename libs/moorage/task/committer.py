@@ -136,7 +136,7 @@ class CommitterSubtask(Subtask):
         resume = where_to_resume(self._uid, self._exchange, self._groups, context.deploy, opened)
         gate = InputGate(
             {self._topic: (self._exchange, self._groups)},
-            context.deploy.lineage,
+            context.lineage,
             resume.starts,
             positions=resume.positions,
             first_live=resume.first_live,

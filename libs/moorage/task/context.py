@@ -10,9 +10,11 @@ from moorage.api.compiler import CompiledPipeline
 from moorage.backends.rocksdb_environment import RocksDbEnvironment
 from moorage.exchange.result_partition import ExchangeLimits
 from moorage.graph.job_graph import JobVertex
-from moorage.ids import Attempt, CheckpointId, JobId, WorkerId
+from moorage.graph.lineage import lineage_of
+from moorage.ids import Attempt, CheckpointId, JobId, SubtaskId, WorkerId
 from moorage.messages.commands import DeployJob
 from moorage.messages.events import CheckpointMetrics, Event, ExchangeProgress
+from moorage.messages.registry import LineageSegment
 from moorage.ports import CheckpointStorage, Clock, Executor, Log, LogWriter
 from moorage.serde.state_files import read_stream
 from moorage.state.handles import ByteStreamHandle, StreamHandle
@@ -116,7 +118,16 @@ class TaskContext:
 
     @property
     def attempt(self) -> Attempt:
+        """In which the subtask was started. The job may be at a later one, if this part of it went on."""
         return self.deploy.attempt
+
+    @property
+    def id(self) -> SubtaskId:
+        return SubtaskId(self.vertex.vertex, self.subtask)
+
+    @property
+    def lineage(self) -> tuple[LineageSegment, ...]:
+        return lineage_of(self.deploy.lineage, self.vertex.vertex)
 
     @property
     def parallelism(self) -> int:

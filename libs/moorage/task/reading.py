@@ -103,7 +103,7 @@ class ReadingSubtask(ChainedSubtask):
         context = self.context
         gate = InputGate(
             self._inputs,
-            context.deploy.lineage,
+            context.lineage,
             restored.starts,
             in_flight=restored.in_flight,
             held_bytes_max=context.settings.held_bytes_max,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from moorage.barrier.channels import ChannelPosition
 from moorage.errors import CommittedBeyondError, FencedError, MoorageError
 from moorage.graph.job_graph import Exchange
+from moorage.graph.lineage import lineage_of
 from moorage.ids import Attempt, CheckpointId, OperatorUid, TopicPartition
 from moorage.messages.commands import DeployJob
 from moorage.naming import exchange_topic
@@ -30,7 +31,7 @@ def where_to_resume(
     sink: OperatorUid, exchange: Exchange, groups: Sequence[int], deploy: DeployJob, opened: Opened
 ) -> Resume:
     """FencedError: a later attempt has committed. CommittedBeyondError: going on would write output twice."""
-    lineage, restored = deploy.lineage, deploy.restore_checkpoint or CheckpointId(0)
+    lineage, restored = lineage_of(deploy.lineage, exchange.consumer), deploy.restore_checkpoint or CheckpointId(0)
     topic = exchange_topic(deploy.job, exchange.exchange)
     markers = {m.key_group: m for m in opened.markers if m.checkpoint > deploy.base_checkpoint_id}
     replayable = any(s.end == restored and exchange.consumer in s.parallelism for s in lineage[:-1])

@@ -3,11 +3,15 @@
 One loop calls ``step``; everything else happens in it. A worker decides nothing about a job: it runs what the newest
 coordinator tells it to, tells what became of it, and goes on when it hears nothing. Commands of an older epoch, and
 everything about an older attempt, are dropped and counted.
+
+A subtask is started by the DeployJob of the attempt that it calls its own, and by no other. A later one lets it go on
+and starts others beside it, if its lineage says that the subtask's vertex runs in that attempt still. What should go on
+and is not here can't be brought back: it is reported as failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,8 +27,9 @@ from moorage.backends.memory import MemoryKeyedBackend
 from moorage.backends.rocksdb import RocksDbKeyedBackend
 from moorage.backends.rocksdb_environment import Owner, RocksDbEnvironment
 from moorage.errors import CorruptDataError, LogError, MoorageError, PipelineError, StorageError
-from moorage.graph.job_graph import ExchangeKind, JobVertex
-from moorage.ids import Attempt, Epoch, JobId, OperatorUid, TopicPartition, WorkerId
+from moorage.graph.job_graph import ExchangeKind
+from moorage.graph.lineage import running_attempts
+from moorage.ids import Attempt, Epoch, JobId, OperatorUid, SubtaskId, TopicPartition, VertexId, WorkerId
 from moorage.messages.commands import (
     CancelJob,
     Command,
@@ -106,25 +111,60 @@ class WorkerCounters:
     failures: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class Deployment:
-    """What this worker runs of one attempt."""
+@dataclass(slots=True, kw_only=True, eq=False)
+class Run:
+    """What this worker runs that was started together, in one attempt."""
 
     command: DeployJob
-    slots: tuple[int, ...]
-    """Indexes of the subtasks that are ours."""
+    attempt: Attempt
+    planned: list[SubtaskId]
+    """The subtasks that are ours."""
     fates: Fates
-    writer: LogWriter
+    writer: LogWriter | None = None
+    """None: nothing was ever started."""
     subtasks: list[Subtask] = field(default_factory=list)
     """Empty until pipeline and metadata are loaded."""
     failed: bool = False
     """Loading failed: nothing runs."""
 
-    def planned(self) -> Iterator[tuple[JobVertex, int]]:
-        for vertex in self.command.graph.vertices:
-            for slot in self.slots:
-                if slot < vertex.parallelism:
-                    yield vertex, slot
+    def of(self, vertex: VertexId) -> list[SubtaskId]:
+        return [subtask for subtask in self.planned if subtask.vertex == vertex]
+
+    def drop(self, dropped: Collection[SubtaskId]) -> None:
+        """Let go of some subtasks."""
+        self.planned = [subtask for subtask in self.planned if subtask not in dropped]
+        for subtask in [s for s in self.subtasks if s.context.id in dropped]:
+            subtask.close()
+            self.subtasks.remove(subtask)
+        if not self.planned and self.writer is not None:
+            self.writer.close()
+
+    def states(self) -> Iterator[tuple[SubtaskId, SubtaskState, bool]]:
+        """Of each subtask, and whether its data has ended."""
+        subtasks = {subtask.context.id: subtask for subtask in self.subtasks}
+        missing = SubtaskState.FAILED if self.failed else SubtaskState.INITIALIZING
+        for planned in self.planned:
+            subtask = subtasks.get(planned)
+            yield planned, *((missing, False) if subtask is None else (subtask.state, subtask.data_ended))
+
+
+@dataclass(slots=True, kw_only=True)
+class Deployment:
+    """What this worker runs of one job."""
+
+    command: DeployJob
+    """The newest."""
+    runs: list[Run] = field(default_factory=list)
+    """One for each attempt of which something runs."""
+
+    @property
+    def subtasks(self) -> Sequence[Subtask]:
+        return [subtask for run in self.runs for subtask in run.subtasks]
+
+    def drop(self, subtasks: Collection[SubtaskId]) -> None:
+        for run in self.runs:
+            run.drop(subtasks)
+        self.runs = [run for run in self.runs if run.planned]
 
 
 class WorkerProcess:
@@ -196,9 +236,10 @@ class WorkerProcess:
             return False
         worked = self._read_commands(self._commands)
         worked = self._read_progress(self._progress) or worked
-        for deployment in list(self._deployments.values()):
-            deployment.writer.poll()
-            for subtask in deployment.subtasks:
+        for run in [run for deployment in self._deployments.values() for run in deployment.runs]:
+            if run.writer is not None:
+                run.writer.poll()
+            for subtask in list(run.subtasks):
                 worked = self._step_subtask(subtask) or worked
         self._state_writer.poll()
         self._control.poll()
@@ -250,11 +291,15 @@ class WorkerProcess:
                 reader.close()
         self._control.close()
 
+    def subtasks(self) -> Iterator[Subtask]:
+        """Everything that runs."""
+        for deployment in self._deployments.values():
+            yield from deployment.subtasks
+
     def contexts(self) -> Iterator[TaskContext]:
         """Contexts of everything that runs, for metrics."""
-        for deployment in self._deployments.values():
-            for subtask in deployment.subtasks:
-                yield subtask.context
+        for subtask in self.subtasks():
+            yield subtask.context
 
     @property
     def epoch(self) -> Epoch:
@@ -287,9 +332,10 @@ class WorkerProcess:
                 self._malformed(PROGRESS_TOPIC, message.offset, error)
                 continue
             deployment = self._deployments.get(progress.job)
-            if deployment is not None and deployment.command.attempt == progress.attempt:
-                for subtask in deployment.subtasks:
-                    subtask.progress(progress)
+            for run in () if deployment is None else deployment.runs:
+                if run.attempt == progress.attempt:
+                    for subtask in run.subtasks:
+                        subtask.progress(progress)
         return bool(messages)
 
     def _malformed(self, topic: str, offset: int, error: Exception) -> None:
@@ -358,10 +404,10 @@ class WorkerProcess:
         )
 
     def _operator_command(self, command: OperatorCommand) -> None:
-        deployment = self._current(command.job, command.attempt)
-        if deployment is None:
-            return
-        for subtask in deployment.subtasks:
+        deployment = self._deployments.get(command.job)
+        runs = [] if deployment is None else [run for run in deployment.runs if run.of(command.vertex)]
+        self.counters.stale_commands += any(run.attempt != command.attempt for run in runs)
+        for subtask in [s for run in runs if run.attempt == command.attempt for s in run.subtasks]:
             context = subtask.context
             if context.vertex.vertex == command.vertex and command.subtask in (None, context.subtask):
                 with self._failing(subtask):
@@ -371,10 +417,11 @@ class WorkerProcess:
         deployment = self._current(command.job, command.attempt)
         if deployment is None:
             return
-        if completed:
-            deployment.fates.completed(command.checkpoint)
-        else:
-            deployment.fates.aborted(command.checkpoint)
+        for run in deployment.runs:
+            if completed:
+                run.fates.completed(command.checkpoint)
+            else:
+                run.fates.aborted(command.checkpoint)
         if self._local is not None:
             tell = self._local.completed if completed else self._local.aborted
             tell(command.job, command.checkpoint)
@@ -393,7 +440,8 @@ class WorkerProcess:
             if fates.attempt > deployment.command.attempt:
                 self._stop(deployment)
             elif fates.attempt == deployment.command.attempt:
-                deployment.fates.heard(fates)
+                for run in deployment.runs:
+                    run.fates.heard(fates)
 
     # --- deployments -------------------------------------------------------------------------------------------------
 
@@ -402,34 +450,60 @@ class WorkerProcess:
             self.counters.stale_commands += 1
             return
         self._attempts[command.job] = command.attempt
-        former = self._deployments.get(command.job)
-        if former is not None:
-            self._stop(former)
-        slots = tuple(slot for slot, worker in enumerate(command.slots) if worker == self._config.worker)
-        if not slots:
+        deployment = self._deployments.setdefault(command.job, Deployment(command=command))
+        deployment.command = command
+        attempts = running_attempts(command.lineage)
+        planned = list(self._planned(command))
+        goes_on = {s for s in planned if attempts.get(s.vertex, command.attempt) < command.attempt}
+        present = {s for run in deployment.runs for s in run.planned if run.attempt == attempts.get(s.vertex)}
+        deployment.drop({s for run in deployment.runs for s in run.planned} - (goes_on & present))
+        self._miss(deployment, goes_on - present, attempts)
+        if started := [subtask for subtask in planned if subtask not in goes_on]:
+            self._start_run(deployment, started)
+        if not planned:
+            del self._deployments[command.job]
             return
+        self._heartbeat()
+
+    def _planned(self, command: DeployJob) -> Iterator[SubtaskId]:
+        """What is ours."""
+        slots = [slot for slot, worker in enumerate(command.slots) if worker == self._config.worker]
+        for vertex in command.graph.vertices:
+            for slot in slots:
+                if slot < vertex.parallelism:
+                    yield SubtaskId(vertex.vertex, slot)
+
+    def _miss(
+        self, deployment: Deployment, missing: Collection[SubtaskId], attempts: Mapping[VertexId, Attempt]
+    ) -> None:
+        """These should go on, and are not here: an earlier command was lost, or they were stopped meanwhile. What they
+        held is gone, so nothing may be started in their place but by another attempt."""
+        for attempt in sorted({attempts[subtask.vertex] for subtask in missing}):
+            lost = sorted(subtask for subtask in missing if attempts[subtask.vertex] == attempt)
+            run = Run(command=deployment.command, attempt=attempt, planned=lost, fates=Fates(), failed=True)
+            deployment.runs.append(run)
+            self._report_failed(run, MoorageError(f"attempt {attempt} of it does not run on this worker (any more)"))
+
+    def _start_run(self, deployment: Deployment, planned: list[SubtaskId]) -> None:
+        command = deployment.command
         self.counters.deployments += 1
-        deployment = Deployment(
-            command=command,
-            slots=slots,
-            fates=Fates(),
-            writer=self._log.writer(f"{self._config.worker}.{command.job}.a{command.attempt}"),
-        )
-        self._deployments[command.job] = deployment
+        writer = self._log.writer(f"{self._config.worker}.{command.job}.a{command.attempt}")
+        run = Run(command=command, attempt=command.attempt, planned=planned, fates=Fates(), writer=writer)
+        deployment.runs.append(run)
 
         def loaded(result: tuple[CompiledPipeline, CheckpointMetadata | None] | None, error: Exception | None) -> None:
-            if self._deployments.get(command.job) is not deployment:
+            present = self._deployments.get(command.job)
+            if present is None or run not in present.runs:
                 return
             if result is None:
-                self._loading_failed(deployment, error or MoorageError("the deployment was not loaded"))
+                self._loading_failed(run, error or MoorageError("the deployment was not loaded"))
                 return
             try:
-                self._build(deployment, *result)
+                self._build(run, *result)
             except Exception as failure:  # noqa: BLE001 - as in step
-                self._loading_failed(deployment, failure)
+                self._loading_failed(run, failure)
 
         self._executor.submit(lambda: self._load(command), loaded)
-        self._heartbeat()
 
     def _load(self, command: DeployJob) -> tuple[CompiledPipeline, CheckpointMetadata | None]:
         """*Blocking.* The user's code and the checkpoint."""
@@ -451,43 +525,34 @@ class WorkerProcess:
         check_places(metadata, folder)
         return pipeline, metadata
 
-    def _build(self, deployment: Deployment, pipeline: CompiledPipeline, metadata: CheckpointMetadata | None) -> None:
-        for vertex, slot in deployment.planned():
-            context = self._context(deployment, pipeline, metadata, vertex, slot)
-            deployment.subtasks.append(self._subtask(context))
-        for subtask in deployment.subtasks:
+    def _build(self, run: Run, pipeline: CompiledPipeline, metadata: CheckpointMetadata | None) -> None:
+        assert run.writer is not None
+        for planned in run.planned:
+            context = TaskContext(
+                deploy=run.command,
+                vertex=run.command.graph.vertex(planned.vertex),
+                subtask=planned.subtask,
+                worker=self._config.worker,
+                pipeline=pipeline,
+                log=self._log,
+                writer=run.writer,
+                storage=self._storage,
+                state_writer=self._state_writer,
+                local=self._local,
+                executor=self._executor,
+                clock=self._clock,
+                fates=run.fates,
+                metadata=metadata,
+                settings=self._config.task,
+                report=self._report,
+                publish=self._publish,
+                warn=self._hooks.warn,
+                failpoint=self._hooks.failpoint,
+                rocksdb=self._hooks.rocksdb,
+            )
+            run.subtasks.append(self._subtask(context))
+        for subtask in run.subtasks:
             subtask.start()
-
-    def _context(
-        self,
-        deployment: Deployment,
-        pipeline: CompiledPipeline,
-        metadata: CheckpointMetadata | None,
-        vertex: JobVertex,
-        slot: int,
-    ) -> TaskContext:
-        return TaskContext(
-            deploy=deployment.command,
-            vertex=vertex,
-            subtask=slot,
-            worker=self._config.worker,
-            pipeline=pipeline,
-            log=self._log,
-            writer=deployment.writer,
-            storage=self._storage,
-            state_writer=self._state_writer,
-            local=self._local,
-            executor=self._executor,
-            clock=self._clock,
-            fates=deployment.fates,
-            metadata=metadata,
-            settings=self._config.task,
-            report=self._report,
-            publish=self._publish,
-            warn=self._hooks.warn,
-            failpoint=self._hooks.failpoint,
-            rocksdb=self._hooks.rocksdb,
-        )
 
     def _subtask(self, context: TaskContext) -> Subtask:
         vertex = context.vertex
@@ -502,21 +567,24 @@ class WorkerProcess:
         operator = context.pipeline.operators[uid]
         return self._hooks.new_source_reader(context, uid, operator.source)  # type: ignore[union-attr]
 
-    def _loading_failed(self, deployment: Deployment, error: Exception) -> None:
+    def _loading_failed(self, run: Run, error: Exception) -> None:
         self._count_failure(error)
-        deployment.failed = True
-        for subtask in deployment.subtasks:
+        run.failed = True
+        for subtask in run.subtasks:
             subtask.close()
-        deployment.subtasks = []
+        run.subtasks = []
+        self._report_failed(run, error)
+
+    def _report_failed(self, run: Run, error: Exception) -> None:
         failure, trace = describe(error)
-        for vertex, slot in deployment.planned():
+        for subtask in run.planned:
             self._report(
                 SubtaskStateChanged(
                     worker=self._config.worker,
-                    job=deployment.command.job,
-                    attempt=deployment.command.attempt,
-                    vertex=vertex.vertex,
-                    subtask=slot,
+                    job=run.command.job,
+                    attempt=run.attempt,
+                    vertex=subtask.vertex,
+                    subtask=subtask.subtask,
                     state=SubtaskState.FAILED,
                     failure=failure,
                     trace=trace,
@@ -529,23 +597,25 @@ class WorkerProcess:
         deployment = self._deployments.get(command.job)
         if deployment is None or deployment.command.attempt > command.attempt:
             return
-        for vertex, slot in deployment.planned():
-            self._report(
-                SubtaskStateChanged(
-                    worker=self._config.worker,
-                    job=command.job,
-                    attempt=deployment.command.attempt,
-                    vertex=vertex.vertex,
-                    subtask=slot,
-                    state=SubtaskState.CANCELED,
+        for run in list(deployment.runs):
+            cancelled = [s for s in run.planned if not command.vertices or s.vertex in command.vertices]
+            for subtask in cancelled:
+                self._report(
+                    SubtaskStateChanged(
+                        worker=self._config.worker,
+                        job=command.job,
+                        attempt=run.attempt,
+                        vertex=subtask.vertex,
+                        subtask=subtask.subtask,
+                        state=SubtaskState.CANCELED,
+                    )
                 )
-            )
-        self._stop(deployment)
+            deployment.drop(cancelled)
+        if not deployment.runs:
+            self._stop(deployment)
 
     def _stop(self, deployment: Deployment) -> None:
-        for subtask in deployment.subtasks:
-            subtask.close()
-        deployment.writer.close()
+        deployment.drop({subtask for run in deployment.runs for subtask in run.planned})
         if self._deployments.get(deployment.command.job) is deployment:
             del self._deployments[deployment.command.job]
 
@@ -580,18 +650,17 @@ class WorkerProcess:
 
     def _running(self) -> Iterator[RunningSubtask]:
         for deployment in self._deployments.values():
-            subtasks = {(s.context.vertex.vertex, s.context.subtask): s for s in deployment.subtasks}
-            missing = SubtaskState.FAILED if deployment.failed else SubtaskState.INITIALIZING
-            for vertex, slot in deployment.planned():
-                subtask = subtasks.get((vertex.vertex, slot))
-                yield RunningSubtask(
-                    job=deployment.command.job,
-                    attempt=deployment.command.attempt,
-                    vertex=vertex.vertex,
-                    subtask=slot,
-                    state=missing if subtask is None else subtask.state,
-                    data_ended=subtask is not None and subtask.data_ended,
-                )
+            for run in deployment.runs:
+                for subtask, state, data_ended in run.states():
+                    yield RunningSubtask(
+                        job=run.command.job,
+                        attempt=run.attempt,
+                        vertex=subtask.vertex,
+                        subtask=subtask.subtask,
+                        state=state,
+                        data_ended=data_ended,
+                        deployed=deployment.command.attempt,
+                    )
 
 
 def new_chain(context: TaskContext, outputs: Outputs) -> Chain:

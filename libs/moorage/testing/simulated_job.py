@@ -1,7 +1,8 @@
 """The job that the simulation runs, and what its output must be.
 
 The orders pipeline, with further branches that a seed may add: a copy of the input, a second keyed operator behind the
-first one, an at-least-once sink. Parallelism differs from operator to operator.
+first one, an at-least-once sink; and further parts that no exchange connects with the others, which read the same
+input. Parallelism differs from operator to operator.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from moorage.api.connectors import KafkaSink, KafkaSource
 from moorage.api.formats import Json
 from moorage.api.functions import CheckpointedFunction, OperatorListState
 from moorage.api.keyed_state import KeyedContext, KeyedState
-from moorage.api.pipeline import Broadcast, Pipeline
+from moorage.api.pipeline import Broadcast, Pipeline, Stream
 from moorage.api.state import ReducingState
 from moorage.graph.job_graph import CheckpointConfig, RestartConfig
 from moorage.ids import TopicPartition
@@ -171,12 +172,29 @@ class SimulatedJob:
                 visits = orders.union(spread).key_by("user").process("visits", Visit, parallelism=some())
                 visits.sink("counts", KafkaSink("visits", key="user"))
                 self.outputs.append(self._output("visits", lambda number, row: bool(row["count"] == number), times=2))
-        if _peek(rng) < 0.2:
+        chance = _peek(rng)
+        if 0.1 < chance < 0.6:
+            self._add_parts(pipeline, Random(chance))  # noqa: S311
+        if chance < 0.2:
             heard = Broadcast(orders.rebalance(uid="news", parallelism=1), Heard)
             listeners = orders.key_by("user").process("listeners", Listener, broadcast=heard)
             listeners.sink("notes", KafkaSink("notes", key="user"))
             self.outputs.append(self._output("notes", self._is_next_note))
         return compile_pipeline(pipeline, "simulation:pipeline")
+
+    def _add_parts(self, pipeline: Pipeline, rng: Random) -> None:
+        """One or two that nothing connects with the rest of the job."""
+
+        def source(uid: str) -> Stream:
+            orders = KafkaSource("orders", value=Json(Order), until=self._ends())
+            return pipeline.source(uid, orders, parallelism=rng.choice([1, 2]))
+
+        audits = source("again").key_by("user").process("audits", Visit, parallelism=rng.choice([1, 2, 3]))
+        audits.sink("audited", KafkaSink("audits", key="user"), parallelism=rng.choice([1, 2]))
+        self.outputs.append(self._output("audits", lambda number, row: bool(row["count"] == number)))
+        if rng.random() < 0.3:
+            source("mirrored").sink("mirror", KafkaSink("mirror", key="user"))
+            self.outputs.append(_Output("mirror", "user", self._is_next_order))
 
     def _output(self, topic: str, is_right: Judge, *, exactly_once: bool = True, times: int = 1) -> _Output:
         """Of totals: what the state says shows in it. ``times``: results per order."""

@@ -3,8 +3,8 @@
 One run is one seed: several coordinators, workers and a cleaner run a job while the scheduler interleaves their steps,
 delays every message and every blocking call on its own, holds up partitions for their writers or for one reader,
 repeats control messages, kills processes at any step (what they had sent may still arrive), stops them and lets them
-wake up as zombies, expires transactions, and takes Kafka, the registry and the storage away for a while. Then the
-faults end and the job must finish its input.
+wake up as zombies, fails single subtasks of jobs that have parts which may go on meanwhile, expires transactions, and
+takes Kafka, the registry and the storage away for a while. Then the faults end and the job must finish its input.
 
 Invariants, looked at all the time: what a read-committed reader sees of each key is the start of what a run without
 faults writes, in order, nothing twice; every retained checkpoint has all its files, and the logs reach back to its
@@ -34,10 +34,12 @@ from moorage.connectors.kafka_source import KafkaSourceReader
 from moorage.connectors.kafka_source_coordinator import OPERATOR_COORDINATORS
 from moorage.coordinator_process.process import CoordinatorProcess
 from moorage.effects import Action
-from moorage.errors import LogUnavailableError, MoorageError, RegistryUnavailableError, StorageError
+from moorage.errors import LogError, LogUnavailableError, MoorageError, RegistryUnavailableError, StorageError
 from moorage.exchange.result_partition import ExchangeLimits
 from moorage.graph.job_graph import StateConfig
-from moorage.ids import TopicPartition, VertexId, WorkerId
+from moorage.graph.lineage import running_attempts
+from moorage.graph.regions import regions
+from moorage.ids import Attempt, TopicPartition, VertexId, WorkerId
 from moorage.messages.events import SubtaskState, SubtaskStateChanged, WorkerHeartbeat
 from moorage.messages.registry import JobStatus
 from moorage.naming import COMMANDS_TOPIC, CONTROL_TOPICS, EVENTS_TOPIC, exchange_topic, folder_of
@@ -50,6 +52,7 @@ from moorage.task.context import TaskSettings
 from moorage.task.local_recovery import LocalCopies
 from moorage.task.pulse import Pulse
 from moorage.task.state_writer import StateFileLimits
+from moorage.task.subtask import TERMINAL
 from moorage.task.worker import WorkerConfig, WorkerHooks, WorkerProcess
 from moorage.testing.clocks import ManualClock
 from moorage.testing.executor import InlineExecutor
@@ -90,6 +93,8 @@ class SimulationReport:
     replayed: int = 0
     """Lost transactions."""
     void_frames: int = 0
+    partial: int = 0
+    """Attempts in which a part of the job went on."""
     rescales: int = 0
     """Attempts with another parallelism than the one before."""
     savepoints: int = 0
@@ -107,6 +112,7 @@ class SimulationReport:
             "completed checkpoints": self.checkpoints,
             "replayed transactions": self.replayed,
             "void frames": self.void_frames,
+            "partial restarts": self.partial,
             "rescales": self.rescales,
             "savepoints": self.savepoints,
             "lives": self.lives,
@@ -194,6 +200,9 @@ class Simulation:
             transaction_timeout_ms=60_000,
         )
         self._fault_rate = self.rng.choice(self.config.fault_rates)
+        self._failures = random.Random(f"failures of {seed}")  # noqa: S311
+        """When a subtask fails by itself, and which."""
+        self._failure_rate = self._failures.choice((0.0, 0.005, 0.02)) if len(regions(self.pipeline.graph)) > 1 else 0.0
         self._incarnations = 0
         self._processes: dict[str, _Process] = {}
         self._graves: list[MemoryLog] = []
@@ -205,6 +214,7 @@ class Simulation:
         """Partitions that nothing reaches before that time."""
         self._seen_events = 0
         self._rescales = 0
+        self._partial: set[Attempt] = set()
         self._parallelism: dict[VertexId, int] = {}
         self._lives: set[int] = set()
         """Since when; see the report."""
@@ -212,6 +222,8 @@ class Simulation:
         self._workers: list[WorkerProcess] = []
         self._pulses: dict[str, Pulse] = {}
         """Of the present incarnations of workers."""
+        self._worker_of: dict[str, WorkerProcess] = {}
+        """The newest of each name."""
         self._coordinators: dict[str, CoordinatorProcess] = {}
         self._set_up()
 
@@ -294,6 +306,7 @@ class Simulation:
         )
         self._workers.append(worker)
         self._pulses[name] = Pulse(config, log.writer("pulse"), self.clock, lambda: worker.epoch)
+        self._worker_of[name] = worker
         return worker.step
 
     def _copies(self, name: str) -> LocalCopies | None:
@@ -362,6 +375,7 @@ class Simulation:
         contexts = [context for worker in self._workers for context in worker.contexts()]
         self.report.replayed = sum(c.counters.transactions_replayed for c in contexts)
         self.report.void_frames = sum(c.counters.frames_void for c in contexts)
+        self.report.partial = len(self._partial)
         self.report.rescales = self._rescales
         self.report.savepoints = sum(r.kind == "savepoint" for r in self.registry.checkpoints(self.job))
         self.report.lives = len(self._lives)
@@ -386,6 +400,8 @@ class Simulation:
         now = self.clock.monotonic_ms()
         if faults and rng.random() < self._fault_rate:
             self._fault()
+        if faults and self._failures.random() < self._failure_rate:
+            self._fail_subtask()
         for ends_ms, end in list(self._ends):
             if ends_ms <= now:
                 end()
@@ -491,6 +507,16 @@ class Simulation:
             case _:
                 pass
 
+    def _fail_subtask(self) -> None:
+        """As if the user's code, or a client, had raised."""
+        workers = [worker for name, worker in sorted(self._worker_of.items()) if name in self._processes]
+        running = [s for worker in workers for s in worker.subtasks() if s.state not in TERMINAL]
+        if running:
+            subtask = self._failures.choice(running)
+            self.report.faults["fail"] = self.report.faults.get("fail", 0) + 1
+            self._say("fault: %s fails", subtask.context.name)
+            subtask.fail(LogError("simulated: it fails"))
+
     def _kill_if_there(self, name: str) -> None:
         if name in self._processes:
             self._kill(name, restart_in_ms=50)
@@ -547,6 +573,8 @@ class Simulation:
             return
         for record in self.registry.jobs():
             self._lives.add(record.submitted_ms)
+            if len(set(running_attempts(record.lineage).values())) > 1:
+                self._partial.add(record.attempt)
             parallelism = record.graph.parallelism()
             self._rescales += self._parallelism not in ({}, parallelism)
             self._parallelism = parallelism

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from moorage.cluster.views import ClusterView, JobView, SubtaskView
 from moorage.graph.execution import ExecutionState
 from moorage.graph.job_graph import ExchangeKind, JobVertex, RestartConfig
+from moorage.ids import VertexId
 from moorage.messages.registry import JobStatus
 
 TaskState = Literal[
@@ -141,6 +142,8 @@ class JobDetails(msgspec.Struct, frozen=True, kw_only=True):
     pending_operators: int = msgspec.field(name="pending-operators", default=0)
     fingerprint: str
     attempt: int
+    vertex_attempts: Mapping[VertexId, int] = msgspec.field(name="vertex-attempts")
+    """In which each vertex was started: not in the last one, if it went on while others restarted."""
     waiting_for: str | None = msgspec.field(name="waiting-for")
     failure: str | None
     unreadable_checkpoints: tuple[int, ...] = msgspec.field(name="unreadable-checkpoints")
@@ -208,6 +211,7 @@ def job_details(job: JobView) -> JobDetails:
         plan=_plan(job),
         fingerprint=job.graph.fingerprint,
         attempt=job.attempt,
+        vertex_attempts=job.attempts,
         waiting_for=job.waiting_for,
         failure=job.failure,
         unreadable_checkpoints=job.unreadable,
@@ -249,7 +253,7 @@ def _restart_strategy(config: RestartConfig) -> str:
 def _vertex(job: JobView, vertex: JobVertex) -> Vertex:
     subtasks = [subtask for subtask in job.subtasks if subtask.subtask.vertex == vertex.vertex]
     counts = _state_counts(job, subtasks, total=vertex.parallelism)
-    started_ms = job.status_since_ms.get(JobStatus.RUNNING, -1)
+    started_ms = job.started_ms.get(vertex.vertex, -1)
     _, ended_ms, _ = _span(job)
     return Vertex(
         id=vertex.vertex,

@@ -14,7 +14,7 @@ from moorage.checkpoint.rebuild import (
 )
 from moorage.errors import CorruptDataError
 from moorage.graph.job_graph import CheckpointConfig
-from moorage.ids import Attempt, CheckpointId, WorkerId
+from moorage.ids import Attempt, CheckpointId, VertexId, WorkerId
 from moorage.messages.registry import CheckpointRecord, JobRecord, JobStatus, LineageSegment
 from moorage.state.operator_state import CheckpointOrigin
 
@@ -96,6 +96,20 @@ def test_what_was_rolled_back_is_not_retained() -> None:
     history = rebuilt_history(found, CheckpointId(7), NOTHING_RUNS)
     assert history is not None
     assert [r.checkpoint for r in history.checkpoints] == [4, 7]
+
+
+def test_a_checkpoint_is_in_the_history_only_if_it_is_in_that_of_every_part() -> None:
+    """In attempt 2 one part went back to checkpoint 4, while another one went on."""
+    first, other = VertexId("first"), VertexId("other")
+    segments = ((1, 4, first), (1, None, other), (2, None, first))
+    partly = msgspec.structs.replace(
+        job(2),
+        lineage=tuple(LineageSegment(Attempt(a), end and CheckpointId(end), {v: 1}) for a, end, v in segments),
+    )
+    found = [stored(n, FIRST) for n in (3, 4, 5)] + [stored(7, partly)]
+    history = rebuilt_history(found, CheckpointId(7), NOTHING_RUNS, retain=3)
+    assert history is not None
+    assert [r.checkpoint for r in history.checkpoints] == [3, 4, 7]
 
 
 def test_bases_that_are_not_retained_are_not_asked_for() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
-from tests.unit.cleaner.jobs import exclusive, job_record, metadata, shared
+from tests.unit.cleaner.jobs import TOTALS, exclusive, job_record, metadata, shared
 
 from moorage.cleaner.classify import JobFacts, SweepPlan, Verdict, plan_sweep
-from moorage.ids import CheckpointId
-from moorage.messages.registry import CheckpointRecord, JobRecord, JobStatus
+from moorage.ids import Attempt, CheckpointId, VertexId
+from moorage.messages.registry import CheckpointRecord, JobRecord, JobStatus, LineageSegment
 from moorage.ports import ObjectInfo
 
 NOW_MS = 1_000_000
@@ -110,6 +111,14 @@ def test_files_of_a_checkpoint_that_is_called_aborted_go_at_once(path: str) -> N
 @pytest.mark.parametrize("path", [exclusive(11, attempt=3), shared(11, attempt=3), metadata(11), shared(99, attempt=4)])
 def test_files_of_a_checkpoint_that_may_still_complete_are_kept(path: str) -> None:
     assert verdict_of(path) is Verdict.KEEP_IN_PROGRESS
+
+
+def test_files_of_a_part_that_went_on_while_others_restarted_are_kept() -> None:
+    lineage = (LineageSegment(Attempt(2), None, {VertexId("other"): 1}), LineageSegment(Attempt(3), None, {TOTALS: 1}))
+    partly = msgspec.structs.replace(USUAL, record=msgspec.structs.replace(USUAL.record, lineage=lineage))
+    assert verdict_of(exclusive(11, attempt=2)) is Verdict.DELETE_ABORTED
+    assert verdict_of(exclusive(11, attempt=2), partly) is Verdict.KEEP_IN_PROGRESS
+    assert verdict_of(exclusive(11, attempt=1), partly) is Verdict.DELETE_ABORTED
 
 
 @pytest.mark.parametrize(

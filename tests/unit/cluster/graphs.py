@@ -116,3 +116,29 @@ def subtasks(graph: JobGraph, *vertices: VertexId) -> list[SubtaskId]:
         if not vertices or v.vertex in vertices
         for index in range(v.parallelism)
     ]
+
+
+OTHER_SOURCE = VertexId("other-orders")
+OTHER_TOTALS = VertexId("other-totals")
+OTHER_SINK = VertexId("other-results")
+
+
+def graph_of_two_parts(
+    parallelism: int = 2,
+    other_parallelism: int = 1,
+    *,
+    checkpoint: CheckpointConfig | None = None,
+    restart: RestartConfig | None = None,
+) -> JobGraph:
+    """Twice the job above, without a connection: the second time under other names."""
+    first = orders_graph(parallelism, checkpoint=checkpoint, restart=restart)
+    second = orders_graph(other_parallelism)
+    renamed = msgspec.json.encode((second.vertices, second.exchanges)).decode()
+    for name in (SOURCE, TOTALS, SINK):
+        renamed = renamed.replace(f'"{name}', f'"other-{name}').replace(f"--{name}", f"--other-{name}")
+    for number in range(1, 5):
+        renamed = renamed.replace(f"{number:032x}", f"{number + 10:032x}")
+    vertices, exchanges = msgspec.json.decode(renamed, type=tuple[tuple[JobVertex, ...], tuple[Exchange, ...]])
+    return msgspec.structs.replace(
+        first, vertices=(*first.vertices, *vertices), exchanges=(*first.exchanges, *exchanges)
+    )

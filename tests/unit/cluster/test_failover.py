@@ -165,16 +165,16 @@ def test_an_old_heartbeat_that_comes_again_proves_nothing(world: World) -> None:
 
 
 def test_a_worker_that_was_late_with_a_stop_is_told_again(world: World) -> None:
-    stray = world.workers[0]
+    stray = world.add_worker("w3")
     world.workers[1].report(JOB, Attempt(1), SubtaskId(TOTALS, 1), SubtaskState.FAILED, "boom")
     world.run_until(lambda: recovered(world, 2))
     before = len(world.commands(CancelJob))
-    stray.running[JOB, Attempt(1)] = {SubtaskId(TOTALS, 0): SubtaskState.RUNNING}
+    stray.deployed[JOB] = Attempt(1)
+    stray.running = {(JOB, Attempt(1)): {SubtaskId(TOTALS, 0): SubtaskState.RUNNING}}
     stray.heartbeat()
     world.run(4 * STEP_MS)
     assert [c.attempt for c in world.commands(CancelJob)[before:]] == [1]
-    assert (JOB, Attempt(1)) not in stray.running
-    assert recovered(world, 2)
+    assert not stray.running
 
 
 def test_without_a_checkpoint_the_job_starts_anew() -> None:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 from tests.unit.checkpoint.test_master_hooks import Hook
-from tests.unit.cluster.graphs import JOB, TOTALS, orders_graph
+from tests.unit.checkpoint.test_operator_coordinators import Notebook
+from tests.unit.cluster.graphs import JOB, OTHER_SOURCE, TOTALS, graph_of_two_parts, orders_graph
 from tests.unit.cluster.world import CONFIG, TestCoordinator, World, runs
 
 import moorage as mo
@@ -20,9 +21,9 @@ from moorage.connectors.kafka_source_coordinator import OPERATOR_COORDINATORS, K
 from moorage.coordinator_process.hooks import HookRunner
 from moorage.coordinator_process.process import CoordinatorProcess
 from moorage.graph.job_graph import CheckpointConfig, JobGraph, OperatorCoordinatorSpec, RestartConfig
-from moorage.ids import Attempt, CheckpointId, SubtaskId
+from moorage.ids import Attempt, CheckpointId, OperatorUid, SubtaskId, VertexId, WorkerId
 from moorage.messages.commands import CancelJob, DeployJob, OperatorCommand
-from moorage.messages.events import SubtaskState
+from moorage.messages.events import OperatorEvent, SubtaskState
 from moorage.messages.registry import JobStatus
 from moorage.ports import TopicSpec
 from moorage.serde.metadata import decode_metadata
@@ -220,3 +221,73 @@ def test_hooks_are_closed_when_their_job_ends_and_when_another_leads(stage: Stag
     second.cancel(JOB)
     stage.run_until(lambda: stage.hook.calls.count("close") == 2)
     assert second.job(JOB).status is JobStatus.CANCELED
+
+
+def test_a_part_that_restarts_takes_its_operator_coordinators_along_and_nothing_else() -> None:
+    made: list[Notebook] = []
+
+    def make(context: OperatorContext) -> Notebook:
+        made.append(Notebook(context))
+        return made[-1]
+
+    plain = graph_of_two_parts(
+        checkpoint=CheckpointConfig(interval_ms=200), restart=RestartConfig(initial_delay_ms=100)
+    )
+    spec = OperatorCoordinatorSpec(kind="notebook", config=b"")
+    vertices = tuple(
+        msgspec.structs.replace(v, operators=(msgspec.structs.replace(v.operators[0], coordinator=spec),))
+        if v.is_source
+        else v
+        for v in plain.vertices
+    )
+    graph = msgspec.structs.replace(plain, vertices=vertices)
+    stage = Stage({"notebook": make})
+    stage.run(200)
+    leader = stage.coordinators[0]
+    leader.submit(graph)
+    stage.run_until(lambda: leader.completed(JOB) >= 1)
+    first, other = made[-2:]
+    assert [notebook.context.operator for notebook in (first, other)] == ["orders", "other-orders"]
+    latest = stage.registry.checkpoints(JOB)[-1].checkpoint
+    for notebook in (first, other):
+        notebook.heard.clear()
+    stage.hook.calls.clear()
+    worker = next(w for w in stage.workers if SubtaskId(TOTALS, 0) in w.subtasks(JOB))
+    for w in stage.workers:
+        w.acknowledges = False
+    worker.report(JOB, Attempt(1), SubtaskId(TOTALS, 0), SubtaskState.FAILED, "boom")
+    stage.run_until(lambda: leader.job(JOB).status is JobStatus.RESTARTING)
+    owner = next(w for w in stage.workers if SubtaskId(OTHER_SOURCE, 0) in w.subtasks(JOB))
+    owner.say(event(owner.worker, OTHER_SOURCE, b"while it restarts"))
+    stage.run_until(lambda: leader.job(JOB).attempt == 2 and runs(leader, graph))
+    owner.say(event(owner.worker, OTHER_SOURCE, b"afterwards"))
+    stage.run(100)
+    assert "close" in first.heard
+    assert [heard for heard in first.heard if isinstance(heard, tuple) and heard[0] == "reset"] == [
+        ("reset", latest, b"fresh")
+    ]
+    assert [heard for heard in other.heard if isinstance(heard, tuple) and heard[0] != "aborted"] == [
+        ("event", 0, b"while it restarts"),
+        ("event", 0, b"afterwards"),
+    ]
+    assert "close" not in other.heard
+    restored = [call for call in stage.hook.calls if isinstance(call, tuple) and len(call) == 2 and call[0] == latest]
+    assert not restored, "hooks go back with the whole job only"
+    stage.run(100)
+    other.context.send(None, b"a word")
+    first.context.send(None, b"a word")
+    stage.run(100)
+    words = [c for c in stage.commands(OperatorCommand) if c.payload == b"a word"]
+    assert [(c.vertex, c.attempt) for c in words] == [("other-orders", 1), ("orders", 2)]
+
+
+def event(worker: WorkerId, vertex: VertexId, payload: bytes) -> OperatorEvent:
+    return OperatorEvent(
+        worker=worker,
+        job=JOB,
+        attempt=Attempt(1),
+        vertex=vertex,
+        subtask=0,
+        operator=OperatorUid(vertex),
+        payload=payload,
+    )

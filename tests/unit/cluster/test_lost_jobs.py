@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.cluster.graphs import JOB, orders_graph
+from tests.unit.cluster.graphs import JOB, TOTALS, graph_of_two_parts, orders_graph
 from tests.unit.cluster.world import TestCoordinator, World, running_world, runs
 
 from moorage.cluster.protocol import JobRebuilt, JobUnknown
 from moorage.graph.job_graph import CheckpointConfig
+from moorage.ids import Attempt, SubtaskId
 from moorage.messages.commands import CancelJob, DeployJob
+from moorage.messages.events import SubtaskState
 from moorage.messages.registry import JobStatus
 
 GRAPH = orders_graph(checkpoint=CheckpointConfig(interval_ms=200))
@@ -75,3 +77,27 @@ def test_a_job_without_checkpoints_is_left_alone(world: World, leader: TestCoord
     assert len(leader.noticed(JobUnknown)) == 1
     assert not leader.view().jobs
     assert all(worker.running for worker in world.workers)
+
+
+def test_a_job_whose_parts_are_of_different_attempts_is_brought_back_in_the_newest() -> None:
+    """A worker that runs only what went on knows of the newest attempt, too."""
+    graph = graph_of_two_parts(checkpoint=CheckpointConfig(interval_ms=200))
+    world = running_world(graph)
+    leader = world.coordinators[0]
+    for worker in world.workers:
+        worker.writes_state = True
+    first = next(w for w in world.workers if SubtaskId(TOTALS, 0) in w.subtasks(JOB))
+    first.report(JOB, Attempt(1), SubtaskId(TOTALS, 0), SubtaskState.FAILED, "boom")
+    world.run_until(lambda: leader.job(JOB).attempt == 2 and runs(leader, graph))
+    before = leader.completed(JOB)
+    world.run_until(lambda: leader.completed(JOB) >= before + 2)
+    attempts = leader.job(JOB).attempts
+    assert set(attempts.values()) == {1, 2}
+    world.registry.lose_data()
+    world.run_until(lambda: bool(leader.noticed(JobRebuilt)))
+    world.run_until(lambda: runs(leader, graph))
+    assert leader.job(JOB).attempt == 2
+    assert leader.job(JOB).attempts == attempts
+    before = leader.completed(JOB)
+    world.run_until(lambda: leader.completed(JOB) > before)
+    assert len(world.commands(CancelJob)) == 1

@@ -28,6 +28,7 @@ from moorage.coordinator_process.process import CoordinatorProcess
 from moorage.effects import Notice
 from moorage.graph.execution import ExecutionState
 from moorage.graph.job_graph import JobGraph
+from moorage.graph.lineage import running_attempts
 from moorage.ids import Attempt, CheckpointId, Epoch, JobId, OperatorUid, SubtaskId, TopicPartition, WorkerId
 from moorage.messages.commands import (
     CancelJob,
@@ -96,11 +97,13 @@ class TestWorker:
         self.writes_state = False
         """The files that it acknowledges exist."""
         self.running: dict[tuple[JobId, Attempt], dict[SubtaskId, SubtaskState]] = {}
+        """By the attempt in which they were started."""
         self.obeyed: list[Command] = []
         self._world = world
         self._slots = slots
         self._epoch = Epoch(0)
-        self._deployed: set[tuple[JobId, Attempt]] = set()
+        self.deployed: dict[JobId, Attempt] = {}
+        """The newest attempt."""
         self._graphs: dict[JobId, JobGraph] = {}
         self._pending_start: list[tuple[JobId, Attempt, SubtaskId]] = []
         self._stops: dict[tuple[JobId, Attempt], CheckpointId] = {}
@@ -137,7 +140,14 @@ class TestWorker:
                 subtasks=()
                 if self.busy_ms
                 else tuple(
-                    RunningSubtask(job=job, attempt=attempt, vertex=vertex, subtask=index, state=state)
+                    RunningSubtask(
+                        job=job,
+                        attempt=attempt,
+                        vertex=vertex,
+                        subtask=index,
+                        state=state,
+                        deployed=self.deployed[job],
+                    )
                     for (job, attempt), states in self.running.items()
                     for (vertex, index), state in states.items()
                 ),
@@ -199,9 +209,8 @@ class TestWorker:
             self._world.cluster.append(EVENTS, control.encode(event))
 
     def subtasks(self, job: JobId) -> list[SubtaskId]:
-        """What it runs of the newest attempt that it has."""
-        attempts = [attempt for name, attempt in self.running if name == job]
-        return sorted(self.running[job, max(attempts)]) if attempts else []
+        """What it runs of the job."""
+        return sorted(subtask for (name, _), states in self.running.items() if name == job for subtask in states)
 
     def _obey(self, command: Command) -> None:
         if command.epoch < self._epoch:
@@ -214,30 +223,33 @@ class TestWorker:
             case DeployJob():
                 self._deploy(command)
             case CancelJob(job=job, attempt=attempt):
-                self._stop_up_to(job, attempt)
+                if self.deployed.get(job, attempt) <= attempt:
+                    self._stop(job, lambda subtask, _: subtask.vertex in command.vertices or not command.vertices)
             case CoordinatorHeartbeat(jobs=jobs):
                 for fates in jobs:
-                    self._stop_up_to(fates.job, Attempt(fates.attempt - 1))
+                    if self.deployed.get(fates.job, fates.attempt) < fates.attempt:
+                        self._stop(fates.job, lambda *_: True)
             case TriggerCheckpoint():
                 if command.options.kind.stops:
                     self._stops[command.job, command.attempt] = command.checkpoint
-                if self.acknowledges:
+                if self.acknowledges and self.deployed.get(command.job) == command.attempt:
                     self._acknowledge_all(command)
             case NotifyCheckpointComplete():
                 if self.commits:
                     self._commit_all(command)
                     if self._stops.get((command.job, command.attempt)) == command.checkpoint:
-                        for subtask in self.subtasks(command.job):
-                            self.report(command.job, command.attempt, subtask, SubtaskState.FINISHED)
+                        for attempt, subtask in self._of(command.job):
+                            self.report(command.job, attempt, subtask, SubtaskState.FINISHED)
             case _:
                 pass
 
     def _deploy(self, command: DeployJob) -> None:
-        self._stop_up_to(command.job, Attempt(command.attempt - 1))
         key = (command.job, command.attempt)
-        if key in self._deployed:
+        if command.attempt <= self.deployed.get(command.job, 0):
             return
-        self._deployed.add(key)
+        self.deployed[command.job] = command.attempt
+        attempts = running_attempts(command.lineage)
+        self._stop(command.job, lambda subtask, attempt: attempts[subtask.vertex] != attempt)
         self._graphs[command.job] = command.graph
         if command.finishing:
             self._stops[key] = CheckpointId(0)
@@ -246,7 +258,7 @@ class TestWorker:
             for index, owner in enumerate(command.slots)
             if owner == self.worker
             for vertex in command.graph.vertices
-            if index < vertex.parallelism
+            if index < vertex.parallelism and attempts[vertex.vertex] == command.attempt
         ]
         if mine:
             self.running[key] = {}
@@ -254,26 +266,30 @@ class TestWorker:
             self.report(*key, subtask, SubtaskState.INITIALIZING)
             self._pending_start.append((*key, subtask))
 
-    def _stop_up_to(self, job: JobId, attempt: Attempt) -> None:
-        for name, number in [key for key in self.running if key[0] == job and key[1] <= attempt]:
-            for subtask in list(self.running[name, number]):
-                self.report(name, number, subtask, SubtaskState.CANCELED)
-            del self.running[name, number]
+    def _of(self, job: JobId) -> list[tuple[Attempt, SubtaskId]]:
+        """What it runs of the job, with the attempt in which each was started."""
+        return [(number, s) for (name, number), states in self.running.items() if name == job for s in states]
+
+    def _stop(self, job: JobId, chosen: Callable[[SubtaskId, Attempt], bool]) -> None:
+        for attempt, subtask in self._of(job):
+            if chosen(subtask, attempt):
+                self.report(job, attempt, subtask, SubtaskState.CANCELED)
+        self.running = {key: states for key, states in self.running.items() if states or key[0] != job}
 
     def _acknowledge_all(self, command: TriggerCheckpoint) -> None:
-        for subtask in self.running.get((command.job, command.attempt), {}):
+        for attempt, subtask in self._of(command.job):
             if not self._graphs[command.job].vertex(subtask.vertex).is_committer:
                 location = command.options.location
-                self.acknowledge(command.job, command.attempt, subtask, command.checkpoint, location)
+                self.acknowledge(command.job, attempt, subtask, command.checkpoint, location)
 
     def _commit_all(self, command: NotifyCheckpointComplete) -> None:
-        for subtask in self.running.get((command.job, command.attempt), {}):
+        for attempt, subtask in self._of(command.job):
             if self._graphs[command.job].vertex(subtask.vertex).is_committer:
                 self.say(
                     SinkCommitted(
                         worker=self.worker,
                         job=command.job,
-                        attempt=command.attempt,
+                        attempt=attempt,
                         vertex=subtask.vertex,
                         subtask=subtask.subtask,
                         sink=OperatorUid(subtask.vertex),

@@ -198,7 +198,15 @@ FLINK: dict[str, Any] = {
 
 OURS = frozenset(
     {
-        *("waiting-for", "failure", "fingerprint", "attempt", "unreadable-checkpoints", "assignedTasks"),
+        *(
+            "waiting-for",
+            "failure",
+            "fingerprint",
+            "attempt",
+            "vertex-attempts",
+            "unreadable-checkpoints",
+            "assignedTasks",
+        ),
         *("times", "firstTimestamp"),
         *("operator_coordinators", "master_hooks", "acknowledgements"),
     }

@@ -186,7 +186,7 @@ EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
             restore_checksum=2**64 - 1,
             base_checkpoint_id=0,
         ),
-        CancelJob(epoch=4, job="orders", attempt=2),
+        CancelJob(epoch=4, job="orders", attempt=2, vertices=("totals",)),
         TriggerCheckpoint(
             epoch=4,
             job="orders",
@@ -213,7 +213,9 @@ EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
             slots=2,
             subtasks=(
                 RunningSubtask(job="orders", attempt=2, vertex="totals", subtask=1, state=SubtaskState.RUNNING),
-                RunningSubtask(job="orders", attempt=2, vertex="source", subtask=1, state=SubtaskState.FINISHED),
+                RunningSubtask(
+                    job="orders", attempt=2, vertex="source", subtask=1, state=SubtaskState.FINISHED, deployed=3
+                ),
             ),
             sent_ms=1_763_800_000_002,
             leaving=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -199,20 +199,25 @@ class Harness:
         base: int = 0,
         finishing: bool = False,
         allow_duplicates: bool = False,
+        goes_on: Collection[str] = (),
     ) -> None:
-        """The next attempt, from the latest checkpoint; of another pipeline, if there is one."""
+        """The next attempt, from the latest checkpoint; of another pipeline, if there is one. ``goes_on``: vertices
+        that are not started."""
         if pipeline is not None:
             self.compiled = compile_pipeline(pipeline, "tests:pipeline")
             self._create_exchanges()
         graph = self.compiled.graph
         self.attempt += 1
-        self.lineage = next_lineage(self.lineage, self.latest, Attempt(self.attempt), graph.parallelism())
+        parallelism = graph.parallelism()
+        vertices = [vertex for vertex in parallelism if vertex in goes_on]
+        attempt = Attempt(self.attempt)
+        self.lineage = next_lineage(self.lineage, self.latest, attempt, parallelism, goes_on=vertices)
         path = checksum = None
         if self.latest is not None:
             path = metadata_path(graph.job, self.latest[0])
             checksum = xxhash.xxh3_64_intdigest(self.storage.read(path))
-        for vertex, parallelism in graph.parallelism().items():
-            self.parallelism.setdefault(vertex, set()).add(parallelism)
+        for vertex, count in parallelism.items():
+            self.parallelism.setdefault(vertex, set()).add(count)
         places = slots if slots is not None else [i % len(self.names) for i in range(graph.slots)]
         self.send(
             DeployJob(
