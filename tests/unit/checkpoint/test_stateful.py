@@ -3,7 +3,8 @@
 The registry is the twin, which keeps to the real one's rules. What the coordinator asks for stays open until a rule
 answers it: well, badly, or not before another leader has taken over. Files are names only; each acknowledgement brings
 one of the checkpoint's own and one that later checkpoints share, and refers to the shared ones of its base. The source
-has a coordinator, which answers at once, late, twice or never, and fails in any of its methods.
+has a coordinator, which answers at once, late, twice or never, and fails in any of its methods. Some jobs are stopped
+with a savepoint, and go on when that fails.
 
 Held against the whole history: an id is completed at most once, and never both completed and aborted; ids only rise; no
 file that a retained checkpoint refers to is handed to the cleaner; what nothing refers to is handed to it in the end,
@@ -149,8 +150,19 @@ class CoordinatorMachine(RuleBasedStateMachine):
         hooks=st.booleans(),
         has_coordinator=st.booleans(),
         interval_ms=st.sampled_from([0, 200]),
+        pauses=st.booleans(),
+        stops=st.sampled_from([False, False, True]),
     )
-    def begin(self, retained: int, concurrent: int, hooks: bool, has_coordinator: bool, interval_ms: int) -> None:
+    def begin(
+        self,
+        retained: int,
+        concurrent: int,
+        hooks: bool,
+        has_coordinator: bool,
+        interval_ms: int,
+        pauses: bool,
+        stops: bool,
+    ) -> None:
         graph = orders_graph(
             2,
             checkpoint=CheckpointConfig(
@@ -158,12 +170,14 @@ class CoordinatorMachine(RuleBasedStateMachine):
                 timeout_ms=TIMEOUT_MS,
                 retained=retained,
                 max_concurrent=concurrent,
+                min_pause_ms=500 if pauses and concurrent == 1 and interval_ms > 0 else 0,
                 tolerable_failures=2,
             ),
         )
         self.graph = with_coordinators(graph) if has_coordinator else graph
         self.required = subtasks(self.graph, SOURCE, TOTALS)
         self.hook_timeout_ms = HOOK_TIMEOUT_MS if hooks else None
+        self.may_be_stopped = stops
         self.registry = MemoryRegistry(ManualClock())
         self.leaders = 0
         self.files: dict[str, CheckpointId] = {}
@@ -301,6 +315,37 @@ class CoordinatorMachine(RuleBasedStateMachine):
         number = len(self.outcomes)
         self.outcomes[number] = []
         self.coordinator.request(CheckpointRequest(kind=kind, on_done=self.outcomes[number].append))
+        self._take_actions()
+
+    @rule(kind=st.sampled_from([SnapshotKind.CHECKPOINT, SnapshotKind.CHECKPOINT, SnapshotKind.SAVEPOINT]))
+    def all_goes_well(self, kind: SnapshotKind) -> None:
+        """By single steps alone hardly any checkpoint would ever be completed."""
+        self.somebody_asks(kind)
+        self.all_calls_end_well()
+        for trigger in list(self.open.values()):
+            for subtask in self.required:
+                self._acknowledge(trigger, subtask)
+        for checkpoint, done in list(self.scribe.later):
+            done(_scribed(checkpoint))
+        self._take_actions()
+        self.all_calls_end_well()
+
+    @rule(kinds=st.lists(st.sampled_from([SnapshotKind.CHECKPOINT, SnapshotKind.SAVEPOINT]), min_size=2, max_size=4))
+    def several_ask_at_once(self, kinds: list[SnapshotKind]) -> None:
+        for kind in kinds:
+            self.somebody_asks(kind)
+        for _ in kinds:
+            self.all_calls_end_well()
+            self.time_goes_by(1)
+
+    @precondition(lambda self: self.may_be_stopped)
+    @rule(kind=st.sampled_from([SnapshotKind.SUSPEND, SnapshotKind.TERMINATE]))
+    def somebody_stops_the_job(self, kind: SnapshotKind) -> None:
+        number = len(self.outcomes)
+        self.outcomes[number] = []
+        self.coordinator.request(
+            CheckpointRequest(kind=kind, ends_as=JobStatus.FINISHED, on_done=self.outcomes[number].append)
+        )
         self._take_actions()
 
     @rule(ms=st.sampled_from([1, 60, 250, 400, TIMEOUT_MS]))
@@ -497,6 +542,8 @@ class CoordinatorMachine(RuleBasedStateMachine):
                 assert trigger.checkpoint not in self.completed
                 assert trigger.checkpoint not in self.aborted
                 assert trigger.base == 0 or trigger.base in self._retained()
+                assert not any(map(self._stops, self._retained())), "nothing comes behind a stop"
+                self._check_concurrency(trigger)
                 self.open[trigger.checkpoint] = trigger
                 if trigger.options.location is not None:
                     self.savepoint_folders[trigger.checkpoint] = trigger.options.location
@@ -504,7 +551,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
                 assert checkpoint not in self.completed
                 assert checkpoint not in self.aborted
                 assert checkpoint in self.registry.completed_ids(JOB)
-                assert checkpoint not in self.savepoint_folders
+                assert checkpoint not in self.savepoint_folders or self._stops(checkpoint)
                 self.completed.append(checkpoint)
             case Broadcast(NotifyCheckpointAborted(checkpoint=checkpoint)):
                 assert checkpoint not in self.registry.completed_ids(JOB)
@@ -521,6 +568,15 @@ class CoordinatorMachine(RuleBasedStateMachine):
                 self.handed |= set(paths)
             case _:
                 pass
+
+    def _stops(self, checkpoint: CheckpointId) -> bool:
+        """Was the job stopped with it?"""
+        return any(r.checkpoint == checkpoint and r.ends_as is not None for r in self.registry.checkpoints(JOB))
+
+    def _check_concurrency(self, trigger: TriggerCheckpoint) -> None:
+        """A checkpoint counts everything in progress; a savepoint counts savepoints only."""
+        in_progress = self.coordinator.stats.counts.in_progress
+        assert trigger.options.kind.is_savepoint or in_progress <= self.graph.checkpoint.max_concurrent
 
     def _retained(self) -> set[CheckpointId]:
         return {record.checkpoint for record in self.registry.checkpoints(JOB)}
@@ -594,6 +650,6 @@ def _state(paths: tuple[str, ...]) -> OperatorSubtaskState:
 
 
 CoordinatorMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestCoordinator = CoordinatorMachine.TestCase
