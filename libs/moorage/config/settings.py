@@ -315,7 +315,11 @@ class WorkerSettings(ServiceSettings, prefix="WORKER_"):
         maximum=86_400_000,
     )
     upload_threads: int = setting(
-        2, "Files of state that are written to the storage at the same time.", minimum=1, maximum=64
+        2,
+        "Files of state that are written to the storage at the same time; besides those as many of subtasks whose new"
+        " state is too large to wait in memory.",
+        minimum=1,
+        maximum=64,
     )
     restore_threads: int = setting(
         4, "Files of state that a subtask reads at the same time when it restores.", minimum=1, maximum=64
