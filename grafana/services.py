@@ -33,8 +33,9 @@ SERVICES = Dashboard(
                 ),
                 number(
                     "Epoch",
-                    "Counts the leaderships. It goes up by one when another coordinator takes over.",
-                    "none",
+                    "What the leader's commands carry. When another coordinator takes over it goes up, to the time"
+                    " of day when that one asked for the lease.",
+                    "dateTimeAsIso",
                     Query("max(moorage_coordinator_epoch)"),
                 ),
                 number(
@@ -116,10 +117,12 @@ SERVICES = Dashboard(
                 ),
                 graph(
                     "Elections and epochs",
-                    "The epoch that workers obey follows the leader's.",
+                    "The epoch that workers obey follows the leader's: behind is 1 while a worker obeys an older one.",
                     "none",
-                    Query("max(moorage_coordinator_epoch)", "leader's epoch"),
-                    Query("min(moorage_worker_coordinator_epoch)", "oldest epoch at a worker"),
+                    Query(
+                        "max(moorage_coordinator_epoch) > bool min(moorage_worker_coordinator_epoch)",
+                        "a worker is behind",
+                    ),
                     Query("sum(moorage_coordinator_elections_total)", "elections"),
                 ),
                 graph(

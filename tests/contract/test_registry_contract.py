@@ -174,6 +174,20 @@ class TestLease:
         with pytest.raises(FencedError):
             registry.save_job(Epoch(1), job(0))
 
+    def test_epochs_go_on_from_the_time_of_day(self, registry: Registry) -> None:
+        now = Epoch(1_999_999_999_999)
+        taken = registry.acquire_lease("a", 60_000, above=now)
+        assert taken is not None
+        assert taken.epoch == now + 1
+        known = registry.lease()
+        assert known is not None
+        assert (known.holder, known.epoch) == ("a", taken.epoch)
+        assert registry.renew_lease("a", taken.epoch, 60_000)
+        registry.save_job(taken.epoch, job(1))
+        assert registry.next_checkpoint_id(taken.epoch, JOB) == 1
+        with pytest.raises(FencedError, match=str(now + 1)):
+            registry.save_job(now, job(2))
+
     def test_the_epoch_is_above_what_was_seen_elsewhere(self, registry: Registry) -> None:
         lease = registry.acquire_lease("a", 60_000, above=Epoch(41))
         assert lease is not None

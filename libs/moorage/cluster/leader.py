@@ -64,7 +64,7 @@ class Leader:
             operation = RenewLease(holder=self.holder, epoch=self._effects.epoch, ttl_ms=self._ttl_ms)
             self._effects.call(operation, partial(self._renewed, now_ms), self._not_answered)
         else:
-            acquire = AcquireLease(holder=self.holder, ttl_ms=self._ttl_ms, above=self._highest_epoch)
+            acquire = AcquireLease(holder=self.holder, ttl_ms=self._ttl_ms, above=self._epoch_floor())
             self._effects.call(acquire, partial(self._acquired, now_ms), self._not_answered)
 
     @property
@@ -79,6 +79,12 @@ class Leader:
         self._highest_epoch = max(self._highest_epoch, epoch)
         if self.leads and epoch > self._effects.epoch:
             self.lose(f"a worker has seen epoch {epoch}, this leader has {self._effects.epoch}")
+
+    def _epoch_floor(self) -> Epoch:
+        """A registry that has lost its data begins anew, while a former leader may still act on an epoch that we never
+        heard of. Two leaders of one epoch would not be fenced from each other, so epochs go on from the time of day;
+        one that lies above it all the same is seen in the heartbeats of workers."""
+        return max(self._highest_epoch, Epoch(self._effects.wall_ms))
 
     def lose(self, reason: str) -> None:
         if not self.leads:
@@ -106,7 +112,6 @@ class Leader:
         if lease is None or lease.holder != self.holder:
             self.other_holder = None if lease is None else lease.holder
             if lease is not None:
-                # Should the registry lose its data, ours must be above that of the leader who does not know yet.
                 self._highest_epoch = max(self._highest_epoch, lease.epoch)
             return
         self.other_holder = None

@@ -136,6 +136,15 @@ def test_a_standby_leads_above_the_leader_that_it_knew(bench: Bench) -> None:
     assert operation.above == 4
 
 
+def test_leaders_that_never_heard_of_one_another_have_different_epochs(bench: Bench) -> None:
+    """Should the registry lose its data between the two."""
+    bench.effects.wall_ms = 1_700_000_000_000
+    bench.tick(0)
+    operation = bench.calls[-1].operation
+    assert isinstance(operation, AcquireLease)
+    assert operation.above == 1_700_000_000_000
+
+
 def test_a_lower_epoch_means_nothing(bench: Bench) -> None:
     bench.lead(epoch=3)
     bench.leader.saw_epoch(Epoch(2))

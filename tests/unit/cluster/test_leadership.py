@@ -179,7 +179,7 @@ def test_a_paused_leader_that_wakes_does_nothing_any_more(world: World) -> None:
 def test_a_leader_that_does_not_know_that_it_was_replaced_is_fenced(world: World) -> None:
     """Its lease was taken although its own clock says that it holds: the registry refuses, and it stops."""
     old = world.coordinators[0]
-    world.registry.release_lease("coordinator-1", Epoch(1))
+    world.registry.release_lease("coordinator-1", old.core.epoch)
     lease = world.registry.acquire_lease("coordinator-2", CONFIG.lease_ttl_ms)
     assert lease is not None
     world.run_until(lambda: not old.leads, within_ms=CONFIG.lease_ttl_ms)
@@ -190,9 +190,11 @@ def test_a_leader_that_does_not_know_that_it_was_replaced_is_fenced(world: World
 
 
 def test_workers_ignore_a_replaced_leader(world: World) -> None:
+    former = world.coordinators[0].core.epoch
     heir = take_over(world)
     world.run_until(lambda: runs(heir, GRAPH))
-    late = CancelJob(epoch=Epoch(1), job=JOB, attempt=Attempt(1))
+    assert heir.core.epoch > former
+    late = CancelJob(epoch=former, job=JOB, attempt=Attempt(1))
     world.cluster.append(COMMANDS, control.encode(late))
     world.run(1_000)
     assert runs(heir, GRAPH)
@@ -224,13 +226,12 @@ def test_a_short_outage_of_the_registry_costs_no_leadership(world: World) -> Non
 
 def test_an_epoch_above_ours_means_that_the_registry_has_lost_its_data(world: World) -> None:
     leader = world.coordinators[0]
+    seen = Epoch(leader.core.epoch + 3_600_000)
     world.registry.lose_data()
     world.registry.acquire_lease("coordinator-1", CONFIG.lease_ttl_ms)
     worker = world.workers[0]
-    worker.say(
-        WorkerHeartbeat(worker=worker.worker, epoch=Epoch(7), slots=2, subtasks=(), sent_ms=world.next_stamp_ms())
-    )
-    world.run_until(lambda: leader.noticed(LeadershipChanged)[-1].epoch > 7)
+    worker.say(WorkerHeartbeat(worker=worker.worker, epoch=seen, slots=2, subtasks=(), sent_ms=world.next_stamp_ms()))
+    world.run_until(lambda: leader.noticed(LeadershipChanged)[-1].epoch > seen)
     assert leader.leads or leader.core.state is LeaderState.LOADING
     assert worker.subtasks(JOB), "a job that the registry does not know is left alone"
 
@@ -285,9 +286,10 @@ def test_a_job_that_was_being_cancelled_is_cancelled_by_the_next_leader(world: W
     assert world.registry.jobs()[0].status is JobStatus.CANCELLING
     for worker in world.workers:
         worker.is_silent = False
+    former = leader.core.epoch
     heir = take_over(world)
     world.run_until(lambda: heir.job(JOB).status is JobStatus.CANCELED)
-    assert {c.epoch for c in world.commands(CancelJob)} == {Epoch(1), Epoch(2)}
+    assert {c.epoch for c in world.commands(CancelJob)} == {former, heir.core.epoch}
 
 
 def test_every_leader_knows_when_a_job_has_ended(world: World) -> None:
