@@ -3,8 +3,9 @@
 One run is one seed: several coordinators, workers and a cleaner run a job while the scheduler interleaves their steps,
 delays every message and every blocking call on its own, holds up partitions for their writers or for one reader,
 repeats control messages, kills processes at any step (what they had sent may still arrive), stops them and lets them
-wake up as zombies, fails single subtasks of jobs that have parts which may go on meanwhile, expires transactions, and
-takes Kafka, the registry and the storage away for a while. Then the faults end and the job must finish its input.
+wake up as zombies, fails single subtasks of jobs that have parts which may go on meanwhile, expires transactions, takes
+Kafka, the registry and the storage away for a while, and empties the registry. Then the faults end and the job must
+finish its input.
 
 Invariants, looked at all the time: what a read-committed reader sees of each key is the start of what a run without
 faults writes, in order, nothing twice; every retained checkpoint has all its files, and the logs reach back to its
@@ -26,14 +27,17 @@ import msgspec
 import xxhash
 
 from moorage.backends.rocksdb_environment import RocksDbEnvironment
+from moorage.checkpoint.rebuild import decode_record
 from moorage.cleaner.pace import CleanerOptions
 from moorage.cleaner_process.process import CleanerProcess
 from moorage.cluster.coordinator import CoordinatorCore
 from moorage.cluster.protocol import ClusterConfig, CoreEvent, LogSilence, Tick
 from moorage.connectors.kafka_source import KafkaSourceReader
 from moorage.connectors.kafka_source_coordinator import OPERATOR_COORDINATORS
+from moorage.coordinator_process.origin import origin_of
 from moorage.coordinator_process.process import CoordinatorProcess
-from moorage.effects import Action
+from moorage.coordinator_process.rebuild import rebuild_job
+from moorage.effects import Action, RebuildJob
 from moorage.errors import LogError, LogUnavailableError, MoorageError, RegistryUnavailableError, StorageError
 from moorage.exchange.result_partition import ExchangeLimits
 from moorage.graph.job_graph import StateConfig
@@ -77,6 +81,8 @@ class SimulationConfig:
     finish_ms: int = 10_000
     fault_rates: tuple[float, ...] = (0.01, 0.02, 0.05)
     """Faults per turn of the scheduler; a seed has one of them."""
+    empty_rate: float = 0.15
+    """Share of seeds in which the registry loses its data."""
     rocksdb: RocksDbEnvironment | None = None
     """Where all workers keep their state; None: in memory. What RocksDB does in its threads is not virtual: a seed does
     not replay exactly."""
@@ -126,6 +132,9 @@ _FAULTS = (
 )
 
 _HEARTBEAT_INTERVAL_MS = 50
+
+_LOST_MS = 1_500
+"""How long a job may be unknown to the registry before somebody brings it back by hand."""
 
 _CONTROL_PARTITIONS = [TopicPartition(topic, 0) for topic in CONTROL_TOPICS]
 
@@ -219,6 +228,12 @@ class Simulation:
         self._lives: set[int] = set()
         """Since when; see the report."""
         self._manifests: dict[str, tuple[list[str], dict[TopicPartition, int]]] = {}
+        # Drawn apart, so that seeds in which it does not happen go on meaning what they meant.
+        emptied = random.Random(f"{seed} emptied")  # noqa: S311 - a schedule, not a secret
+        self._empties_at_ms = emptied.randrange(800, 3_500) if emptied.random() < self.config.empty_rate else None
+        """From when on the registry loses its data, once; None: never, or it has."""
+        self._unknown_since_ms: int | None = None
+        """Since when the registry does not know the job that it has lost."""
         self._workers: list[WorkerProcess] = []
         self._pulses: dict[str, Pulse] = {}
         """Of the present incarnations of workers."""
@@ -410,6 +425,7 @@ class Simulation:
             if at_ms <= now:
                 del self._restart_at[name]
                 self._start(name)
+        self._lose_registry(now)
         if self.simulated.orders_left and rng.random() < 0.3:
             for _ in range(min(self.simulated.orders_left, rng.randint(1, 5))):
                 self.cluster.append(*self.simulated.produce())
@@ -468,8 +484,7 @@ class Simulation:
     def _fault(self) -> None:
         rng, now = self.rng, self.clock.monotonic_ms()
         name = rng.choice(_FAULTS)
-        self.report.faults[name] = self.report.faults.get(name, 0) + 1
-        self._say("fault: %s", name)
+        self._count_fault(name)
         match name:
             case "kill" if self._processes:
                 self._kill(rng.choice(sorted(self._processes)), restart_in_ms=rng.choice((5, 50, 400)))
@@ -513,9 +528,51 @@ class Simulation:
         running = [s for worker in workers for s in worker.subtasks() if s.state not in TERMINAL]
         if running:
             subtask = self._failures.choice(running)
-            self.report.faults["fail"] = self.report.faults.get("fail", 0) + 1
-            self._say("fault: %s fails", subtask.context.name)
+            self._count_fault("fail")
+            self._say("%s fails", subtask.context.name)
             subtask.fail(LogError("simulated: it fails"))
+
+    def _count_fault(self, name: str) -> None:
+        self.report.faults[name] = self.report.faults.get(name, 0) + 1
+        self._say("fault: %s", name)
+
+    def _lose_registry(self, now: int) -> None:
+        """All its data, once there is something to bring the job back from. Coordinators do that when workers run it,
+        somebody does it by hand when none do."""
+        if not self.registry.available or not self.storage.available:
+            return
+        if self._empties_at_ms is not None and now >= self._empties_at_ms and self._can_come_back():
+            self._count_fault("emptied")
+            self.registry.lose_data()
+            self._empties_at_ms, self._unknown_since_ms = None, now
+        elif self._unknown_since_ms is not None:
+            if self.registry.jobs():
+                self._unknown_since_ms = None
+            elif now - self._unknown_since_ms > _LOST_MS:
+                self._rebuild_by_hand()
+
+    def _can_come_back(self) -> bool:
+        """Not while it is being stopped, for savepoints are not brought back, and not as long as no checkpoint tells
+        every parallelism that it had: nobody would end the transactions of its sinks."""
+        record = next((record for record in self.registry.jobs() if record.job == self.job), None)
+        if record is None or record.status.is_terminal or not self.client.is_content:
+            return False
+        own = [c for c in self.registry.checkpoints(self.job) if c.checkpoint > record.base_checkpoint_id]
+        newest = max((c for c in own if c.kind == "checkpoint"), key=lambda c: c.checkpoint, default=None)
+        if newest is None:
+            return False
+        origin = origin_of(decode_metadata(self.storage.read(newest.metadata_path)))
+        return origin is not None and decode_record(origin).former_parallelism == record.former_parallelism
+
+    def _rebuild_by_hand(self) -> None:
+        """As `moorage registry rebuild` does once the coordinators are stopped and their lease is over."""
+        for name in sorted(self._coordinators.keys() & self._processes.keys()):
+            self._kill(name, restart_in_ms=500)
+        lease = self.registry.acquire_lease("by hand", 1_000)
+        if lease is not None:
+            self._count_fault("rebuilt by hand")
+            rebuild_job(self.registry, self.storage, RebuildJob(epoch=lease.epoch, job=self.job, running=Attempt(0)))
+            self.registry.release_lease("by hand", lease.epoch)
 
     def _kill_if_there(self, name: str) -> None:
         if name in self._processes:
