@@ -4,10 +4,10 @@
         [--set checkpoint.unaligned=true] [--rescale] [--savepoints] [--failpoints] [--hogs 2]
 
 Each round does one thing, waits until results of later orders are committed, and goes on for a moment. A stopped
-process wakes up after its replacement works: a zombie. ``--rescale`` goes 2, 3, 1, 4 and around; ``--savepoints`` takes
-savepoints, and stops the job with one and starts it again from there; ``--failpoints`` has a worker kill itself at a
-named point, again and again for some seconds; ``--hogs`` are processes that do nothing but use the CPU. Exits with 1
-when anything is lost, doubled, corrupt or out of order.
+worker or coordinator wakes up after its replacement works: a zombie; Kafka and Redis just hang. ``--rescale`` goes 2,
+3, 1, 4 and around; ``--savepoints`` takes savepoints, and stops the job with one and starts it again from there;
+``--failpoints`` has a worker kill itself at a named point, again and again for some seconds; ``--hogs`` are processes
+that do nothing but use the CPU. Exits with 1 when anything is lost, doubled, corrupt or out of order.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Harm:
                 battle.kill("cleaner")
                 return "kill cleaner"
             case "stop":
-                name = rng.choice([*workers, "coordinator"])
+                name = rng.choice([*workers, *workers, "coordinator", "coordinator", "cleaner", "redis", "kafka"])
                 seconds = rng.choice((0.5, STOP_S))
                 battle.kill(name, number=signal.SIGSTOP)
                 battle.run(seconds)
