@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import psutil
+
 from moorage.adapters.clock import SystemClock
 from moorage.adapters.executor import ThreadExecutor
 from moorage.adapters.object_storage import DirectoryStorage, storage_id
@@ -50,6 +52,11 @@ def main(arguments: Sequence[str] = ()) -> int:
             return run("worker", lambda environ, _: supervise(environ))
 
 
+def _cpu_cores() -> int:
+    """That this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
+
+
 def _worker(worker_id: WorkerId, supervisor: int, environ: Mapping[str, str], stop: StopFlag) -> int:
     die_with(supervisor)
     settings = load(WorkerSettings, environ)
@@ -70,6 +77,8 @@ def _worker(worker_id: WorkerId, supervisor: int, environ: Mapping[str, str], st
         task=_task_settings(settings),
         host=settings.metrics_host,
         metrics_port=metrics_port,
+        cpu_cores=_cpu_cores(),
+        memory_bytes=psutil.virtual_memory().total,
     )
     clock = SystemClock()
     worker = WorkerProcess(

@@ -410,6 +410,8 @@ class CoordinatorCore:
                 last_heartbeat_ms=effects.wall_ms - (effects.now_ms - worker.last_seen_ms),
                 host=worker.heartbeat.host,
                 metrics_port=worker.heartbeat.metrics_port,
+                cpu_cores=worker.heartbeat.cpu_cores,
+                memory_bytes=worker.heartbeat.memory_bytes,
             )
             for worker in self._workers.all()
         )

@@ -157,6 +157,8 @@ class Job:
         # While a part of the job restarts.
         self._attempts = running_attempts(self.record.lineage)
         self._started_ms: dict[VertexId, int] = {}
+        self._reported: dict[SubtaskId, RunningSubtask] = {}
+        """What the last heartbeats said; also of subtasks of former attempts."""
         self._goes_on: frozenset[VertexId] = frozenset()
         """RESTARTING: vertices that don't."""
         self._overlooked: Callable[[], None] | None = None
@@ -222,6 +224,7 @@ class Job:
             for running in message.subtasks
             if running.job == self.job and running.attempt == execution.attempt_of(running.vertex)
         }
+        self._reported.update(listed)
         for subtask, _ in list(execution.on_worker(message.worker)):
             if self._execution is not execution:
                 return  # One of them has ended the attempt.
@@ -828,6 +831,12 @@ class Job:
             attempts=self._attempts,
             started_ms=dict(self._started_ms),
             subtasks=subtasks,
+            reported={
+                subtask: reported
+                for subtask in (view.subtask for view in subtasks)
+                if (reported := self._reported.get(subtask)) is not None
+                and reported.attempt == self._attempt_of(subtask.vertex)
+            },
             failures=self._failures.history,
             checkpoints=self.checkpoints.stats.snapshot(),
             retained=tuple(self.checkpoints.completed.retained()),

@@ -11,6 +11,7 @@ from moorage.checkpoint.stats import CheckpointStats, CheckpointStatsSnapshot, C
 from moorage.graph.execution import ExecutionState
 from moorage.graph.job_graph import JobGraph
 from moorage.ids import Attempt, CheckpointId, Epoch, JobId, SubtaskId, VertexId, WorkerId
+from moorage.messages.events import RunningSubtask
 from moorage.messages.registry import CheckpointRecord, JobFailure, JobStatus
 
 
@@ -39,6 +40,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """Wall clock, as far as this leader has seen it."""
     subtasks: tuple[SubtaskView, ...]
     """Of the running attempt."""
+    reported: Mapping[SubtaskId, RunningSubtask]
+    """What the last heartbeats said of those; one that is missing is not known yet."""
     failures: tuple[JobFailure, ...]
     """Newest first."""
     checkpoints: CheckpointStatsSnapshot
@@ -55,6 +58,9 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     """Wall clock."""
     host: str
     metrics_port: int
+    cpu_cores: int
+    """0: not known, as ``memory_bytes``."""
+    memory_bytes: int
 
 
 class ClusterView(msgspec.Struct, frozen=True, kw_only=True):

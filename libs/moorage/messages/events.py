@@ -32,6 +32,12 @@ class RunningSubtask(msgspec.Struct, frozen=True, kw_only=True):
     """It has processed its last record and waits for its final checkpoint."""
     deployed: Attempt = Attempt(0)
     """The newest attempt of the job that the worker has been told to run."""
+    records_in: int = 0
+    """This and the next: since it was started."""
+    records_out: int = 0
+    bytes_in: int = 0
+    """Of frames of exchanges, as ``bytes_out``."""
+    bytes_out: int = 0
 
 
 class WorkerHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +56,10 @@ class WorkerHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     metrics_port: int = 0
     busy_ms: int = 0
     """Above 0: so long the worker's loop has been in one step. The process lives; of subtasks nothing is said."""
+    cpu_cores: int = 0
+    """That the worker may use; 0: not known."""
+    memory_bytes: int = 0
+    """Of the machine; 0: not known."""
 
 
 class SubtaskStateChanged(msgspec.Struct, frozen=True, kw_only=True):

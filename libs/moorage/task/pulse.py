@@ -41,6 +41,8 @@ class Pulse:
             host=config.host,
             metrics_port=config.metrics_port,
             busy_ms=busy_ms,
+            cpu_cores=config.cpu_cores,
+            memory_bytes=config.memory_bytes,
         )
         self._writer.append(EVENTS_TOPIC, 0, control.encode(message), self._delivered)
         self._writer.poll()

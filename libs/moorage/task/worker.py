@@ -59,7 +59,7 @@ from moorage.state.operator_state import CheckpointMetadata
 from moorage.state.places import check_places
 from moorage.task.chain import Chain
 from moorage.task.committer import CommitterSubtask
-from moorage.task.context import TaskContext, TaskSettings
+from moorage.task.context import TaskContext, TaskCounters, TaskSettings
 from moorage.task.fates import Fates
 from moorage.task.local_recovery import LocalCopies, LocalRecovery
 from moorage.task.outputs import Outputs
@@ -71,6 +71,7 @@ from moorage.task.subtask import TERMINAL, Subtask, describe, is_permanent
 from moorage.topics import control_topics
 
 _CONTROL_MESSAGES_PER_STEP = 500
+_NOTHING_DONE = TaskCounters()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,10 @@ class WorkerConfig:
     metrics_port: int = 0
     storage_id: str = ""
     """Of the checkpoint storage; empty: not compared with the coordinator's."""
+    cpu_cores: int = 0
+    """That the worker may use; 0: not known."""
+    memory_bytes: int = 0
+    """Of the machine; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,13 +144,26 @@ class Run:
         if not self.planned and self.writer is not None:
             self.writer.close()
 
-    def states(self) -> Iterator[tuple[SubtaskId, SubtaskState, bool]]:
-        """Of each subtask, and whether its data has ended."""
+    def running(self, deployed: Attempt) -> Iterator[RunningSubtask]:
+        """Each subtask. ``deployed``: the newest attempt of the job."""
         subtasks = {subtask.context.id: subtask for subtask in self.subtasks}
         missing = SubtaskState.FAILED if self.failed else SubtaskState.INITIALIZING
         for planned in self.planned:
             subtask = subtasks.get(planned)
-            yield planned, *((missing, False) if subtask is None else (subtask.state, subtask.data_ended))
+            counters = _NOTHING_DONE if subtask is None else subtask.context.counters
+            yield RunningSubtask(
+                job=self.command.job,
+                attempt=self.attempt,
+                vertex=planned.vertex,
+                subtask=planned.subtask,
+                state=missing if subtask is None else subtask.state,
+                data_ended=subtask is not None and subtask.data_ended,
+                deployed=deployed,
+                records_in=counters.records_in,
+                records_out=counters.records_out,
+                bytes_in=counters.bytes_in,
+                bytes_out=counters.bytes_out,
+            )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -645,22 +663,15 @@ class WorkerProcess:
                 leaving=leaving,
                 host=config.host,
                 metrics_port=config.metrics_port,
+                cpu_cores=config.cpu_cores,
+                memory_bytes=config.memory_bytes,
             )
         )
 
     def _running(self) -> Iterator[RunningSubtask]:
         for deployment in self._deployments.values():
             for run in deployment.runs:
-                for subtask, state, data_ended in run.states():
-                    yield RunningSubtask(
-                        job=run.command.job,
-                        attempt=run.attempt,
-                        vertex=subtask.vertex,
-                        subtask=subtask.subtask,
-                        state=state,
-                        data_ended=data_ended,
-                        deployed=deployment.command.attempt,
-                    )
+                yield from run.running(deployment.command.attempt)
 
 
 def new_chain(context: TaskContext, outputs: Outputs) -> Chain:

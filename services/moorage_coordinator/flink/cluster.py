@@ -54,8 +54,10 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Hardware(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    cpu_cores: int = 0
-    physical_memory: int = 0
+    """``cpu_cores``: that the worker may use; ``physical_memory``: of its machine, in bytes. The others are a JVM's."""
+
+    cpu_cores: int
+    physical_memory: int
     free_memory: int = 0
     managed_memory: int = 0
 
@@ -85,7 +87,7 @@ class TaskManager(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     free_slots: int
     total_resource: Resource = Resource()
     free_resource: Resource = Resource()
-    hardware: Hardware = Hardware()
+    hardware: Hardware
     memory_configuration: MemoryConfiguration = MemoryConfiguration()
 
 
@@ -166,6 +168,7 @@ def _facts(worker: WorkerView) -> dict[str, Any]:
         "time_since_last_heartbeat": worker.last_heartbeat_ms,
         "slots_number": worker.slots,
         "free_slots": worker.free_slots,
+        "hardware": Hardware(cpu_cores=worker.cpu_cores, physical_memory=worker.memory_bytes),
     }
 
 

@@ -11,7 +11,7 @@ import msgspec
 from moorage.cluster.views import ClusterView, JobView, SubtaskView
 from moorage.graph.execution import ExecutionState
 from moorage.graph.job_graph import ExchangeKind, JobVertex, RestartConfig
-from moorage.ids import VertexId
+from moorage.ids import SubtaskId, VertexId
 from moorage.messages.registry import JobStatus
 
 TaskState = Literal[
@@ -67,16 +67,16 @@ class JobsOverview(msgspec.Struct, frozen=True):
 
 
 class VertexMetrics(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """The coordinator counts no records: workers serve these to Prometheus."""
+    """Of the running attempt, as the last heartbeats say. Complete: each subtask is counted."""
 
-    read_bytes: int = 0
-    read_bytes_complete: bool = False
-    write_bytes: int = 0
-    write_bytes_complete: bool = False
-    read_records: int = 0
-    read_records_complete: bool = False
-    write_records: int = 0
-    write_records_complete: bool = False
+    read_bytes: int
+    read_bytes_complete: bool
+    write_bytes: int
+    write_bytes_complete: bool
+    read_records: int
+    read_records_complete: bool
+    write_records: int
+    write_records_complete: bool
     accumulated_backpressured_time: int = 0
     accumulated_idle_time: int = 0
     accumulated_busy_time: float = 0.0
@@ -93,7 +93,7 @@ class Vertex(msgspec.Struct, frozen=True, kw_only=True):
     end_time: int = msgspec.field(name="end-time")
     duration: int
     tasks: dict[TaskState, int]
-    metrics: VertexMetrics = VertexMetrics()
+    metrics: VertexMetrics
 
 
 class PlanInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -266,6 +266,23 @@ def _vertex(job: JobView, vertex: JobVertex) -> Vertex:
         end_time=ended_ms,
         duration=(ended_ms if ended_ms >= 0 else job.now_ms) - started_ms if started_ms >= 0 else -1,
         tasks={state: counts[state] for state in _TASK_STATES},
+        metrics=_metrics(job, vertex),
+    )
+
+
+def _metrics(job: JobView, vertex: JobVertex) -> VertexMetrics:
+    subtasks = (SubtaskId(vertex.vertex, index) for index in range(vertex.parallelism))
+    reported = [job.reported[subtask] for subtask in subtasks if subtask in job.reported]
+    is_complete = len(reported) == vertex.parallelism
+    return VertexMetrics(
+        read_bytes=sum(subtask.bytes_in for subtask in reported),
+        read_bytes_complete=is_complete,
+        write_bytes=sum(subtask.bytes_out for subtask in reported),
+        write_bytes_complete=is_complete,
+        read_records=sum(subtask.records_in for subtask in reported),
+        read_records_complete=is_complete,
+        write_records=sum(subtask.records_out for subtask in reported),
+        write_records_complete=is_complete,
     )
 
 

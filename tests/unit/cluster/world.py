@@ -147,6 +147,10 @@ class TestWorker:
                         subtask=index,
                         state=state,
                         deployed=self.deployed[job],
+                        records_in=100 * attempt + index,
+                        records_out=10 + index,
+                        bytes_in=1_000,
+                        bytes_out=500,
                     )
                     for (job, attempt), states in self.running.items()
                     for (vertex, index), state in states.items()
@@ -156,6 +160,8 @@ class TestWorker:
                 leaving=leaving,
                 host="localhost",
                 metrics_port=9_000,
+                cpu_cores=4,
+                memory_bytes=16 << 30,
             )
         )
 

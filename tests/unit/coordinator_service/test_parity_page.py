@@ -14,10 +14,8 @@ PAGE = (Path(__file__).parents[3] / "docs" / "parity.md").read_text()
 IN_GROUPS: tuple[type[msgspec.Struct], ...] = (
     cluster.Features,
     cluster.Resource,
-    cluster.Hardware,
     cluster.MemoryConfiguration,
     cluster.TaskManagerMetrics,
-    jobs.VertexMetrics,
 )
 """Of these the page names the field that they stand in."""
 FILLED = (checkpoint_shapes.StatsSummary,)
@@ -47,4 +45,4 @@ def test_a_field_that_holds_no_information_is_named(name: str) -> None:
 
 
 def test_there_are_such_fields() -> None:
-    assert {"flink-commit", "jmxPort", "pending-operators", "aborted", "hardware"} <= unfilled()
+    assert {"flink-commit", "jmxPort", "pending-operators", "aborted"} <= unfilled()

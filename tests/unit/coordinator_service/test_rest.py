@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -68,6 +69,32 @@ def test_one_job(live: Live) -> None:
     assert [node["inputs"][0]["ship_strategy"] for node in plan[1:]] == ["HASH", "FORWARD"]
 
 
+COUNTS = ("read-records", "write-records", "read-bytes", "write-bytes")
+
+
+def all_counted(job: Any) -> bool:
+    return all(vertex["metrics"][f"{name}-complete"] for vertex in job["vertices"] for name in COUNTS)
+
+
+def test_what_the_subtasks_of_a_vertex_have_read_and_written(live: Live) -> None:
+    job = live.until("/jobs/orders", all_counted)
+    assert [[vertex["metrics"][name] for name in COUNTS] for vertex in job["vertices"]] == [[201, 21, 2_000, 1_000]] * 3
+
+
+def test_what_was_counted_in_a_former_attempt_counts_no_more(live: Live) -> None:
+    def fail() -> None:
+        live.world.workers[0].report(
+            JOB, Attempt(1), SubtaskId(TOTALS, 0), SubtaskState.FAILED, "ValueError: no amount"
+        )
+
+    live.until("/jobs/orders", all_counted)
+    live.change(fail)
+    job = live.until("/jobs/orders", lambda job: job["attempt"] == 2 and job["state"] == "RUNNING")
+    assert {vertex["metrics"]["read-records"] for vertex in job["vertices"]} <= {0, 200, 201, 401}
+    job = live.until("/jobs/orders", all_counted)
+    assert [vertex["metrics"]["read-records"] for vertex in job["vertices"]] == [401] * 3
+
+
 def test_checkpoints(live: Live) -> None:
     stats = live.until("/jobs/orders/checkpoints", lambda s: s["counts"]["completed"] >= 4)
     latest = stats["latest"]["completed"]
@@ -107,6 +134,9 @@ def test_workers(live: Live) -> None:
         ("w1/1", 2, 1, "localhost:9000"),
         ("w2/1", 2, 1, "localhost:9000"),
     ]
+    hardware = {"cpuCores": 4, "physicalMemory": 16 << 30, "freeMemory": 0, "managedMemory": 0}
+    assert [worker["hardware"] for worker in workers] == [hardware, hardware]
+    assert live.get("/taskmanagers/w1%2F1")["hardware"] == hardware
 
 
 def test_config(live: Live) -> None:

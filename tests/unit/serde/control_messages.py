@@ -212,7 +212,17 @@ EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
             epoch=4,
             slots=2,
             subtasks=(
-                RunningSubtask(job="orders", attempt=2, vertex="totals", subtask=1, state=SubtaskState.RUNNING),
+                RunningSubtask(
+                    job="orders",
+                    attempt=2,
+                    vertex="totals",
+                    subtask=1,
+                    state=SubtaskState.RUNNING,
+                    records_in=4,
+                    records_out=3,
+                    bytes_in=2,
+                    bytes_out=1,
+                ),
                 RunningSubtask(
                     job="orders", attempt=2, vertex="source", subtask=1, state=SubtaskState.FINISHED, deployed=3
                 ),
@@ -221,6 +231,8 @@ EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
             leaving=True,
             host="node-1",
             metrics_port=9102,
+            cpu_cores=8,
+            memory_bytes=34_359_738_368,
         ),
         SubtaskStateChanged(
             worker=_WORKER,

@@ -149,7 +149,13 @@ class Harness:
         log, executor = MemoryLog(self.cluster, name), InlineExecutor()
         worker = WorkerProcess(
             WorkerConfig(
-                worker=name, slots=2, heartbeat_interval_ms=500, task=self.settings, storage_id=self.storage_id
+                worker=name,
+                slots=2,
+                heartbeat_interval_ms=500,
+                task=self.settings,
+                storage_id=self.storage_id,
+                cpu_cores=3,
+                memory_bytes=1 << 30,
             ),
             log,
             self.storage,

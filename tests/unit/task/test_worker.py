@@ -206,6 +206,19 @@ def test_heartbeats_carry_the_states_of_everything_that_runs() -> None:
     assert {s.attempt for s in later[-1].subtasks} == {1}
 
 
+def test_heartbeats_carry_what_subtasks_have_read_and_written_and_what_the_machine_has() -> None:
+    harness = Harness(orders_pipeline(parallelism=1), workers=1)
+    harness.started()
+    harness.produce(ORDERS)
+    harness.run(220)
+    beat = heartbeats(harness)[-1]
+    assert (beat.cpu_cores, beat.memory_bytes) == (3, 1 << 30)
+    orders, totals, results = beat.subtasks
+    assert [(s.records_in, s.records_out) for s in beat.subtasks] == [(100, 100)] * 3
+    assert (orders.bytes_in, orders.bytes_out, results.bytes_out) == (0, totals.bytes_in, 0)
+    assert (orders.bytes_out > 0, results.bytes_in) == (True, totals.bytes_out)
+
+
 def test_a_new_leader_is_answered_at_once() -> None:
     harness = Harness(orders_pipeline(parallelism=1), workers=1)
     harness.started()
