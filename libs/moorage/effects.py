@@ -7,13 +7,13 @@ So the same cores run in production and in the simulation, and a test reads what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from moorage.ids import Attempt, CheckpointId, Epoch, JobId, OperatorId
+from moorage.ids import Attempt, CheckpointId, Epoch, JobId, OperatorId, VertexId
 from moorage.messages.cleanup import CleanupRequest
 from moorage.messages.commands import Command
 from moorage.messages.registry import CheckpointRecord, JobRecord, Lease
@@ -95,6 +95,9 @@ class RebuildJob(Operation[JobHistory | None], frozen=True, kw_only=True):
     running: Attempt
     """The highest attempt of the job that workers run; 0: none is known. The job goes on with it if the newest
     checkpoint is its own, else it is RESTARTING with a number that no attempt ever had."""
+    parallelism: Mapping[VertexId, frozenset[int]] = {}
+    """What workers run, of each vertex: the checkpoints in the storage may be older than the last rescale, and sinks
+    must fence the transactions of every parallelism that there was."""
 
 
 class NextCheckpointId(Operation[CheckpointId], frozen=True, kw_only=True):

@@ -11,14 +11,15 @@ that lie in its history: the others were rolled back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
 from moorage.effects import JobHistory
 from moorage.errors import CorruptDataError
 from moorage.graph.lineage import lineage_of, running_attempts, segment_with
-from moorage.ids import Attempt, CheckpointId
+from moorage.ids import Attempt, CheckpointId, VertexId
 from moorage.messages.registry import CheckpointRecord, JobRecord, JobStatus, LineageSegment
 from moorage.state.operator_state import CheckpointOrigin
 
@@ -48,11 +49,16 @@ def decode_record(origin: CheckpointOrigin) -> JobRecord:
 
 
 def rebuilt_history(
-    found: Sequence[StoredCheckpoint], newest_seen: CheckpointId, running: Attempt, retain: int | None = None
+    found: Sequence[StoredCheckpoint],
+    newest_seen: CheckpointId,
+    running: Attempt,
+    retain: int | None = None,
+    parallelism: Mapping[VertexId, frozenset[int]] = MappingProxyType({}),
 ) -> JobHistory | None:
     """The job as the registry will hold it; None: no checkpoint is left.
 
-    ``newest_seen``: the highest id in any name of a file; ``running``: the highest attempt that workers run, 0: none.
+    ``newest_seen``: the highest id in any name of a file; ``running``: the highest attempt that workers run, 0: none;
+    ``parallelism``: of what they run.
     An attempt that the newest checkpoint belongs to goes on; else a new one will start from it, with a number above all
     that was ever given out.
     """
@@ -63,6 +69,9 @@ def rebuilt_history(
     count = record.graph.checkpoint.retained if retain is None else retain
     history = [stored.record for stored in found if _is_in_history(stored.record, record.lineage, newest.record)]
     retained = sorted(history, key=lambda r: r.checkpoint)[-count:]
+    former = record.former_parallelism
+    former = {v: tuple(sorted({*former.get(v, ()), *parallelism.get(v, ())})) for v in {**former, **parallelism}}
+    record = msgspec.structs.replace(record, former_parallelism=former)
     goes_on = running == newest.record.attempt
     if not goes_on:
         attempt = Attempt(max(running, newest.record.attempt) + ATTEMPTS_SKIPPED)

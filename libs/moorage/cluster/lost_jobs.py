@@ -8,12 +8,12 @@ notices. A job without any checkpoint is left alone: nothing is known of it, and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from moorage.cluster.protocol import JobRebuilt, JobUnknown
 from moorage.effects import CallError, Effects, JobHistory, RebuildJob
-from moorage.ids import Attempt, JobId
+from moorage.ids import Attempt, JobId, VertexId
 from moorage.messages.events import WorkerHeartbeat
 
 
@@ -22,6 +22,8 @@ class _Lost:
     since_ms: int
     attempt: Attempt
     heard_ms: int
+    parallelism: dict[VertexId, set[int]] = field(default_factory=dict)
+    """Of each vertex, in any attempt that runs."""
     is_asked: bool = False
     is_unknown: bool = False
     """It can't be brought back. Kept while workers run it, so that it is said once."""
@@ -44,6 +46,8 @@ class LostJobs:
             lost = self._lost.setdefault(running.job, _Lost(now_ms, running.attempt, now_ms))
             lost.heard_ms = now_ms
             lost.attempt = max(lost.attempt, running.attempt, running.deployed)
+            if running.parallelism:
+                lost.parallelism.setdefault(running.vertex, set()).add(running.parallelism)
 
     def tick(self) -> None:
         silent_ms = self._effects.now_ms - 2 * self._patience_ms
@@ -52,8 +56,9 @@ class LostJobs:
         for job, lost in self._lost.items():
             if not lost.is_asked and self._effects.now_ms - lost.since_ms >= self._patience_ms:
                 lost.is_asked = True
+                parallelism = {vertex: frozenset(seen) for vertex, seen in lost.parallelism.items()}
                 self._effects.call(
-                    RebuildJob(epoch=self._effects.epoch, job=job, running=lost.attempt),
+                    RebuildJob(epoch=self._effects.epoch, job=job, running=lost.attempt, parallelism=parallelism),
                     partial(self._rebuilt, job),
                     partial(self._refused, job),
                     repeats=True,

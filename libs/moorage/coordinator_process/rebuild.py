@@ -26,7 +26,7 @@ def rebuild_job(registry: Registry, storage: CheckpointStorage, operation: Rebui
     """
     present = {found.path: found for found in storage.list(job_prefix(operation.job))}
     newest_seen, stored = read_checkpoints(storage, operation.job, present)
-    history = rebuilt_history(stored, newest_seen, operation.running)
+    history = rebuilt_history(stored, newest_seen, operation.running, parallelism=operation.parallelism)
     if history is None or history.record is None:
         return None
     registry.rebuild_job(

@@ -38,6 +38,8 @@ class RunningSubtask(msgspec.Struct, frozen=True, kw_only=True):
     bytes_in: int = 0
     """Of frames of exchanges, as ``bytes_out``."""
     bytes_out: int = 0
+    parallelism: int = 0
+    """Of its vertex in ``attempt``; 0: not known."""
 
 
 class WorkerHeartbeat(msgspec.Struct, frozen=True, kw_only=True):

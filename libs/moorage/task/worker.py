@@ -163,6 +163,7 @@ class Run:
                 records_out=counters.records_out,
                 bytes_in=counters.bytes_in,
                 bytes_out=counters.bytes_out,
+                parallelism=self.command.graph.vertex(planned.vertex).parallelism,
             )
 
 

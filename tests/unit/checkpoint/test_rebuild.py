@@ -122,3 +122,13 @@ def test_a_job_that_can_not_be_read_is_named() -> None:
     origin = msgspec.structs.replace(stored(1, FIRST).origin, record=b"{}")
     with pytest.raises(CorruptDataError, match="checkpoint of orders"):
         decode_record(origin)
+
+
+def test_workers_know_a_parallelism_that_no_checkpoint_has() -> None:
+    """The job was rescaled behind its newest checkpoint: sinks must fence those transactions, too."""
+    record = msgspec.structs.replace(SECOND, former_parallelism={VertexId("totals"): (2,), VertexId("results"): (2,)})
+    running = {VertexId("results"): frozenset({2, 3}), VertexId("orders"): frozenset({3})}
+    history = rebuilt_history([stored(6, record)], CheckpointId(6), Attempt(3), parallelism=running)
+    assert history is not None
+    assert history.record is not None
+    assert history.record.former_parallelism == {"totals": (2,), "results": (2, 3), "orders": (3,)}
