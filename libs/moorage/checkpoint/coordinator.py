@@ -260,6 +260,7 @@ class CheckpointCoordinator:
                 self._operators.subtask_failed(subtask, cause)
             case SubtaskState.FINISHED:
                 self._acknowledging.finished(subtask)
+                self._triggering.subtask_finished()
             case SubtaskState.INITIALIZING:
                 pass
 

@@ -78,11 +78,15 @@ class CheckpointRequestDecider:
 
     def stop(self) -> list[CheckpointRequest]:
         """No more periodic ones; returns the requests that were waiting."""
+        self._is_started = False
+        self._due_ms = None
+        return self.take_waiting()
+
+    def take_waiting(self) -> list[CheckpointRequest]:
+        """Savepoints and requests by hand; none waits any more."""
         waiting = [*self._savepoints, *self._by_hand]
         self._savepoints.clear()
         self._by_hand.clear()
-        self._is_started = False
-        self._due_ms = None
         return waiting
 
     def request(self, request: CheckpointRequest) -> bool:

@@ -99,6 +99,17 @@ class Triggering:
                 self._decider.stopping(True)
             self._trigger_next()
 
+    def subtask_finished(self) -> None:
+        """Where that forbids checkpoints, what waits is refused, as what comes later is; it would wait for the end of
+        all input."""
+        execution = self._execution
+        if execution is None or self._config.after_finish or execution.can_checkpoint:
+            return
+        if waiting := self._decider.take_waiting():
+            detail = str(find_not_running(execution))
+            for request in waiting:
+                self._refused(request, Reason.NOT_ALL_REQUIRED_TASKS_RUNNING, detail)
+
     def completed(self) -> None:
         self._decider.completed(self._effects.now_ms)
 

@@ -104,7 +104,7 @@ class CheckpointsResource:
         return TriggerResponse(request_id=request_id)
 
     async def status(self, call: Call) -> OperationResult[CheckpointInfo]:
-        return await self._operations.result(_operations_of(call.path["job_id"]), call.path["trigger_id"], _info)
+        return await self._operations.result(_operations_of(call.path["job_id"]), call.trigger_id, _info)
 
     async def _job(self, call: Call, deactivated: str) -> JobView:
         """``deactivated``: what is answered for a job without checkpointing, in Flink's words."""

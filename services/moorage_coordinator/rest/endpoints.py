@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, NamedTuple
 
@@ -11,7 +12,8 @@ from starlette.responses import Response
 
 BODY_BYTES_MAX = 16 << 20
 
-TriggerId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
+TRIGGER_ID = r"^[0-9a-f]{32}$"
+TriggerId = Annotated[str, msgspec.Meta(pattern=TRIGGER_ID)]
 """Of an operation that goes on after the answer."""
 
 
@@ -34,6 +36,13 @@ class Call(NamedTuple):
     def number(self, name: str) -> int:
         """A path parameter that is a whole number."""
         return _whole(name, self.path[name])
+
+    @property
+    def trigger_id(self) -> str:
+        text = self.path["trigger_id"]
+        if re.fullmatch(TRIGGER_ID, text) is None:
+            raise RestError(400, f"a trigger id has 32 hexadecimal digits, {text!r} is none")
+        return text
 
     def query_flag(self, name: str) -> bool:
         text = self.query.get(name, "false")

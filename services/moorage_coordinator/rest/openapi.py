@@ -10,9 +10,7 @@ from typing import Any
 import msgspec
 
 import moorage
-from moorage_coordinator.rest.endpoints import Endpoint, Parameter
-
-TRIGGER_ID = r"^[0-9a-f]{32}$"
+from moorage_coordinator.rest.endpoints import TRIGGER_ID, Endpoint, Parameter
 
 PATH_PARAMETERS: Mapping[str, Parameter] = {
     "job_id": Parameter({"type": "string", "minLength": 1}, "Name of a job."),
@@ -63,7 +61,7 @@ def _operation(endpoint: Endpoint, answer: object, errors: object, *, needs_toke
     statuses = {503, *endpoint.errors}
     if in_path:
         statuses.add(404)
-    if "checkpoint_id" in in_path or endpoint.query or endpoint.body is not None:
+    if not {"checkpoint_id", "trigger_id"}.isdisjoint(in_path) or endpoint.query or endpoint.body is not None:
         statuses.add(400)
     if endpoint.body is not None:
         statuses.add(413)

@@ -137,7 +137,7 @@ class SavepointsResource:
         return TriggerResponse(request_id=request_id)
 
     async def status(self, call: Call) -> OperationResult[SavepointInfo]:
-        return await self._operations.result(_operations_of(call.path["job_id"]), call.path["trigger_id"], self._info)
+        return await self._operations.result(_operations_of(call.path["job_id"]), call.trigger_id, self._info)
 
     async def dispose(self, call: Call) -> TriggerResponse:
         wanted: Disposal = call.body
@@ -150,7 +150,7 @@ class SavepointsResource:
 
     async def disposal_status(self, call: Call) -> OperationResult[OperationInfo]:
         return await self._operations.result(
-            _DISPOSALS, call.path["trigger_id"], lambda result: OperationInfo(failure_cause=cause_of(result))
+            _DISPOSALS, call.trigger_id, lambda result: OperationInfo(failure_cause=cause_of(result))
         )
 
     def _location(self, directory: str | None) -> str | None:

@@ -296,6 +296,20 @@ def test_finished_subtasks_may_be_forbidden() -> None:
     assert "checkpoint.after_finish is off" in failed(lone).message
 
 
+def test_where_finished_subtasks_are_forbidden_what_waits_is_refused_when_one_finishes() -> None:
+    lone = started(after_finish=False, max_concurrent=1)
+    lone.request()
+    lone.request()
+    lone.answers = False
+    lone.request(CheckpointRequest(kind=SnapshotKind.SAVEPOINT))
+    lone.request(CheckpointRequest(kind=SnapshotKind.SAVEPOINT))
+    assert (lone.triggered(), lone.outcomes) == ([1], [])
+    lone.becomes(REQUIRED[0], SubtaskState.FINISHED)
+    refused = [outcome for outcome in lone.outcomes if isinstance(outcome, CheckpointFailed)]
+    assert [outcome.reason for outcome in refused] == [Reason.NOT_ALL_REQUIRED_TASKS_RUNNING] * 2
+    assert all("checkpoint.after_finish is off" in outcome.message for outcome in refused)
+
+
 def test_where_finished_subtasks_are_forbidden_the_final_checkpoint_is_taken_all_the_same() -> None:
     lone = started(after_finish=False, interval_ms=100)
     lone.becomes(REQUIRED[0], SubtaskState.FINISHED)

@@ -27,6 +27,9 @@ def live() -> Iterator[Live]:
         yield running
 
 
+UNKNOWN_ID = 32 * "0"
+
+
 def submission(graph: JobGraph) -> bytes:
     return msgspec.json.encode({"graph": graph, "restore": None})
 
@@ -188,7 +191,14 @@ def test_a_checkpoint_by_hand_that_fails_says_why(live: Live) -> None:
         ("GET", "/jobs/other/checkpoints", None, 404, "there is no job other"),
         ("GET", "/jobs/other/exceptions", None, 404, "there is no job other"),
         ("POST", "/jobs/other/checkpoints", None, 404, "there is no job other"),
-        ("GET", "/jobs/orders/checkpoints/0123", None, 404, "there is no request 0123 of /jobs/orders/checkpoints"),
+        ("GET", "/jobs/orders/checkpoints/0123", None, 400, "a trigger id has 32 hexadecimal digits"),
+        (
+            "GET",
+            f"/jobs/orders/checkpoints/{UNKNOWN_ID}",
+            None,
+            404,
+            f"{UNKNOWN_ID} of /jobs/orders/checkpoints",
+        ),
         ("PATCH", "/jobs/other", None, 404, "there is no job other"),
         ("PATCH", "/jobs/orders?mode=explode", None, 400, "mode 'explode' is not known"),
         ("GET", "/jobs/other/config", None, 404, "there is no job other"),
@@ -202,9 +212,17 @@ def test_a_checkpoint_by_hand_that_fails_says_why(live: Live) -> None:
         ("POST", "/jobs/orders/savepoints", b'{"unknown": 1}', 400, "unknown field `unknown`"),
         ("POST", "/jobs/other/savepoints", None, 404, "there is no job other"),
         ("POST", "/jobs/other/stop", None, 404, "there is no job other"),
-        ("GET", "/jobs/orders/savepoints/0123", None, 404, "there is no request 0123 of /jobs/orders/savepoints"),
+        ("GET", "/jobs/orders/savepoints/0123", None, 400, "a trigger id has 32 hexadecimal digits"),
+        (
+            "GET",
+            f"/jobs/orders/savepoints/{UNKNOWN_ID}",
+            None,
+            404,
+            f"{UNKNOWN_ID} of /jobs/orders/savepoints",
+        ),
         ("POST", "/savepoint-disposal", None, 400, "the body is not as it should be"),
-        ("GET", "/savepoint-disposal/0123", None, 404, "there is no request 0123"),
+        ("GET", "/savepoint-disposal/0123", None, 400, "a trigger id has 32 hexadecimal digits"),
+        ("GET", f"/savepoint-disposal/{UNKNOWN_ID}", None, 404, f"there is no request {UNKNOWN_ID}"),
         ("PUT", "/jobs/orders/resource-requirements", b"[]", 400, "the body is not as it should be"),
         (
             "PUT",
