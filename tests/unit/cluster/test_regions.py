@@ -17,6 +17,8 @@ from tests.unit.cluster.graphs import (
 )
 from tests.unit.cluster.world import CONFIG, STEP_MS, TestCoordinator, TestWorker, World, running_world, runs
 
+from moorage.checkpoint.notices import CheckpointAborted, CheckpointFailed
+from moorage.checkpoint.reasons import CheckpointFailureReason
 from moorage.cluster.protocol import (
     AttemptFailed,
     AttemptRunning,
@@ -31,7 +33,7 @@ from moorage.errors import RegistryUnavailableError
 from moorage.graph.execution import ExecutionState
 from moorage.graph.job_graph import CheckpointConfig, JobGraph, RestartConfig
 from moorage.ids import Attempt, SubtaskId, VertexId
-from moorage.messages.commands import CancelJob, DeployJob
+from moorage.messages.commands import CancelJob, DeployJob, NotifyCheckpointAborted
 from moorage.messages.events import SubtaskState, SubtaskStateChanged
 from moorage.messages.registry import JobStatus
 
@@ -110,6 +112,28 @@ def test_what_fails_starts_again_and_the_rest_goes_on(world: World) -> None:
     before = leader.completed(JOB)
     world.run_until(lambda: leader.completed(JOB) >= before + 2)
     assert world.registry.checkpoints(JOB)[-1].attempt == 2
+
+
+def test_when_a_part_starts_again_what_is_pending_is_aborted_and_what_waits_is_refused(world: World) -> None:
+    leader = world.coordinators[0]
+    for worker in world.workers:
+        worker.acknowledges = False
+    world.run_until(lambda: leader.job(JOB).checkpoints.counts.in_progress == 1)
+    waits = leader.trigger(JOB)
+    world.run(2 * STEP_MS)
+    assert waits not in leader.replies
+    fail(world, TOTALS)
+    world.run_until(lambda: leader.job(JOB).status is JobStatus.RESTARTING)
+    reply = leader.replies[waits]
+    assert isinstance(reply, CheckpointFailed)
+    assert reply.reason is CheckpointFailureReason.JOB_FAILOVER
+    aborted = [notice for notice in leader.noticed(CheckpointAborted) if notice.checkpoint is not None]
+    assert [notice.reason for notice in aborted] == [CheckpointFailureReason.JOB_FAILOVER]
+    assert [n.checkpoint for n in world.commands(NotifyCheckpointAborted)] == [aborted[0].checkpoint]
+    for worker in world.workers:
+        worker.acknowledges = True
+    before = leader.completed(JOB)
+    world.run_until(lambda: recovered(world, 2) and leader.completed(JOB) > before)
 
 
 def test_everything_starts_again_if_that_is_wanted() -> None:
