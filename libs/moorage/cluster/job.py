@@ -28,6 +28,7 @@ can't be, all restart: see ``_hinders_going_on`` and ``_must_be_whole``.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
@@ -159,6 +160,7 @@ class Job:
         self._started_ms: dict[VertexId, int] = {}
         self._reported: dict[SubtaskId, RunningSubtask] = {}
         """What the last heartbeats said; also of subtasks of former attempts."""
+        self._ended_as: Mapping[VertexId, Mapping[ExecutionState, int]] = {}
         self._goes_on: frozenset[VertexId] = frozenset()
         """RESTARTING: vertices that don't."""
         self._overlooked: Callable[[], None] | None = None
@@ -741,7 +743,13 @@ class Job:
         self._store(self._failures.stored_with(record), partial(self._ended, status))
 
     def _ended(self, status: JobStatus) -> None:
+        if self._execution is not None:
+            counts: defaultdict[VertexId, Counter[ExecutionState]] = defaultdict(Counter)
+            for subtask, state in self._execution.states():
+                counts[subtask.vertex][state] += 1
+            self._ended_as = counts
         self._execution = None
+        self._reported.clear()
         self._pool.release(self.job)
         self._hooks.close(self.attempt)
         self._set_status(status, self.record.failure or "")
@@ -831,6 +839,7 @@ class Job:
             attempts=self._attempts,
             started_ms=dict(self._started_ms),
             subtasks=subtasks,
+            ended_as=self._ended_as,
             reported={
                 subtask: reported
                 for subtask in (view.subtask for view in subtasks)

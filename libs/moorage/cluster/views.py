@@ -40,6 +40,9 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """Wall clock, as far as this leader has seen it."""
     subtasks: tuple[SubtaskView, ...]
     """Of the running attempt."""
+    ended_as: Mapping[VertexId, Mapping[ExecutionState, int]]
+    """How many subtasks of each vertex were in each state when the job ended; empty where this leader has not seen it,
+    or nothing ran."""
     reported: Mapping[SubtaskId, RunningSubtask]
     """What the last heartbeats said of those; one that is missing is not known yet."""
     failures: tuple[JobFailure, ...]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
-from moorage.cluster.views import ClusterView, JobView, SubtaskView
+from moorage.cluster.views import ClusterView, JobView
 from moorage.graph.execution import ExecutionState
 from moorage.graph.job_graph import ExchangeKind, JobVertex, RestartConfig
 from moorage.ids import SubtaskId, VertexId
@@ -175,7 +175,7 @@ def jobs_overview(view: ClusterView) -> JobsOverview:
 
 
 def _job_overview(job: JobView) -> JobOverview:
-    counts = _state_counts(job, job.subtasks)
+    counts = _total(_state_counts(job))
     start_ms, end_ms, duration_ms = _span(job)
     return JobOverview(
         jid=job.job,
@@ -192,7 +192,8 @@ def _job_overview(job: JobView) -> JobOverview:
 
 
 def job_details(job: JobView) -> JobDetails:
-    counts = _state_counts(job, job.subtasks)
+    counts_of = _state_counts(job)
+    counts = _total(counts_of)
     since = {status.value: since_ms for status, since_ms in job.status_since_ms.items()}
     start_ms, end_ms, duration_ms = _span(job)
     return JobDetails(
@@ -206,7 +207,7 @@ def job_details(job: JobView) -> JobDetails:
         max_parallelism=job.graph.max_parallelism,
         now=job.now_ms,
         timestamps={state: since.get(state, 0) for state in _JOB_STATES},
-        vertices=tuple(_vertex(job, vertex) for vertex in job.graph.vertices),
+        vertices=tuple(_vertex(job, vertex, counts_of[vertex.vertex]) for vertex in job.graph.vertices),
         status_counts={state: counts[state] for state in _TASK_STATES},
         plan=_plan(job),
         fingerprint=job.graph.fingerprint,
@@ -250,9 +251,7 @@ def _restart_strategy(config: RestartConfig) -> str:
             )
 
 
-def _vertex(job: JobView, vertex: JobVertex) -> Vertex:
-    subtasks = [subtask for subtask in job.subtasks if subtask.subtask.vertex == vertex.vertex]
-    counts = _state_counts(job, subtasks, total=vertex.parallelism)
+def _vertex(job: JobView, vertex: JobVertex, counts: Counter[TaskState]) -> Vertex:
     started_ms = job.started_ms.get(vertex.vertex, -1)
     _, ended_ms, _ = _span(job)
     return Vertex(
@@ -311,13 +310,24 @@ def _span(job: JobView) -> tuple[int, int, int]:
     return job.submitted_ms, ended_ms, (ended_ms if ended_ms >= 0 else job.now_ms) - job.submitted_ms
 
 
-def _state_counts(job: JobView, subtasks: Iterable[SubtaskView], total: int | None = None) -> Counter[TaskState]:
-    """How many subtasks are in each of Flink's states. Without an attempt all are in the one that fits the job."""
-    counts: Counter[TaskState] = Counter(subtask.state.value for subtask in subtasks)
-    if not counts:
-        expected = sum(vertex.parallelism for vertex in job.graph.vertices) if total is None else total
-        counts[_STATE_WITHOUT_ATTEMPT.get(job.status, "SCHEDULED")] = expected
+def _state_counts(job: JobView) -> dict[VertexId, Counter[TaskState]]:
+    """How many subtasks of each vertex are in each of Flink's states, or were when the job ended. Without an attempt
+    all are in the one that fits the job, and so is what a worker that was lost has never ended."""
+    otherwise = _STATE_WITHOUT_ATTEMPT.get(job.status, "SCHEDULED")
+    counts: dict[VertexId, Counter[TaskState]] = {vertex.vertex: Counter() for vertex in job.graph.vertices}
+    for view in job.subtasks:
+        counts[view.subtask.vertex][view.state.value] += 1
+    for ended, states in job.ended_as.items():
+        for state, count in states.items():
+            counts[ended][state.value if state.has_ended else otherwise] += count
+    for vertex in job.graph.vertices:
+        if not counts[vertex.vertex]:
+            counts[vertex.vertex][otherwise] = vertex.parallelism
     return counts
+
+
+def _total(counts: Mapping[VertexId, Counter[TaskState]]) -> Counter[TaskState]:
+    return sum(counts.values(), Counter[TaskState]())
 
 
 _STATE_WITHOUT_ATTEMPT: dict[JobStatus, TaskState] = {

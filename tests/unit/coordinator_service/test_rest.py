@@ -12,7 +12,7 @@ from tests.unit.cluster.world import running_world
 from tests.unit.coordinator_service.live import Live
 
 from moorage.errors import SettingError
-from moorage.graph.job_graph import CheckpointConfig, JobGraph
+from moorage.graph.job_graph import CheckpointConfig, JobGraph, RestartConfig
 from moorage.ids import Attempt, SubtaskId
 from moorage.messages.events import SubtaskState
 from moorage_coordinator.rest import RestServer
@@ -161,6 +161,25 @@ def test_submit_cancel_and_submit_again(live: Live) -> None:
     accepted = live.client.post("/jobs", content=submission(GRAPH))
     assert (accepted.status_code, accepted.json()) == (201, {"jobid": "orders"})
     live.until("/jobs/orders", lambda job: job["state"] == "RUNNING")
+
+
+def test_subtasks_of_a_job_that_has_failed_are_shown_as_they_ended() -> None:
+    world = running_world(orders_graph(2, restart=RestartConfig(strategy="none")))
+
+    def fail() -> None:
+        world.workers[0].report(JOB, Attempt(1), SubtaskId(TOTALS, 0), SubtaskState.FAILED, "ValueError: no amount")
+
+    with Live(world, world.coordinators[0]) as live:
+        live.change(fail)
+        job = live.until("/jobs/orders", lambda job: job["state"] == "FAILED")
+        assert [(v["id"], v["status"], v["tasks"]["FAILED"], v["tasks"]["CANCELED"]) for v in job["vertices"]] == [
+            ("orders", "CANCELED", 0, 2),
+            ("totals", "FAILED", 1, 1),
+            ("results", "CANCELED", 0, 2),
+        ]
+        assert (job["status-counts"]["FAILED"], job["status-counts"]["CANCELED"]) == (1, 5)
+        (shown,) = live.get("/jobs/overview")["jobs"]
+        assert (shown["tasks"]["total"], shown["tasks"]["failed"]) == (6, 1)
 
 
 def test_a_checkpoint_by_hand(live: Live) -> None:
