@@ -61,7 +61,9 @@ def test_a_checkpoint_in_a_bucket(s3: S3Server, tmp_path: Path) -> None:
     assert verify(checkpoint).whole
     rows = mo.read_state(f"{url}/_metadata", "totals", options=s3.options.client)
     assert sum(row["count"] for row in rows) == sum(range(20))
-    with pytest.raises(ObjectMissingError, match=r"orders/chk-4/_metadata in s3://.* does not exist"):
+    with pytest.raises(
+        ObjectMissingError, match=r"there is no checkpoint at s3://.*/orders/chk-4: it has no _metadata"
+    ):
         open_checkpoint(url.replace("chk-3", "chk-4"), options=s3.options.client)
 
 

@@ -33,12 +33,17 @@ class _World:
         self.exit_codes: list[int] = []
         self.pulses = 0
         self.time = LoopTime()
+        self.logged: list[str] = []
+        logger = logging.Logger("pulse")  # noqa: LOG001 - nobody else's settings count
+        handler = logging.Handler()
+        handler.emit = lambda record: self.logged.append(record.getMessage())  # type: ignore[method-assign]
+        logger.addHandler(handler)
         self.thread = PulseThread(
             self.time,
             self._new_pulse,
             interval_ms=INTERVAL_MS,
             step_timeout_ms=step_timeout_ms,
-            logger=logging.getLogger("test.pulse"),
+            logger=logger,
             end_process=self.exit_codes.append,
         )
 
@@ -89,20 +94,17 @@ def test_nothing_is_said_while_steps_are_short() -> None:
     assert world.pulses == 0
 
 
-def test_a_step_that_never_ends_ends_the_process_and_shows_where(
-    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_step_that_never_ends_ends_the_process_and_shows_where(capfd: pytest.CaptureFixture[str]) -> None:
     world = _World(step_timeout_ms=100)
     world.run(user_code_that_takes_long)
     assert world.exit_codes == [STUCK_EXIT_CODE]
-    assert "MOORAGE_WORKER_STEP_TIMEOUT_MS" in caplog.text
+    assert "MOORAGE_WORKER_STEP_TIMEOUT_MS" in world.logged[-1]
     assert "user_code_that_takes_long" in capfd.readouterr().err
 
 
-def test_people_are_told_what_takes_so_long(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_people_are_told_what_takes_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moorage_worker.pulse_thread._WARN_MS", 50)
     world = _World()
     world.run(user_code_that_takes_long)
-    warnings = [record.getMessage() for record in caplog.records]
-    assert 1 <= len(warnings) <= 3, "less and less often"
-    assert "user_code_that_takes_long" in warnings[0]
+    assert 1 <= len(world.logged) <= 3, "less and less often"
+    assert "user_code_that_takes_long" in world.logged[0]
