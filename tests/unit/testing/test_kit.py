@@ -179,6 +179,32 @@ def test_a_job_that_restarts_too_often_shows_the_error() -> None:
     assert isinstance(caught.value.__cause__, ValueError)
 
 
+def _refuse_negative(order: Row) -> Row:
+    if order["amount"] < 0:
+        raise ValueError("a negative amount")
+    return order
+
+
+def test_a_poisoned_record_ends_the_job_with_its_place_in_the_input() -> None:
+    """It kills every attempt; people must find it."""
+    twice = mo.RestartConfig(strategy="fixed_delay", max_attempts=2)
+    pipeline = mo.Pipeline("orders", parallelism=2, max_parallelism=8, restart=twice)
+    orders = pipeline.source("orders", mo.KafkaSource("orders")).map(_refuse_negative)
+    orders.sink("results", mo.KafkaSink("totals", key="user"))
+    place = (
+        r"the job has failed: .*failed on .*'amount': -1.*: ValueError: a negative amount, from orders\[0\] offset 2"
+    )
+    with pytest.raises(PipelineTestError, match=place):
+        run_pipeline(pipeline, {"orders": _orders(1, 2, -1, 3)}, restarts=True)
+
+
+def test_behind_an_exchange_the_place_is_that_of_the_frame_and_the_record_is_shown() -> None:
+    once = mo.RestartConfig(strategy="fixed_delay", max_attempts=1)
+    place = r"failed on .*'amount': -1.*, in a frame of \d+ in moorage\.orders\.orders--totals\[\d\] offset \d+"
+    with pytest.raises(PipelineTestError, match=place):
+        run_pipeline(_pipeline(restart=once), {"orders": _orders(1, -1)}, restarts=True)
+
+
 @pytest.mark.parametrize(
     ("item", "message"),
     [
