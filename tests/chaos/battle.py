@@ -111,6 +111,7 @@ class Battle:
         for batch in self._reader.poll(20_000):
             self._seen += len(batch.values)
             for output in map(self._decode, filter(None, batch.values)):
+                self.oracle.observe(output.user, output.count, output.total)
                 for kill in self._kills:
                     kill.saw(output, time.monotonic())
         time.sleep(0.01)
@@ -194,14 +195,11 @@ class Battle:
     # --- the verdict -------------------------------------------------------------------------------------------------
 
     def finish(self) -> OracleReport:
-        """Stop producing, wait for every result and a little longer, and judge what the output topic holds."""
+        """Stop producing, wait for every result and a little longer, and judge what came out of the output topic."""
         self._writer.commit()
         self.wait(lambda: self._seen >= self.oracle.inputs, "the rest of the results", producing=False)
         end_s = time.monotonic() + SETTLE_S
         while time.monotonic() < end_s:
             self._turn(producing=False)
-        for message in self._log.read_to_end(self._outputs, read_committed=True):
-            output = self._decode(message.value)
-            self.oracle.observe(output.user, output.count, output.total)
         assert self.job().status is JobStatus.RUNNING
         return self.oracle.report()

@@ -3,7 +3,8 @@
     python -m tests.chaos.kill_loop [--rounds 20] [--seed 1] [--workers 2] [--rate 2000] [--json]
         [--set checkpoint.unaligned=true] [--rescale] [--savepoints] [--failpoints] [--hogs 2]
 
-Each round does one thing, waits until results of later orders are committed, and goes on for a moment. A stopped
+Each round does one thing, waits until results of later orders are committed, says what the oracle has seen so far, and
+goes on for a moment. A stopped
 worker or coordinator wakes up after its replacement works: a zombie; Kafka and Redis just hang. ``--rescale`` goes 2,
 3, 1, 4 and around; ``--savepoints`` takes savepoints, and stops the job with one and starts it again from there;
 ``--failpoints`` has a worker kill itself at a named point, again and again for some seconds; ``--hogs`` are processes
@@ -31,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 from tests.chaos.battle import Battle
 
+from moorage.testing.oracle import OracleReport
 from moorage_cli.embedded.stack import Stack
 
 STOP_S = 8.0
@@ -64,7 +66,7 @@ def main() -> int:
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     console = Console(stderr=True)
-    rounds: list[tuple[str, float, int]] = []
+    rounds: list[Round] = []
     actions = [
         *KILLS,
         *(["rescale"] * 4 if arguments.rescale else []),
@@ -82,11 +84,12 @@ def main() -> int:
             battle.run(rng.uniform(0.2, 3.0))
             what = harm.do(rng.choice(actions))
             seconds = battle.wait_for_last()
-            rounds.append((what, seconds, battle.job().attempt))
-            console.print(f"{number:4}  {what:<44} {seconds:6.1f} s  attempt {battle.job().attempt}", highlight=False)
+            done = Round(what=what, seconds=seconds, attempt=battle.job().attempt, so_far=battle.oracle.report())
+            rounds.append(done)
+            console.print(f"{number:4}  {done}", highlight=False, soft_wrap=True)
         report = battle.finish()
     if arguments.json:
-        print(msgspec.json.encode({"rounds": rounds, "oracle": msgspec.to_builtins(report)}).decode())
+        print(msgspec.json.encode({"rounds": rounds, "oracle": report}).decode())
     else:
         Console().print(summary(rounds))
         table = Table(title=f"{arguments.rounds} rounds, seed {arguments.seed}")
@@ -97,16 +100,50 @@ def main() -> int:
     return 0 if report.exactly_once else 1
 
 
-def summary(rounds: list[tuple[str, float, int]]) -> Table:
-    """Per kind of round how often, and how long until new results were committed."""
+class Round(msgspec.Struct, frozen=True, kw_only=True):
+    what: str
+    seconds: float
+    """Until results of later orders were committed."""
+    attempt: int
+    so_far: OracleReport
+    """What is lost can only be known in the end: until then it may be under way."""
+
+    @property
+    def wrong(self) -> int:
+        """Results that should not be there, since the beginning."""
+        return self.so_far.duplicated + self.so_far.out_of_order + self.so_far.corrupt
+
+    def __str__(self) -> str:
+        seen = self.so_far
+        return (
+            f"{self.what:<44} {self.seconds:6.1f} s  attempt {self.attempt:<4}"
+            f" {seen.inputs:>9,} in {seen.outputs:>9,} out "
+            f" doubled {seen.duplicated}, out of order {seen.out_of_order}, corrupt {seen.corrupt}"
+        )
+
+
+def summary(rounds: list[Round]) -> Table:
+    """Per kind of round how often, how long until new results were committed, and in how many something went wrong."""
     table = Table(title="until results of later orders were committed")
-    for name in ("round", "times", "median s", "longest s"):
+    for name in ("round", "times", "median s", "longest s", "wrong", "rate"):
         table.add_column(name, justify="left" if name == "round" else "right")
-    kinds: dict[str, list[float]] = {}
-    for what, seconds, _ in rounds:
-        kinds.setdefault(re.sub(r"-?\d[\d.]*", "", what), []).append(seconds)
-    for kind, durations in sorted(kinds.items()):
-        table.add_row(kind, str(len(durations)), f"{statistics.median(durations):.1f}", f"{max(durations):.1f}")
+    kinds: dict[str, list[tuple[float, bool]]] = {}
+    before = 0
+    for done in rounds:
+        kinds.setdefault(re.sub(r"-?\d[\d.]*", "", done.what), []).append((done.seconds, done.wrong > before))
+        before = done.wrong
+    everything = [result for results in kinds.values() for result in results]
+    for kind, results in [*sorted(kinds.items()), ("all", everything)]:
+        seconds = [duration for duration, _ in results]
+        wrong = sum(is_wrong for _, is_wrong in results)
+        table.add_row(
+            kind,
+            str(len(results)),
+            f"{statistics.median(seconds):.1f}",
+            f"{max(seconds):.1f}",
+            str(wrong),
+            f"{wrong / len(results):.1%}",
+        )
     return table
 
 
