@@ -24,7 +24,7 @@ from moorage.ids import OperatorId
 from moorage.messages.registry import CheckpointRecord
 from moorage.naming import folder_of, is_savepoint_file, metadata_of
 from moorage.ports import CheckpointStorage
-from moorage.serde.metadata import decode_metadata, encode_metadata
+from moorage.serde.metadata import MAX_METADATA_BYTES, decode_metadata, encode_metadata
 
 STORAGE_OPERATIONS = (
     WriteMetadata,
@@ -87,6 +87,9 @@ def _read_operator_states(storage: CheckpointStorage, path: str, checksum: int) 
 
 
 def _read_savepoint(storage: CheckpointStorage, path: str) -> FoundSavepoint:
+    size_bytes = next((found.size_bytes for found in storage.list(f"{folder_of(path)}/") if found.path == path), 0)
+    if size_bytes > MAX_METADATA_BYTES:
+        raise CorruptDataError(f"{path} has {size_bytes} bytes: more than {MAX_METADATA_BYTES} can't be metadata")
     data = storage.read(path)
     metadata = decode_metadata(data, folder_of(path))
     if is_ours(data, metadata) and not is_intact(data):

@@ -14,12 +14,9 @@ from moorage.coordinator_process.origin import is_intact, is_ours
 from moorage.errors import CorruptDataError, ObjectMissingError, SettingError
 from moorage.inspect.files import StateFiles
 from moorage.naming import METADATA_FILE
-from moorage.serde.metadata import decode_metadata, metadata_version
+from moorage.serde.metadata import MAX_METADATA_BYTES, decode_metadata, metadata_version
 from moorage.state.handles import FileHandle
 from moorage.state.operator_state import ORIGIN_STATE, CheckpointMetadata
-
-MAX_METADATA_BYTES = 256 << 20
-"""A larger one is refused; 10,000 subtasks with 100 files each need half of it."""
 
 _CHECKPOINT = re.compile(r"chk-[0-9]+")
 

@@ -202,6 +202,13 @@ def test_what_an_error_means(error: MoorageError, failure: CallFailure) -> None:
     assert call_error(error).detail == "x"
 
 
+def test_metadata_that_is_too_large_is_not_read(ports: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(ports)
+    monkeypatch.setattr("moorage.coordinator_process.storage_calls.MAX_METADATA_BYTES", 35)
+    with pytest.raises(CorruptDataError, match=r"orders/chk-7/_metadata has \d+ bytes: more than 35 can't be metadata"):
+        ports.run(ReadSavepoint(path="orders/chk-7"))
+
+
 def test_what_a_job_starts_from_is_held_against_its_own_checksum(ports: Ports) -> None:
     """Whatever byte is damaged: also one of those by which it is told that the file is ours."""
     path = write(ports).metadata_path

@@ -56,6 +56,10 @@ def encode_metadata(metadata: CheckpointMetadata, version: int = LATEST_VERSION)
     return writer.getvalue()
 
 
+MAX_METADATA_BYTES = 256 << 20
+"""What somebody else wrote is refused when it is larger; 10,000 subtasks with 100 files each need half of it."""
+
+
 def decode_metadata(data: bytes, folder: str = "") -> CheckpointMetadata:
     """The content of a ``_metadata`` file that lies in ``folder``, against which its relative paths are resolved.
 
