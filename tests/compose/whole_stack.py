@@ -30,8 +30,8 @@ RATE = 300
 MOORAGE = ("coordinator", "standby", "worker", "cleaner")
 DASHBOARDS = ("moorage-checkpoints", "moorage-pipeline", "moorage-services")
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-NOT_HERE = re.compile(r"moorage_rocksdb_|_last_failed_|_savepoints_left_")
-"""Metrics without samples as long as no checkpoint fails and no job keeps its state in RocksDB."""
+NOT_HERE = re.compile(r"moorage_rocksdb_|_last_failed_|_savepoints_left_|_checkpoint_hooks_")
+"""Metrics without samples as long as no checkpoint fails, no job keeps its state in RocksDB, and there are no hooks."""
 SCREENSHOTS = ROOT / "build" / "screenshots"
 
 
