@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -10,6 +12,13 @@ import pytest
 from moorage.testing import simulate
 from moorage.testing.simulate import SeedFailure, SeedResult, main
 from moorage.testing.simulation import SimulationReport
+
+
+@pytest.fixture(autouse=True)
+def _hear_again() -> Iterator[None]:
+    """The runner silences its process for good."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture
