@@ -52,21 +52,11 @@ from moorage.state.key_groups import KeyGroupRange
 from moorage.state.operator_state import (
     CANONICAL_SAVEPOINT,
     RETAINED_CHECKPOINT,
+    ROLES,
     OperatorState,
     OperatorSubtaskState,
 )
 from moorage.task.source import SOURCE_OFFSETS, read_elements
-
-ROLES = (
-    "managed_operator",
-    "raw_operator",
-    "managed_keyed",
-    "raw_keyed",
-    "input_channel",
-    "result_subpartition",
-)
-"""What a subtask's handles are for: fields of OperatorSubtaskState."""
-
 
 SubtaskHandle = KeyedHandle | OperatorHandle | InputHandle | OutputHandle
 

@@ -20,6 +20,16 @@ from moorage.state.handles import (
     shown_bytes,
 )
 
+ROLES = (
+    "managed_operator",
+    "raw_operator",
+    "managed_keyed",
+    "raw_keyed",
+    "input_channel",
+    "result_subpartition",
+)
+"""What a subtask's handles are for: fields of OperatorSubtaskState."""
+
 
 class OperatorSubtaskState(msgspec.Struct, frozen=True, kw_only=True):
     """State of one subtask of one operator.
@@ -38,15 +48,7 @@ class OperatorSubtaskState(msgspec.Struct, frozen=True, kw_only=True):
     """The subtask had finished before the checkpoint (Flink: FinishedOperatorSubtaskState)."""
 
     def __repr__(self) -> str:
-        names = (
-            "managed_operator",
-            "raw_operator",
-            "managed_keyed",
-            "raw_keyed",
-            "input_channel",
-            "result_subpartition",
-        )
-        counts = [(len(getattr(self, name)), name.replace("_", " ")) for name in names]
+        counts = [(len(getattr(self, role)), role.replace("_", " ")) for role in ROLES]
         parts = ["finished"] * self.finished + [f"{count} {name}" for count, name in counts if count]
         return f"OperatorSubtaskState({', '.join([*parts, shown_bytes(self.size_bytes)])})"
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from moorage.errors import LogError
 from moorage.ids import Epoch
-from moorage.messages.events import WorkerHeartbeat
 from moorage.naming import EVENTS_TOPIC
 from moorage.ports import Clock, LogWriter
 from moorage.serde import control
@@ -27,28 +28,15 @@ class Pulse:
         self._writer = writer
         self._clock = clock
         self._epoch = epoch
-        self.lost = 0
-        """Beats that were not delivered. Nothing more is done about one: the next follows."""
 
     def beat(self, busy_ms: int) -> None:
-        config = self._config
-        message = WorkerHeartbeat(
-            worker=config.worker,
-            epoch=self._epoch(),
-            slots=config.slots,
-            subtasks=(),
-            sent_ms=self._clock.wall_ms(),
-            host=config.host,
-            metrics_port=config.metrics_port,
-            busy_ms=busy_ms,
-            cpu_cores=config.cpu_cores,
-            memory_bytes=config.memory_bytes,
-        )
+        message = self._config.heartbeat(self._epoch(), self._clock.wall_ms())
+        message = msgspec.structs.replace(message, busy_ms=busy_ms)
         self._writer.append(EVENTS_TOPIC, 0, control.encode(message), self._delivered)
         self._writer.poll()
 
     def _delivered(self, _: int, error: LogError | None) -> None:
-        self.lost += error is not None
+        """Nothing is done about a lost beat: the next follows."""
 
     def close(self) -> None:
         self._writer.close()

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import xxhash
 
 from moorage.api.compiler import CompiledPipeline
@@ -88,6 +89,20 @@ class WorkerConfig:
     """That the worker may use; 0: not known."""
     memory_bytes: int = 0
     """Of the machine; 0: not known."""
+
+    def heartbeat(self, epoch: Epoch, sent_ms: int) -> WorkerHeartbeat:
+        """What every heartbeat says, whoever sends it; of subtasks nothing yet."""
+        return WorkerHeartbeat(
+            worker=self.worker,
+            epoch=epoch,
+            slots=self.slots,
+            subtasks=(),
+            sent_ms=sent_ms,
+            host=self.host,
+            metrics_port=self.metrics_port,
+            cpu_cores=self.cpu_cores,
+            memory_bytes=self.memory_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -652,22 +667,10 @@ class WorkerProcess:
             self._hooks.warn(f"a control message was not sent: {error}")
 
     def _heartbeat(self, *, leaving: bool = False) -> None:
-        config = self._config
-        self._next_heartbeat_ms = self._clock.monotonic_ms() + config.heartbeat_interval_ms
-        self._report(
-            WorkerHeartbeat(
-                worker=config.worker,
-                epoch=self._epoch,
-                slots=config.slots,
-                subtasks=tuple(self._running()),
-                sent_ms=self._clock.wall_ms(),
-                leaving=leaving,
-                host=config.host,
-                metrics_port=config.metrics_port,
-                cpu_cores=config.cpu_cores,
-                memory_bytes=config.memory_bytes,
-            )
-        )
+        config, clock = self._config, self._clock
+        self._next_heartbeat_ms = clock.monotonic_ms() + config.heartbeat_interval_ms
+        message = config.heartbeat(self._epoch, clock.wall_ms())
+        self._report(msgspec.structs.replace(message, subtasks=tuple(self._running()), leaving=leaving))
 
     def _running(self) -> Iterator[RunningSubtask]:
         for deployment in self._deployments.values():
