@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.integration.counting import produce, results
 
 from moorage.adapters.redis_registry import RedisRegistry
 from moorage.api.loader import load_pipeline
-from moorage.ids import JobId, TopicPartition
+from moorage.ids import JobId
 from moorage.messages.registry import JobRecord, JobStatus
-from moorage.ports import Log
 from moorage_cli.embedded.stack import Stack
 from moorage_cli.kafka import connect, create_missing
 
@@ -43,21 +42,6 @@ pipeline = mo.Pipeline(
 ORDERS, USERS, PARTITIONS, TIMEOUT_S = 300_000, 97, 3, 120.0
 
 
-def produce(log: Log) -> None:
-    with closing(log.record_writer("orders")) as writer:
-        for first in range(0, ORDERS, 10_000):
-            users = [f"user-{number % USERS}" for number in range(first, first + 10_000)]
-            values = [json.dumps({"user": user}).encode() for user in users]
-            writer.append_records("orders", [user.encode() for user in users], values, [0] * len(users), None)
-            writer.commit()
-
-
-def results(log: Log) -> list[tuple[str, int]]:
-    partitions = [TopicPartition("totals", number) for number in range(PARTITIONS)]
-    rows = [json.loads(message.value) for message in log.read_to_end(partitions, read_committed=True)]
-    return [(row["user"], row["count"]) for row in rows]
-
-
 @pytest.mark.kafka
 @pytest.mark.timeout(300)
 def test_a_bounded_job_ends_when_everything_is_committed(tmp_path: Path) -> None:
@@ -69,7 +53,7 @@ def test_a_bounded_job_ends_when_everything_is_committed(tmp_path: Path) -> None
         closing(connect(stack.bootstrap_servers)) as log,
     ):
         create_missing(log, ["orders", "totals"], PARTITIONS)
-        produce(log)
+        produce(log, range(ORDERS), USERS)
         with stack.client() as client:
             client.submit(load_pipeline(f"{file}:pipeline").graph)
 
@@ -87,6 +71,6 @@ def test_a_bounded_job_ends_when_everything_is_committed(tmp_path: Path) -> None
             time.sleep(0.05)
         stack.kill("worker-0")
         wait_until(True, "the end")
-        rows = results(log)
+        rows = results(log, "totals", PARTITIONS)
     assert len(rows) == len(set(rows)) == ORDERS
     assert Counter(user for user, _ in rows) == {f"user-{n}": len(range(n, ORDERS, USERS)) for n in range(USERS)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.counting import produce, results
 
 from moorage.api.loader import load_pipeline
-from moorage.ids import JobId, TopicPartition
-from moorage.ports import Log
+from moorage.ids import JobId
 from moorage_cli.embedded.stack import Stack
 from moorage_cli.kafka import connect, create_missing
 
@@ -64,21 +63,6 @@ FRAGILE = {"orders", "fragile", "fragile-results"}
 STURDY = {"again", "sturdy", "sturdy-results"}
 
 
-def produce(log: Log, first: int) -> None:
-    with closing(log.record_writer("orders")) as writer:
-        users = [f"user-{number % USERS}" for number in range(first, first + BATCH)]
-        values = [json.dumps({"user": user}).encode() for user in users]
-        writer.append_records("orders", [user.encode() for user in users], values, [0] * len(users), None)
-        writer.commit()
-
-
-def results(log: Log, topic: str) -> list[tuple[str, int]]:
-    """What a read-committed reader sees."""
-    partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-    rows = [json.loads(message.value) for message in log.read_to_end(partitions, read_committed=True)]
-    return sorted((row["user"], row["count"]) for row in rows)
-
-
 def expected(orders: int) -> list[tuple[str, int]]:
     return sorted((f"user-{n}", count) for n in range(USERS) for count in range(1, len(range(n, orders, USERS)) + 1))
 
@@ -95,7 +79,7 @@ def test_a_part_goes_on_while_the_code_of_another_one_fails(tmp_path: Path) -> N
         stack.client() as client,
     ):
         create_missing(log, ["orders", "fragile-totals", "sturdy-totals"], PARTITIONS)
-        produce(log, 0)
+        produce(log, range(BATCH), USERS)
         client.submit(load_pipeline(f"{file}:pipeline").graph)
 
         def wait(condition: Callable[[], bool], what: str) -> None:
@@ -111,7 +95,7 @@ def test_a_part_goes_on_while_the_code_of_another_one_fails(tmp_path: Path) -> N
             return {vertex["id"]: vertex for vertex in client.job(JOB)["vertices"]}
 
         def has_committed(topic: str, orders: int) -> bool:
-            return results(log, topic) == expected(orders)
+            return sorted(results(log, topic, PARTITIONS)) == expected(orders)
 
         wait(lambda: has_committed("fragile-totals", BATCH), "the first results")
         wait(lambda: has_committed("sturdy-totals", BATCH), "the first results")
@@ -119,7 +103,7 @@ def test_a_part_goes_on_while_the_code_of_another_one_fails(tmp_path: Path) -> N
         assert attempts(FRAGILE) == attempts(STURDY) == {1}
 
         broken.touch()
-        produce(log, BATCH)
+        produce(log, range(BATCH, 2 * BATCH), USERS)
         wait(lambda: min(attempts(FRAGILE)) >= 3, "two failures")
         assert attempts(STURDY) == {1}
         assert all(vertices()[vertex]["status"] == "RUNNING" for vertex in STURDY)
@@ -127,7 +111,7 @@ def test_a_part_goes_on_while_the_code_of_another_one_fails(tmp_path: Path) -> N
         assert "it is broken" in str(failure)
 
         broken.unlink()
-        produce(log, 2 * BATCH)
+        produce(log, range(2 * BATCH, 3 * BATCH), USERS)
         wait(lambda: has_committed("fragile-totals", 3 * BATCH), "all results of what failed")
         wait(lambda: has_committed("sturdy-totals", 3 * BATCH), "all results of what went on")
         after = vertices()
@@ -137,7 +121,7 @@ def test_a_part_goes_on_while_the_code_of_another_one_fails(tmp_path: Path) -> N
         assert {after[vertex]["start-time"] > before[vertex]["start-time"] for vertex in FRAGILE} == {True}
 
         stack.kill("worker-0")
-        produce(log, 3 * BATCH)
+        produce(log, range(3 * BATCH, 4 * BATCH), USERS)
         wait(lambda: has_committed("fragile-totals", 4 * BATCH), "all results after a crash")
         wait(lambda: has_committed("sturdy-totals", 4 * BATCH), "all results after a crash")
         assert len(attempts(STURDY | FRAGILE)) == 1, "the worker ran subtasks of both parts"

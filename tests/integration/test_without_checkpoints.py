@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.integration.counting import produce, results
 
 from moorage.adapters.redis_registry import RedisRegistry
 from moorage.api.loader import load_pipeline
-from moorage.ids import JobId, TopicPartition
+from moorage.ids import JobId
 from moorage.messages.registry import JobRecord, JobStatus
-from moorage.ports import Log
 from moorage_cli.client import RestError
 from moorage_cli.embedded.stack import Stack
 from moorage_cli.kafka import connect, create_missing
@@ -42,21 +41,6 @@ JOB = JobId("unchecked")
 ORDERS, USERS, PARTITIONS, TIMEOUT_S = 300_000, 97, 3, 120.0
 
 
-def produce(log: Log) -> None:
-    with closing(log.record_writer("orders")) as writer:
-        for first in range(0, ORDERS, 10_000):
-            users = [f"user-{number % USERS}" for number in range(first, first + 10_000)]
-            values = [json.dumps({"user": user}).encode() for user in users]
-            writer.append_records("orders", [user.encode() for user in users], values, [0] * len(users), None)
-            writer.commit()
-
-
-def results(log: Log) -> list[tuple[str, int]]:
-    partitions = [TopicPartition("totals", number) for number in range(PARTITIONS)]
-    rows = [json.loads(message.value) for message in log.read_to_end(partitions, read_committed=True)]
-    return [(row["user"], row["count"]) for row in rows]
-
-
 @pytest.mark.kafka
 @pytest.mark.timeout(300)
 def test_a_bounded_job_without_checkpoints_ends_and_begins_anew_after_a_crash(tmp_path: Path) -> None:
@@ -68,7 +52,7 @@ def test_a_bounded_job_without_checkpoints_ends_and_begins_anew_after_a_crash(tm
         closing(connect(stack.bootstrap_servers)) as log,
     ):
         create_missing(log, ["orders", "totals"], PARTITIONS)
-        produce(log)
+        produce(log, range(ORDERS), USERS)
 
         def job() -> JobRecord | None:
             return next((record for record in registry.jobs() if record.job == JOB), None)
@@ -80,7 +64,7 @@ def test_a_bounded_job_without_checkpoints_ends_and_begins_anew_after_a_crash(tm
         deadline_s = time.monotonic() + TIMEOUT_S
         with stack.client() as client:
             client.submit(load_pipeline(f"{file}:pipeline").graph)
-            while not results(log):
+            while not results(log, "totals", PARTITIONS):
                 assert time.monotonic() < deadline_s, f"no results: {job()}"
             stack.kill("worker-0")
             with pytest.raises(RestError, match=r"Checkpointing has not been enabled\."):
@@ -91,7 +75,7 @@ def test_a_bounded_job_without_checkpoints_ends_and_begins_anew_after_a_crash(tm
             assert time.monotonic() < deadline_s, f"it does not end: {job()}"
             time.sleep(0.1)
         ended = job()
-        rows = results(log)
+        rows = results(log, "totals", PARTITIONS)
         assert registry.completed_ids(JOB) == []
         assert registry.last_checkpoint_id(JOB) == 0
     assert ended is not None
